@@ -1,0 +1,41 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="spare_jax",
+    version="0.1.0",
+    description="Process reward models from single-pass annotation, in JAX: SPARE and SPARK",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["spare_jax", "spare_jax.*"]),
+    package_data={"spare_jax.assets": ["*/*"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "datasets>=3.0",
+        "flax>=0.12.8",
+        "jax>=0.10",
+        "jaxtyping>=0.3",
+        "jinja2>=3.1",  # transformers needs it for chat templates and does not bring it
+        "json_repair>=0.30",
+        "math-verify>=0.8",
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "safetensors>=0.5",
+        "sentencepiece>=0.2",
+        "tokenizers>=0.21",
+        "tqdm>=4.66",
+        "transformers>=5.0",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100",
+            "pyright==1.1.414",
+            "pytest>=8.0",
+            "ruff==0.17.5",
+            "torch==2.13.0",  # parity only; this version's wheel is the CPU build
+        ],
+    },
+)

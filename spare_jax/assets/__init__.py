@@ -1,0 +1,10 @@
+"""The embedded models: Hugging Face directories inside the package, made by configs/tiny_models.py."""
+
+from pathlib import Path
+
+NAMES = ("tiny-base", "tiny-teacher")
+
+
+def resolve(path: str) -> str:
+    """The directory of an embedded model's name; any other path as it is."""
+    return str(Path(__file__).parent / path) if path in NAMES else path

@@ -1,0 +1,177 @@
+"""metrics.json from a run's records, and nothing else."""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.evaluation.accuracy import Pool, accuracy_curves, oracle, pass_at_1, selection_metrics
+from spare_jax.evaluation.calibration import calibration
+from spare_jax.evaluation.process_errors import first_error_report, judge_metrics
+from spare_jax.judges.labels import LabelPolicy, relabel
+from spare_jax.records import Judgement, Problem, Solution, StepJudgement
+
+JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
+RANKERS = ("prm", "orm", "prm_at_init")
+HELD_OUT = "held_out"
+
+Judgements = Mapping[str, Mapping[str, Judgement]]
+Groups = Mapping[str, Sequence[Solution]]
+
+
+def metrics(
+    problems: Sequence[Problem],
+    solutions: Sequence[Solution],
+    judgements: Judgements,
+    policy: LabelPolicy,
+    *,
+    seed: int,
+    n_samples: int,
+    groups: Mapping[str, str],
+) -> dict[str, Any]:
+    """All that metrics.json holds.
+
+    Args:
+      problems, solutions: of every split.
+      judgements: by judge, then by solution; a judge that was not asked has none.
+      policy: how missed and unknown steps were labelled.
+      groups: each problem's split or, where held out, "held_out-<kind>".
+
+    Returns:
+      Nested objects; every rate is a fraction, what is undefined is None.
+    """
+    of_problem: dict[str, list[Solution]] = {p.id: [] for p in problems}
+    for solution in solutions:
+        of_problem[solution.problem_id].append(solution)
+
+    def pool_of(prefix: str) -> dict[str, list[Solution]]:
+        return {i: found for i, found in of_problem.items() if groups[i].split("-")[0] == prefix and found}
+
+    test, held_out, dev = pool_of("test"), pool_of(HELD_OUT), pool_of("dev")
+    kinds = sorted({groups[i] for i in held_out})
+    return {
+        "seed": seed,
+        "n_problems": len(test),
+        "n_samples": n_samples,
+        "policy": {
+            "pass_at_1": pass_at_1(_pools(test, judgements)),
+            "out_of_distribution": {
+                "pass_at_1": pass_at_1(_pools(held_out, judgements)),
+                **{
+                    kind.removeprefix(f"{HELD_OUT}-"): {
+                        "pass_at_1": pass_at_1(
+                            _pools({i: s for i, s in held_out.items() if groups[i] == kind}, judgements)
+                        )
+                    }
+                    for kind in kinds
+                },
+            },
+        },
+        "judges": {
+            "spare": _judge(judgements, "spare", test, policy),
+            "spare_out_of_distribution": _judge(judgements, "spare", held_out, policy),
+            "spare_no_reference": _judge(judgements, "spare_no_reference", test, policy),
+            "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
+        },
+        "selection": {
+            **_selection(test, judgements, seed),
+            "out_of_distribution": _selection(held_out, judgements, seed),
+        },
+        "prm": {
+            **_process(dev, test, judgements),
+            "out_of_distribution": _process(dev, held_out, judgements),
+        },
+        "curves": accuracy_curves(
+            _pools(test, judgements), _rankers(test, judgements), _scoring(test, judgements), seed
+        ),
+    }
+
+
+def counts(problems: Sequence[Problem], solutions: Sequence[Solution], groups: Mapping[str, str]) -> dict[str, int]:
+    """Problems and solutions per group, for the report."""
+    found = Counter(f"{groups[p.id].replace('_', ' ')} problems" for p in problems)
+    return {**dict(sorted(found.items())), "solutions": len(solutions)}
+
+
+def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
+    """The problems' candidates as selection sees them. Answers that are both right are one answer to a vote."""
+    outcomes = judgements["outcome"]
+    pools = []
+    for problem_id, found in test.items():
+        right = tuple(bool(outcomes[s.id].outcome) for s in found)
+        pools.append(
+            Pool(
+                problem_id,
+                tuple(s.answer for s in found),
+                right,
+                tuple(len(s.token_ids) for s in found),
+                found[0].prompt_tokens,
+            )
+        )
+    return pools
+
+
+def _rankers(test: Groups, judgements: Judgements) -> dict[str, list[list[list[float | None]]]]:
+    """Step scores by ranker: [problem][candidate][step]. An outcome model and the likelihood give one number."""
+    rankers = {
+        name: [[_scores(judgements[name][s.id], name) for s in found] for found in test.values()]
+        for name in RANKERS
+        if judgements.get(name)
+    }
+    if all(s.mean_logprob is not None for found in test.values() for s in found):
+        rankers["likelihood"] = [[[math.exp(s.mean_logprob or 0.0)] for s in found] for found in test.values()]
+    return rankers
+
+
+def _scores(judgement: Judgement, judge: str) -> list[float | None]:
+    scores = [step.score for step in judgement.steps]
+    return scores[-1:] if judge == "orm" else scores
+
+
+def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]:
+    """Tokens that a reward model read per candidate; the likelihood comes with the sample."""
+    return {
+        name: [[judgements[name][s.id].prompt_tokens for s in found] for found in test.values()]
+        for name in RANKERS
+        if judgements.get(name)
+    }
+
+
+def _selection(test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
+    if not test:
+        return {}
+    return selection_metrics(_pools(test, judgements), _rankers(test, judgements), seed)
+
+
+def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
+    """The judge's own labels, without what the outcome knows, against the truth where there is one."""
+    own = dataclasses.replace(policy, last_step_is_outcome=False)
+    found = [s for several in test.values() for s in several if s.id in judgements[judge]]
+    said = [relabel(judgements[judge][s.id], own)[0] for s in found]
+    unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
+    return judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
+
+
+def _process(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, Any]:
+    """First errors and calibration of the PRM; the threshold comes from dev."""
+    truth, prm = judgements["truth"], judgements["prm"]
+
+    def side(groups: Groups) -> tuple[list[list[float | None]], list[int | None]]:
+        found = [s for several in groups.values() for s in several if s.steps]
+        return [[step.score for step in prm[s.id].steps] for s in found], [truth[s.id].first_error for s in found]
+
+    if not truth or not prm or not test:
+        return dict.fromkeys(("first_error_f1", "threshold", "position_only_f1"))
+    (dev_scores, dev_truth), (test_scores, test_truth) = side(dev), side(test)
+    scored = [
+        (step.score, bool(real.label))
+        for several in test.values()
+        for s in several
+        for step, real in zip(prm[s.id].steps, truth[s.id].steps, strict=True)
+        if step.score is not None
+    ]
+    return {
+        **first_error_report(dev_scores, dev_truth, test_scores, test_truth),
+        "calibration": calibration([score for score, _ in scored], [real for _, real in scored]),
+    }

@@ -1,0 +1,119 @@
+"""SPARE: one generation that compares every step with a reference solution and labels it (methods.md 1.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from spare_jax.judges.labels import LabelPolicy, label_steps
+from spare_jax.judges.outcome import is_correct
+from spare_jax.programs import Program, Sample
+from spare_jax.prompts import annotate
+from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.solve import decode
+from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.tasks.task import choose_exemplars
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+    from spare_jax.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class SpareSettings:
+    """How the annotator is asked.
+
+    `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
+    drawn per solution, from `seed` and the solution's id alone (the paper: 5). `stop` are the ids that end an answer;
+    where it is empty, the tokenizer's end-of-sequence token. `judge` names the judgements, `model` the engine.
+    """
+
+    max_length: int
+    max_tokens: int = 1024
+    model: str = "annotator"
+    judge: str = "spare"
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[int, ...] = ()
+    exemplars: int = 5
+    seed: int = 0
+    policy: LabelPolicy = field(default_factory=LabelPolicy)
+
+
+def spare(
+    task: "Task",
+    problem: Problem,
+    gold: Gold,
+    solution: Solution,
+    tokenizer: "Tokenizer",
+    settings: SpareSettings,
+    reference: Sequence[str] | None = None,
+) -> Program:
+    """The program that annotates one solution by a single `Sample` and returns its Judgement.
+
+    Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). Where the prompt
+    alone fills it, nothing is asked: the judgement is not parsed and every step is missed. The labels are those of
+    `settings.policy`; the annotator's text is kept.
+
+    Args:
+      gold: its steps are the reference, its answers decide the outcome.
+      reference: what to show in place of the gold steps; the controls show none, `()`, or another problem's.
+    """
+    outcome = is_correct(task, gold, solution)
+    text, dropped, prompt_tokens, generated_tokens = "", 0, 0, 0
+    if solution.steps:
+        shown = gold.steps if reference is None else reference
+        ids, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
+        room = settings.max_length - len(ids)
+        if room > 0:
+            end_id = cast(int | None, tokenizer.eos_token_id)
+            stop = settings.stop or (() if end_id is None else (end_id,))
+            request = Sample(
+                model=settings.model,
+                ids=tuple(ids),
+                max_tokens=min(settings.max_tokens, room),
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                stop=stop,
+            )
+            ((completion,),) = yield [request]
+            end = len(completion.ids) - (completion.finish_reason == "stop")
+            text = decode(tokenizer, completion.ids[:end])
+            prompt_tokens, generated_tokens = len(ids), len(completion.ids)
+    annotation = annotate.parse(text, len(solution.steps))
+    steps, _ = label_steps(annotation, len(solution.steps), outcome, settings.policy)
+    return Judgement(
+        solution_id=solution.id,
+        judge=settings.judge,
+        steps=steps,
+        outcome=outcome,
+        text=text,
+        parsed=annotation.parsed or not solution.steps,
+        surplus=annotation.surplus,
+        exemplars_dropped=dropped,
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
+    )
+
+
+def _prompt(
+    task: "Task",
+    problem: Problem,
+    reference: Sequence[str],
+    solution: Solution,
+    tokenizer: "Tokenizer",
+    settings: SpareSettings,
+) -> tuple[list[int], int]:
+    """The longest prompt that leaves room for `max_tokens`, and how many exemplars it lacks.
+
+    Without exemplars the prompt is returned whatever its length: a shorter answer may still do.
+    """
+    chosen = ()
+    if settings.exemplars:
+        chosen = choose_exemplars(task.exemplars(), settings.exemplars, f"{settings.seed}/{solution.id}")
+    kept = len(chosen)
+    while True:
+        messages = annotate.render(task, problem, reference, solution.steps, task.guidelines, chosen[:kept])
+        ids = encode_chat(tokenizer, messages)
+        if kept == 0 or len(ids) + settings.max_tokens <= settings.max_length:
+            return ids, len(chosen) - kept
+        kept -= 1

@@ -1,0 +1,107 @@
+"""The entry point: `python -m spare_jax.main --config=configs/prm_math.py [--workdir=DIR] [--config.key=value]`."""
+
+import json
+import logging
+import os
+import pathlib
+import platform
+import sys
+import time
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, as configs/prm_math.py[:key=value,...].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Work directory; default runs/<config>-<fingerprint>.")
+flags.mark_flag_as_required("config")
+
+logger = logging.getLogger("spare_jax")
+
+
+def main(argv: list[str]) -> None:
+    """Run the config's stages; a mistake of the user's is told in one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.key=value")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.StreamHandler())
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
+    started = time.perf_counter()
+    try:
+        path = run(_CONFIG.value, _config_name(), _WORKDIR.value)
+    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        # Errors for the user are one sentence that names the remedy; the trace is for whoever asks.
+        logger.debug("", exc_info=True)
+        if os.environ.get("SPARE_JAX_TRACE"):
+            raise
+        sys.exit(f"error: {error}")
+    print(f"done in {time.perf_counter() - started:.0f} s: {path}")
+
+
+def run(config, name: str, workdir: str | None) -> pathlib.Path:
+    """Run `config` in its work directory; returns what to look at first.
+
+    Args:
+      config: the ConfigDict of a file in configs/.
+      name: the config's name, for the default work directory.
+      workdir: the work directory, None for the default.
+    """
+    # Imported here: `--help` and a mistyped flag should not wait for JAX.
+    import jax
+
+    from spare_jax import embedded, splits, stages
+    from spare_jax.jsonlines import fingerprint
+    from spare_jax.models.sharding import make_mesh
+    from spare_jax.run import Run, chosen, execute
+    from spare_jax.store import WorkDir
+
+    settings = json.loads(config.to_json_best_effort())
+    identity = {key: value for key, value in settings.items() if key != "stages"}
+    work = WorkDir(workdir or f"runs/{name}-{fingerprint(identity)[:8]}")
+    known = {**stages.STAGES, **embedded.STAGES}
+    names = chosen(config, known)
+    task = splits.task_of(config.task)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/spare_jax"))
+    fixed = config.mesh.fsdp * config.mesh.tensor
+    mesh = make_mesh(
+        max(1, jax.device_count() // fixed) if config.mesh.data == -1 else config.mesh.data,
+        config.mesh.fsdp,
+        config.mesh.tensor,
+    )
+    with work.lock():
+        current = Run(config, work, task, mesh)
+        logger.info("work directory %s", work.path)
+        try:
+            execute(current, names, known)
+        finally:
+            if current.measured:
+                work.write_json(f"runs/{work.next_run()}.json", _measured(current))
+        work.write_json("config.json", settings)
+    report = work.path / "report.html"
+    return report if report.exists() else work.path
+
+
+def _measured(current) -> dict:
+    import flax
+    import jax
+
+    return {
+        "stages": current.measured,
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "flax": flax.__version__,
+    }
+
+
+def _config_name() -> str:
+    """The config file's name, from the flag as it was given."""
+    text = next((a.split("=", 1)[1] for a in sys.argv if a.startswith(("--config=", "-config="))), "config")
+    return pathlib.Path(text.split(":", 1)[0]).stem
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""The decoder, its heads, its sharding, and Hugging Face directories in and out."""

@@ -1,0 +1,365 @@
+"""One decoder for the Llama and Qwen2 families, for training, prefill and cached decoding.
+
+Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. Parameters live in Flax NNX modules
+used as plain pytrees (tree mode): blocks are stacked on a leading layer axis by `jax.vmap` and run by `jax.lax.scan`,
+nothing mutates, and the key-value cache is an argument and a result. Each Param names its axes in the metadata key
+`logical_axes`; a stacked Param has one axis more, in front, which `logical_axes` here calls "layers".
+
+Weights are cast where they are used, so float32 master weights can compute in bfloat16. Norms, rotary angles,
+attention scores and logits are float32 in either case.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
+
+QUERY_BLOCK = 128  # queries attend in blocks of this size, so keys after a block's end are never computed
+KEY_BLOCK = 64  # cached decoding reads keys in blocks of this size, up to the longest live position
+_MASKED = -1e30  # finite: a row that is masked everywhere (padding) must not become NaN
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes of a decoder. `max_length` is the longest sequence the model was made for; it is not enforced here."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    attention_bias: bool = False
+    tie_embeddings: bool = True
+    max_length: int = 2048
+    family: Literal["llama", "qwen2"] = "llama"
+
+    def __post_init__(self):
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide by num_kv_heads={self.num_kv_heads}: "
+                "every key-value head serves the same number of query heads"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, choose an even head_dim")
+        if self.family not in ("llama", "qwen2"):
+            raise ValueError(f"family={self.family!r} is unknown: choose 'llama' or 'qwen2'")
+        if self.attention_bias != (self.family == "qwen2"):
+            raise ValueError(
+                f"attention_bias={self.attention_bias} does not fit family={self.family!r}: "
+                "qwen2 has biases on q, k and v, llama has none"
+            )
+
+
+class KVCache(NamedTuple):
+    """Keys (already rotated) and values of every layer and slot; `length` is a multiple of KEY_BLOCK."""
+
+    k: Float[Array, "layers slots length kv_heads head_dim"]
+    v: Float[Array, "layers slots length kv_heads head_dim"]
+
+
+def init_decoder(config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> "Decoder":
+    """A new decoder: normal weights with variance 1/fan_in, those that write to the residual stream 1/sqrt(2 layers)
+    smaller, zero biases, unit norms. `dtype` is that of the stored parameters."""
+    with nnx.set_graph_mode(False), nnx.set_graph_updates(False), nnx.use_eager_sharding(False):
+        return Decoder(config, key, dtype)
+
+
+def hidden_states(
+    model: "Decoder",
+    ids: Int[Array, "batch length"],
+    positions: Int[Array, "batch length"],
+    segments: Int[Array, "batch length"],
+    *,
+    remat: bool = False,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "batch length hidden"]:
+    """Hidden states after the final norm.
+
+    A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
+    packed in one row. Segment 0 is padding; its states are finite and mean nothing. `positions` are the rotary
+    positions, counted within each segment. `remat` recomputes a block in the backward pass instead of keeping its
+    activations. `dtype` is that of the computation and of the result.
+    """
+    rotation = rotary_angles(positions, model.config)
+
+    def layer(x, block):
+        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
+        x = x + block.attention.output(_packed_attention(q, k, v, segments))
+        return x + block.mlp(_norm(x, block.mlp_norm, model.config)), None
+
+    if remat:
+        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
+    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks)
+    return _norm(x, model.final_norm, model.config)
+
+
+def logits(model: "Decoder", hidden: Float[Array, "*batch hidden"]) -> Float[Array, "*batch vocab"]:
+    """Next-token logits in float32; the matmul runs in the dtype of `hidden`."""
+    with jax.named_scope("head"):
+        if model.head is None:
+            head = model.embed[...].astype(hidden.dtype)
+            return jnp.einsum("...d,vd->...v", hidden, head, preferred_element_type=jnp.float32)
+        head = model.head[...].astype(hidden.dtype)
+        return jnp.einsum("...d,dv->...v", hidden, head, preferred_element_type=jnp.float32)
+
+
+def class_logits(
+    model: "Decoder", hidden: Float[Array, "*batch hidden"], ids: tuple[int, ...]
+) -> Float[Array, "*batch classes"]:
+    """The logits of these token ids alone, in float32: only their columns of the head are read."""
+    with jax.named_scope("class_head"):
+        columns = jnp.asarray(ids)
+        head = model.embed[...][columns] if model.head is None else model.head[...][:, columns].T
+        return jnp.einsum("...d,cd->...c", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+def init_cache(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
+    """An empty cache. `length` is rounded up to a multiple of KEY_BLOCK."""
+    length = -(-length // KEY_BLOCK) * KEY_BLOCK
+    shape = (config.num_layers, slots, length, config.num_kv_heads, config.head_dim)
+    return KVCache(k=jnp.zeros(shape, dtype), v=jnp.zeros(shape, dtype))
+
+
+def prefill(
+    model: "Decoder",
+    ids: Int[Array, "batch length"],
+    lengths: Int[Array, " batch"],
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> tuple[
+    Float[Array, "batch length hidden"],
+    Float[Array, "layers batch length kv_heads head_dim"],
+    Float[Array, "layers batch length kv_heads head_dim"],
+]:
+    """Hidden states (after the final norm), keys and values of prompts that start at position 0.
+
+    Only the first `lengths[b]` entries of row b mean anything; they do not depend on the rest of the row, nor on
+    other rows.
+    """
+    length = ids.shape[1]
+    positions = jnp.broadcast_to(jnp.arange(length), ids.shape)
+    segments = (positions < lengths[:, None]).astype(jnp.int32)
+    rotation = rotary_angles(positions, model.config)
+
+    def layer(x, block):
+        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
+        x = x + block.attention.output(_packed_attention(q, k, v, segments))
+        return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
+
+    x, (k, v) = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks)
+    return _norm(x, model.final_norm, model.config), k, v
+
+
+def decode_step(
+    model: "Decoder", cache: KVCache, ids: Int[Array, " slots"], positions: Int[Array, " slots"]
+) -> tuple[Float[Array, "slots hidden"], KVCache]:
+    """One token per slot: write its key and value at `positions`, attend to all positions up to it.
+
+    Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at position 0.
+    The cost follows the largest of `positions`, while the bits of a slot depend on that slot alone.
+    """
+    slots = jnp.arange(ids.shape[0])
+    rotation = rotary_angles(positions[:, None], model.config)
+    used_blocks = jnp.minimum(jnp.max(positions) // KEY_BLOCK + 1, cache.k.shape[2] // KEY_BLOCK)
+
+    # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
+    def layer(carry, inputs):
+        x, cache = carry
+        block, index = inputs
+        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
+        cache = KVCache(
+            k=cache.k.at[index, slots, positions].set(k[:, 0]), v=cache.v.at[index, slots, positions].set(v[:, 0])
+        )
+        x = x + block.attention.output(_cached_attention(q[:, 0], cache, index, positions, used_blocks)[:, None])
+        return (x + block.mlp(_norm(x, block.mlp_norm, model.config)), cache), None
+
+    x = _embed(model, ids[:, None], cache.k.dtype)
+    (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers)))
+    return _norm(x, model.final_norm, model.config)[:, 0], cache
+
+
+def rotary_angles(
+    positions: Int[Array, "batch length"], config: DecoderConfig
+) -> tuple[Float[Array, "batch length 1 half"], Float[Array, "batch length 1 half"]]:
+    """Cosines and sines of the rotary angles in float32, with an axis of size 1 for the heads."""
+    half = config.head_dim // 2
+    frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def logical_axes(variable: nnx.Variable) -> tuple[str | None, ...]:
+    """The logical axis names of a Param, one per dimension; stacking puts "layers" in front."""
+    axes = variable.get_metadata()["logical_axes"]
+    return ("layers",) * (len(variable.get_value().shape) - len(axes)) + tuple(axes)
+
+
+class Linear(nnx.Module):
+    """y = x @ kernel (+ bias), computed in the dtype of x."""
+
+    def __init__(self, key, in_size, out_size, axes, dtype, *, scale=1.0, bias=False):
+        self.kernel = _normal(key, (in_size, out_size), axes, dtype, scale * in_size**-0.5)
+        self.bias = nnx.Param(jnp.zeros((out_size,), dtype), logical_axes=axes[1:]) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """The projections of grouped-query attention."""
+
+    def __init__(self, config: DecoderConfig, key, dtype):
+        keys = jax.random.split(key, 4)
+        d, heads, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        bias = config.attention_bias
+        self.query = Linear(keys[0], d, heads, ("embed", "heads"), dtype, bias=bias)
+        self.key = Linear(keys[1], d, kv, ("embed", "kv_heads"), dtype, bias=bias)
+        self.value = Linear(keys[2], d, kv, ("embed", "kv_heads"), dtype, bias=bias)
+        self.output = Linear(keys[3], heads, d, ("heads", "embed"), dtype, scale=(2 * config.num_layers) ** -0.5)
+
+    def project(self, x: Float[Array, "batch length hidden"], rotation, config: DecoderConfig):
+        """Rotated queries [batch, length, kv_heads, group, head_dim], rotated keys and values
+        [batch, length, kv_heads, head_dim]."""
+        with jax.named_scope("attention_project"):
+            batch, length, _ = x.shape
+            kv_heads, group = config.num_kv_heads, config.num_heads // config.num_kv_heads
+            q = _rotate(self.query(x).reshape(batch, length, config.num_heads, config.head_dim), *rotation)
+            k = _rotate(self.key(x).reshape(batch, length, kv_heads, config.head_dim), *rotation)
+            v = self.value(x).reshape(batch, length, kv_heads, config.head_dim)
+            return q.reshape(batch, length, kv_heads, group, config.head_dim), k, v
+
+
+class MLP(nnx.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: DecoderConfig, key, dtype):
+        keys = jax.random.split(key, 3)
+        d, width = config.hidden_size, config.intermediate_size
+        self.gate = Linear(keys[0], d, width, ("embed", "mlp"), dtype)
+        self.up = Linear(keys[1], d, width, ("embed", "mlp"), dtype)
+        self.down = Linear(keys[2], width, d, ("mlp", "embed"), dtype, scale=(2 * config.num_layers) ** -0.5)
+
+    def __call__(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+        with jax.named_scope("mlp"):
+            return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """The parameters of one layer."""
+
+    def __init__(self, config: DecoderConfig, key, dtype):
+        attention_key, mlp_key = jax.random.split(key)
+        self.attention_norm = _unit_scale(config, dtype)
+        self.attention = Attention(config, attention_key, dtype)
+        self.mlp_norm = _unit_scale(config, dtype)
+        self.mlp = MLP(config, mlp_key, dtype)
+
+
+class Decoder(nnx.Module):
+    """All parameters; `blocks` is one Block whose arrays have a leading layer axis. `head` is None when tied."""
+
+    def __init__(self, config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike):
+        embed_key, blocks_key, head_key = jax.random.split(key, 3)
+        vocab, d = config.vocab_size, config.hidden_size
+        self.config = config
+        self.embed = _normal(embed_key, (vocab, d), ("vocab", "embed"), dtype, d**-0.5)
+        self.blocks = jax.vmap(lambda k: Block(config, k, dtype))(jax.random.split(blocks_key, config.num_layers))
+        self.final_norm = _unit_scale(config, dtype)
+        tied = config.tie_embeddings
+        self.head = None if tied else _normal(head_key, (d, vocab), ("embed", "vocab"), dtype, d**-0.5)
+
+
+def _normal(key, shape, axes, dtype, scale) -> nnx.Param:
+    return nnx.Param((jax.random.normal(key, shape) * scale).astype(dtype), logical_axes=axes)
+
+
+def _unit_scale(config: DecoderConfig, dtype) -> nnx.Param:
+    return nnx.Param(jnp.ones((config.hidden_size,), dtype), logical_axes=("embed",))
+
+
+def _embed(model: Decoder, ids, dtype):
+    with jax.named_scope("embed"):
+        return model.embed[...][ids].astype(dtype)
+
+
+def _norm(x, scale: nnx.Param, config: DecoderConfig):
+    """RMSNorm in float32, returned in the dtype of x."""
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + config.norm_eps)
+    return (y * scale[...].astype(jnp.float32)).astype(x.dtype)
+
+
+def _rotate(x, cos, sin):
+    """Turn the pairs (x[i], x[i + head_dim / 2]) in float32: the convention of Hugging Face checkpoints."""
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def _packed_attention(q, k, v, segments):
+    """Causal attention within segments; q [batch, length, kv_heads, group, head_dim] -> [batch, length, hidden].
+
+    The queries of one key-value head are folded into one matrix per query block: on a CPU that is twice as fast as
+    an einsum over all heads, and blocks above the diagonal are not computed at all.
+    """
+    with jax.named_scope("attention"):
+        batch, length, kv_heads, group, head_dim = q.shape
+        q = q.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, length * group, head_dim) * head_dim**-0.5
+        k = k.transpose(0, 2, 3, 1)
+        v = v.transpose(0, 2, 1, 3)
+        row, outputs = jnp.arange(length), []
+        for start in range(0, length, QUERY_BLOCK):
+            end = min(start + QUERY_BLOCK, length)
+            rows = (batch, kv_heads, (end - start) * group)
+            allowed = (row[start:end, None] >= row[:end]) & (segments[:, start:end, None] == segments[:, None, :end])
+            scores = jnp.matmul(
+                q[:, :, start * group : end * group], k[..., :end], preferred_element_type=jnp.float32
+            ).reshape(batch, kv_heads, end - start, group, end)
+            scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
+            weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+            total = weights.sum(axis=-1).reshape(*rows, 1)
+            mixed = jnp.matmul(
+                weights.reshape(*rows, end).astype(v.dtype), v[:, :, :end], preferred_element_type=jnp.float32
+            )
+            outputs.append((mixed / total).astype(v.dtype))
+        output = jnp.concatenate(outputs, axis=2).reshape(batch, kv_heads, length, group, head_dim)
+        return output.transpose(0, 2, 1, 3, 4).reshape(batch, length, kv_heads * group * head_dim)
+
+
+def _cached_attention(q, cache: KVCache, index, positions, used_blocks):
+    """Attention of one query per slot, q [slots, kv_heads, group, head_dim], over layer `index` of the cache.
+
+    Online softmax over key blocks. A block that is masked for a slot leaves its maximum, sum and accumulator exactly
+    as they were (the factor is 1 and nothing is added), so a slot's bits depend neither on how far other slots have
+    come nor on the allocated length.
+    """
+    with jax.named_scope("cached_attention"):
+        slots, kv_heads, group, head_dim = q.shape
+        q = q * head_dim**-0.5
+        block_shape = (1, slots, KEY_BLOCK, kv_heads, head_dim)
+
+        def add_block(number, state):
+            maximum, total, mixed = state
+            start = number * KEY_BLOCK
+            k = jax.lax.dynamic_slice(cache.k, (index, 0, start, 0, 0), block_shape)[0]
+            v = jax.lax.dynamic_slice(cache.v, (index, 0, start, 0, 0), block_shape)[0]
+            allowed = (start + jnp.arange(KEY_BLOCK) <= positions[:, None])[:, None, None, :]
+            scores = jnp.einsum("shgd,skhd->shgk", q, k, preferred_element_type=jnp.float32)
+            scores = jnp.where(allowed, scores, _MASKED)
+            new_maximum = jnp.maximum(maximum, scores.max(axis=-1))
+            weights = jnp.where(allowed, jnp.exp(scores - new_maximum[..., None]), 0.0)
+            factor = jnp.where(new_maximum == maximum, 1.0, jnp.exp(maximum - new_maximum))
+            added = jnp.einsum("shgk,skhd->shgd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+            return new_maximum, total * factor + weights.sum(axis=-1), mixed * factor[..., None] + added
+
+        zeros = jnp.zeros((slots, kv_heads, group), jnp.float32)
+        state = (zeros + _MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
+        _, total, mixed = jax.lax.fori_loop(0, used_blocks, add_block, state)
+        return (mixed / total[..., None]).astype(q.dtype).reshape(slots, kv_heads * group * head_dim)

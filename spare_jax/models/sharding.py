@@ -1,0 +1,95 @@
+"""Where arrays live: a mesh of (data, fsdp, tensor), and rules from logical axis names to mesh axes.
+
+Parameters never mention the mesh: they carry logical axis names (decoder.py) and one ShardingRules turns those into
+shardings, for a new model, a loaded one and the optimizer's moments alike.
+"""
+
+import dataclasses
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from spare_jax.models.decoder import Decoder, logical_axes
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """The mesh axis (None: replicated) of each logical axis. Embeddings and kernels are split over fsdp along the
+    hidden size; heads, MLP width and vocabulary over tensor."""
+
+    layers: str | None = None
+    vocab: str | None = "tensor"
+    embed: str | None = "fsdp"
+    heads: str | None = "tensor"
+    kv_heads: str | None = "tensor"
+    mlp: str | None = "tensor"
+
+    def spec(self, axes: tuple[str, ...], name: str) -> PartitionSpec:
+        """The PartitionSpec of the param `name`. Raises ValueError when two of its axes land on one mesh axis."""
+        mesh_axes = [getattr(self, axis) for axis in axes]
+        for i, mesh_axis in enumerate(mesh_axes):
+            if mesh_axis is not None and mesh_axis in mesh_axes[:i]:
+                other = axes[mesh_axes.index(mesh_axis)]
+                raise ValueError(
+                    f"param {name}: logical axes {other!r} and {axes[i]!r} both map to mesh axis {mesh_axis!r}: "
+                    "give one of them another mesh axis, or None, in ShardingRules"
+                )
+        return PartitionSpec(*mesh_axes)
+
+
+def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+    """A mesh over all devices with axes data, fsdp and tensor, of type Auto (the compiler propagates shardings).
+
+    Raises ValueError when the three sizes do not multiply to the number of devices.
+    """
+    devices = jax.device_count()
+    if data * fsdp * tensor != devices:
+        raise ValueError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {data * fsdp * tensor} devices and there are "
+            f"{devices}: choose sizes whose product is {devices}"
+        )
+    return jax.make_mesh((data, fsdp, tensor), MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def shardings_of(model: Decoder, mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Decoder:
+    """The NamedSharding of every parameter, in the tree structure of `model` (abstract or not), so that it can be the
+    out_shardings of a jitted function that returns a model.
+
+    Raises ValueError for two axes on one mesh axis, and for a dimension that its mesh axis does not divide.
+    """
+    variables = jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    shardings = []
+    for path, variable in variables:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        axes = logical_axes(variable)
+        spec = rules.spec(axes, name)
+        for axis, size, mesh_axis in zip(axes, variable.get_value().shape, spec, strict=True):
+            if mesh_axis is not None and size % mesh.shape[mesh_axis]:
+                raise ValueError(
+                    f"param {name}: its axis {axis!r} of size {size} does not divide by mesh axis "
+                    f"{mesh_axis}={mesh.shape[mesh_axis]}: choose a mesh size that divides {size}, or map {axis!r} to "
+                    "None in ShardingRules"
+                )
+        shardings.append(NamedSharding(mesh, spec))
+    return jax.tree.unflatten(jax.tree.structure(model), shardings)
+
+
+def shard_moments(
+    optimizer: optax.GradientTransformation, state: PyTree, model_shardings: Decoder, mesh: Mesh
+) -> PyTree:
+    """The shardings of an optimizer state (abstract or not): arrays that mirror a parameter have its sharding, all
+    others are replicated. Without these as out_shardings every moment would be born whole on every device."""
+    replicated = NamedSharding(mesh, PartitionSpec())
+    return optax.tree_map_params(
+        optimizer, lambda _, sharding: sharding, state, model_shardings, transform_non_params=lambda _: replicated
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is the batch: split over data and fsdp."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))

@@ -1,0 +1,154 @@
+"""What flows between the stages: frozen records that go to JSON and back.
+
+`Problem` holds nothing that a reference-free method may not see; what must stay hidden from such a
+method is in `Gold`. Every annotator, reward model and the world's truth answer with a `Judgement`.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any, Self
+
+
+class RecordError(ValueError):
+    """A JSON object does not fit the record it should become; names the field at fault."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """Base of all records: `to_json` and `from_json` are inverse to each other."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values, one key per field; tuples become lists."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Any) -> Self:
+        """Build the record from a decoded JSON object.
+
+        Raises:
+          RecordError: `row` is no object, or a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(row, dict):
+            raise RecordError(f"{cls.__name__}: expected an object, found {type(row).__name__}")
+        hints = _hints(cls)
+        if unknown := set(row) - set(hints):
+            raise RecordError(f"{cls.__name__}: unknown field {min(unknown)!r}; known: {', '.join(hints)}")
+        for field in dataclasses.fields(cls):
+            if field.name not in row and field.default is dataclasses.MISSING:
+                raise RecordError(f"{cls.__name__}: field {field.name!r} is missing")
+        return cls(**{name: _convert(value, hints[name], f"{cls.__name__}.{name}") for name, value in row.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem(Record):
+    """A question, and the numbered context sentences that it rests on (empty where the question says all)."""
+
+    id: str
+    question: str
+    context: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Gold(Record):
+    """What is known of a problem's solution: accepted answers, reference steps, and a world's own facts."""
+
+    problem_id: str
+    answers: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution(Record):
+    """One candidate solution, with the token ids that were sampled.
+
+    `spans[i]` is the half-open range of `token_ids` that holds step i; `tokenizer` is the digest of the
+    tokenizer the ids belong to. `mean_logprob` is the policy's mean log-probability per sampled token, in nats.
+    """
+
+    id: str
+    problem_id: str
+    steps: tuple[str, ...]
+    answer: str | None
+    finish_reason: str
+    token_ids: tuple[int, ...] = ()
+    spans: tuple[tuple[int, int], ...] = ()
+    tokenizer: str = ""
+    mean_logprob: float | None = None
+    prompt_tokens: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StepJudgement(Record):
+    """What a judge says of one step. Ids are 1-based, as the judge's prompt numbers them.
+
+    `label` is True for correct, False for incorrect, None for unknown; `score` is a probability of being correct.
+    `missed` says that the judge gave no record for the step and a policy chose the label.
+    """
+
+    label: bool | None = None
+    score: float | None = None
+    explanation: str = ""
+    context: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    reference: tuple[int, ...] = ()
+    errors: tuple[str, ...] = ()
+    missed: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement(Record):
+    """A judge's answer on one solution.
+
+    `steps` has one entry per step of the solution, or none where the judge looks at the outcome alone.
+    `outcome` is the judge's verdict on the final answer. `surplus` counts records about steps that do not exist;
+    `parsed` is False where the judge's text held no readable record at all.
+    """
+
+    solution_id: str
+    judge: str
+    steps: tuple[StepJudgement, ...] = ()
+    outcome: bool | None = None
+    text: str = ""
+    parsed: bool = True
+    surplus: int = 0
+    exemplars_dropped: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first step labelled incorrect, None where there is none."""
+        return next((i for i, step in enumerate(self.steps) if step.label is False), None)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type `hint` asks for; only the JSON-shaped types that records use are known."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _convert(value, next(a for a in args if a is not type(None)), where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise RecordError(f"{where}: expected a list, found {type(value).__name__}")
+        if args[-1] is Ellipsis:
+            return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise RecordError(f"{where}: expected {len(args)} items, found {len(value)}")
+        return tuple(_convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+    if isinstance(hint, type) and issubclass(hint, Record):
+        try:
+            return hint.from_json(value)
+        except RecordError as error:
+            raise RecordError(f"{where}: {error}") from None
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise RecordError(f"{where}: expected {hint.__name__}, found {type(value).__name__}")
+    return value

@@ -1,0 +1,71 @@
+"""A handful of solutions for the report's step view."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.selection.aggregate import aggregate
+
+SHOWN = 6
+
+
+def choose(
+    problems: Mapping[str, Problem],
+    gold: Mapping[str, Gold],
+    solutions: Sequence[Solution],
+    judgements: Mapping[str, Mapping[str, Judgement]],
+    aggregation: str,
+) -> list[dict[str, Any]]:
+    """Annotated test solutions, one per problem: wrong ones first, then right ones, as many as the page shows.
+
+    Args:
+      judgements: by judge, then by solution id.
+      aggregation: how step scores become the solution's score.
+    """
+    annotated = [
+        s for s in solutions if s.problem_id.startswith("test") and s.id in judgements["spare"] and len(s.steps) > 2
+    ]
+    picked: list[Solution] = []
+    for wanted in (False, True):
+        seen = {s.problem_id for s in picked}
+        for s in annotated:
+            if bool(judgements["outcome"][s.id].outcome) == wanted and s.problem_id not in seen:
+                seen.add(s.problem_id)
+                picked.append(s)
+                if len(picked) == (SHOWN // 2 if not wanted else SHOWN):
+                    break
+    return [_example(problems[s.problem_id], gold[s.problem_id], s, judgements, aggregation) for s in picked]
+
+
+def _example(problem: Problem, gold: Gold, solution: Solution, judgements, aggregation: str) -> dict[str, Any]:
+    spare = judgements["spare"][solution.id]
+    truth = judgements["truth"].get(solution.id)
+    prm = judgements["prm"].get(solution.id)
+    nothing = (StepJudgement(),) * len(solution.steps)
+    steps = []
+    for text, said, real, scored in zip(
+        solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
+    ):
+        steps.append(
+            {
+                "text": text,
+                "truth": real.label,
+                "label": said.label,
+                "score": scored.score,
+                "explanation": said.explanation,
+                "context": list(said.context),
+                "steps": list(said.steps),
+                "reference": list(said.reference),
+                "errors": list(said.errors),
+            }
+        )
+    return {
+        "question": problem.question,
+        "context": list(problem.context),
+        "reference": list(gold.steps),
+        "answer": solution.answer,
+        "gold_answer": gold.answers[0],
+        "outcome": judgements["outcome"][solution.id].outcome,
+        "score": aggregate([step.score for step in prm.steps], aggregation) if prm else None,
+        "steps": steps,
+    }

@@ -1,0 +1,78 @@
+"""The figures of metrics.json by name, and an account of those that are not there."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from spare_jax.report.markup import DASH, is_number, percent, text
+
+
+@dataclasses.dataclass
+class Numbers:
+    """Metrics by dotted path; remembers what was missing, for the section that asked."""
+
+    metrics: Mapping[str, Any]
+    absent: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def get(self, path: str) -> Any:
+        """Whatever lies at the path, None where nothing does."""
+        value: Any = self.metrics
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    def number(self, path: str) -> float | None:
+        """The figure at the path, None where it is null, missing or no number."""
+        value = self.get(path)
+        return value if is_number(value) else None
+
+    def show(self, path: str, write: Callable[[float], str] = percent) -> str:
+        """The figure as HTML, or a dash."""
+        value = self.number(path)
+        return self.dash(path) if value is None else text(write(value))
+
+    def dash(self, path: str) -> str:
+        """A dash in the place of the figure, or group of figures, at the path."""
+        self.absent.append((path, self._reason(path)))
+        return f'<span class="absent" title="{text(self._reason(path))}">{DASH}</span>'
+
+    def has_any(self, path: str) -> bool:
+        """Is there any figure at the path or below it? Where not, the path is remembered as missing."""
+        found = _holds_number(self.get(path))
+        if not found:
+            self.absent.append((path, self._reason(path)))
+        return found
+
+    def why_absent(self) -> str:
+        """A line that explains the dashes since the last call, and forgets them."""
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in dict.fromkeys(self.absent):
+            by_reason.setdefault(reason, []).append(path)
+        self.absent.clear()
+        lines = []
+        for reason, paths in by_reason.items():
+            names = ", ".join(f"<code>{text(path)}</code>" for path in paths[:6])
+            lines.append(f"{DASH} {text(reason)}: {names}{f' and {len(paths) - 6} more' if len(paths) > 6 else ''}.")
+        return f'<p class="why-absent">{"<br>".join(lines)}</p>' if lines else ""
+
+    def _reason(self, path: str) -> str:
+        """The metrics' own reason for this path or the nearest group that holds it, else what can be told from here."""
+        keys = path.split(".")
+        reasons = self.metrics.get("reasons")
+        if isinstance(reasons, Mapping):
+            for depth in range(len(keys), 0, -1):
+                if (prefix := ".".join(keys[:depth])) in reasons:
+                    return str(reasons[prefix])
+        parent = self.get(".".join(keys[:-1])) if len(keys) > 1 else self.metrics
+        if isinstance(parent, Mapping) and keys[-1] in parent:
+            return "undefined on this data (what it divides by is empty)"
+        return "not measured in this run"
+
+
+def _holds_number(value: Any) -> bool:
+    """Is `value` a number, or does it hold one at any depth?"""
+    if isinstance(value, Mapping):
+        return any(_holds_number(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return any(_holds_number(part) for part in value)
+    return is_number(value)

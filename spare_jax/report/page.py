@@ -1,0 +1,417 @@
+"""The report: metrics, costs and a handful of judged solutions as one self-contained HTML page.
+
+The page loads nothing and runs nothing (its content security policy says so too). Every text and every figure may
+be missing: a figure that is null or absent shows as a dash, and its section says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.report.figures import (
+    Bar,
+    Interval,
+    Line,
+    bar_table,
+    interval_table,
+    interval_text,
+    line_chart,
+    reliability_chart,
+)
+from spare_jax.report.markup import count, decimal, is_number, percent, points, seconds, table, text
+from spare_jax.report.numbers import Numbers
+from spare_jax.report.steps import solution_view
+from spare_jax.report.style import STYLE
+from spare_jax.selection.aggregate import AGGREGATIONS
+
+_RANKERS = {
+    "prm": "PRM",
+    "orm": "ORM",
+    "likelihood": "likelihood",
+    "prm_at_init": "PRM before training",
+}
+_JUDGES = {
+    "spare": "SPARE, in distribution",
+    "spare_out_of_distribution": "SPARE, out of distribution",
+    "spare_no_reference": "control: no reference",
+    "spare_wrong_reference": "control: wrong reference",
+}
+
+
+def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], meta: Mapping[str, Any]) -> str:
+    """The report as HTML text, to be written as UTF-8.
+
+    Args:
+      metrics: the content of metrics.json. Read from it (rates are fractions; anything may be null or missing):
+        n_problems, n_samples, seed;
+        policy.pass_at_1, policy.out_of_distribution.pass_at_1;
+        selection as `evaluation.accuracy.selection_metrics` makes it, selection.out_of_distribution likewise;
+        curves as `evaluation.accuracy.accuracy_curves` makes it;
+        judges.{spare,spare_out_of_distribution,spare_no_reference,spare_wrong_reference} as
+        `evaluation.process_errors.judge_metrics` makes it;
+        prm as `evaluation.process_errors.first_error_report` makes it, with prm.calibration from
+        `evaluation.calibration.calibration`; prm.out_of_distribution with the same keys;
+        reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last").
+      examples: solutions for the step view, each with question, context, reference (lists of sentences), answer,
+        gold_answer, outcome (bool), score, chosen_by (list of rules) and steps: a list of {text, truth, label (bools),
+        score, explanation, context, steps, reference (lists of ids), errors (list of names)}.
+      meta: title, task, generated (are the problems generated and the models embedded?), trained (False where an
+        existing PRM was given), config, command, version, device, models ({role: name}; generator, judge and prm are
+        named in the text), counts ({what: number}), notes (list of sentences) and runs: rows of {stage, seconds,
+        prompt_tokens, generated_tokens}, one or several per stage, added up.
+    """
+    numbers = Numbers(metrics)
+    sections = [
+        ("selection", "Choosing among samples", _selection(numbers)),
+        ("scaling", "More samples, more tokens", _scaling(numbers)),
+        ("judge", "The judge against the truth", _judge(numbers)),
+        ("first-error", "Finding the first error", _first_error(numbers)),
+        ("calibration", "Calibration", _calibration(numbers)),
+        ("shift", "Out of distribution", _shift(numbers)),
+        ("costs", "What it cost", _costs(numbers, meta)),
+        ("steps", "Step by step", _steps(examples)),
+        ("notes", "Read with care", _notes(meta)),
+    ]
+    contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in sections)
+    body = "".join(
+        f'<section id="{key}" aria-labelledby="h-{key}"><header><h2 id="h-{key}">{title}</h2><p>{aside}</p></header>'
+        f'<div class="body">{content}</div></section>'
+        for key, title, (aside, content) in sections
+    )
+    title = text(meta.get("title") or "A process reward model from single\u2011pass annotation")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head><body>'
+        f'<header><p class="kicker">{_kicker(metrics, meta)}</p><h1>{title}</h1>{_headline(numbers, meta)}'
+        f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>'
+        f"<main>{body}</main><footer>{_footer(meta)}</footer></body></html>\n"
+    )
+
+
+def _kicker(metrics: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
+    parts = ["spare_jax"]
+    if meta.get("config"):
+        parts.append(text(meta["config"]))
+    if is_number(metrics.get("seed")):
+        parts.append(f"seed {text(metrics['seed'])}")
+    return " &middot; ".join(parts)
+
+
+def _headline(numbers: Numbers, meta: Mapping[str, Any]) -> str:
+    models = meta.get("models") if isinstance(meta.get("models"), Mapping) else {}
+    n_problems, n_samples = numbers.number("n_problems"), numbers.number("n_samples")
+    problems = f"{count(n_problems) if n_problems is not None else 'the'} {text(meta.get('task') or '')} test problems"
+    samples = f"{count(n_samples)} times" if n_samples is not None else "several times"
+    lede = f"The policy{_named(models, 'generator')} answers {problems} {samples} each. "
+    if meta.get("trained", True):
+        lede += (
+            f"A judge{_named(models, 'judge')} has labelled the steps of other solutions, each in a single pass beside "
+            f"its reference, and a process reward model{_named(models, 'prm')} was trained on these labels. "
+            "Here it weights the vote on the answer."
+        )
+    else:
+        lede += f"A process reward model made earlier{_named(models, 'prm')} weights the vote on the answer."
+    value = numbers.number("selection.prm.weighted.last")
+    gain, low, high = (numbers.number(f"selection.prm_minus_majority.{key}") for key in ("mean", "low", "high"))
+    if gain is None:
+        under = f"against the majority vote: {numbers.dash('selection.prm_minus_majority.mean')}"
+    else:
+        under = f"{points(gain)} points against the majority vote"
+        if low is not None and high is not None:
+            verdict = "it excludes zero" if low > 0 or high < 0 else "it includes zero, so no difference is shown"
+            under += f", 95 % interval {points(low)} to {points(high)}; {verdict}"
+    stats = (
+        ("", "One sample", numbers.show("policy.pass_at_1"), "the policy alone, pass@1"),
+        ("", "Majority vote", numbers.show("selection.majority"), "the most frequent answer"),
+        (
+            ' class="ours"',
+            "Vote weighted by the PRM",
+            text(percent(value)) if value is not None else numbers.dash("selection.prm.weighted.last"),
+            under,
+        ),
+    )
+    tiles = "".join(
+        f'<div{kind}><dt>{name}</dt><dd class="value">{shown}</dd><dd class="under">{below}</dd></div>'
+        for kind, name, shown, below in stats
+    )
+    caveat = (
+        '<p class="caveat">The problems are generated and the models are embedded toys. The teacher\'s accuracy is a '
+        "setting of the experiment, not a finding.</p>"
+        if meta.get("generated")
+        else ""
+    )
+    return f'<p class="lede">{lede}</p>{caveat}<dl class="stats">{tiles}</dl>{numbers.why_absent()}'
+
+
+def _selection(numbers: Numbers) -> tuple[str, str]:
+    aside = (
+        "Accuracy on the same samples under different ways to choose. Oracle is the share of problems with any right "
+        "sample, the bound of every choice. Weighted by the last step's score, as fixed in advance."
+    )
+    if not numbers.has_any("selection"):
+        return aside, numbers.why_absent()
+    rankers = {key: label for key, label in _RANKERS.items() if numbers.has_any(f"selection.{key}")}
+    rows = [("policy", "one sample", "policy.pass_at_1"), ("majority", "majority vote", "selection.majority")]
+    rows += [(key, f"weighted by {rankers[key]}", f"selection.{key}.weighted.last") for key in reversed(rankers)]
+    rows.append(("oracle", "oracle", "selection.oracle"))
+    bars = [Bar(label, kind, numbers.number(path), numbers.show(path)) for kind, label, path in rows]
+    intervals = []
+    for other, label in (("majority", "majority vote"), *((k, v) for k, v in rankers.items() if k != "prm")):
+        path = f"selection.prm_minus_{other}"
+        mean, low, high = (numbers.number(f"{path}.{key}") for key in ("mean", "low", "high"))
+        shown = numbers.dash(f"{path}.mean") if mean is None else interval_text(mean, low, high)
+        intervals.append(Interval(f"against {label}", mean, low, high, shown))
+    table_rows = []
+    for rule, words in (("best_of_n", "best of n"), ("weighted", "weighted vote")):
+        table_rows.append(("group", (words, *[""] * len(AGGREGATIONS))))
+        for key, label in rankers.items():
+            cells = [numbers.show(f"selection.{key}.{rule}.{how}") for how in AGGREGATIONS]
+            table_rows.append((key, (label, *cells)))
+    return aside, (
+        bar_table(bars, "Problems answered right")
+        + interval_table(intervals, "What the PRM-weighted vote gains, in points, with paired 95 % intervals")
+        + table(("scores aggregated by", *AGGREGATIONS), table_rows, "Every rule and aggregation")
+        + "<p><small>A ranker that gives one score per solution is the same under every aggregation.</small></p>"
+        + numbers.why_absent()
+    )
+
+
+def _scaling(numbers: Numbers) -> tuple[str, str]:
+    aside = (
+        "Subsets of the samples, without replacement, averaged. Reward models read every sample again: on the right "
+        "these tokens are counted, so a method must pay for itself."
+    )
+    order = ("oracle", "likelihood", "prm_at_init", "orm", "majority", "prm")
+    labels = {**_RANKERS, "prm_at_init": "PRM untrained", "oracle": "oracle", "majority": "majority"}
+    n = numbers.get("curves.accuracy_by_n.n")
+    by_n, by_tokens = [], []
+    for key in order:
+        values = numbers.get(f"curves.accuracy_by_n.{key}")
+        if isinstance(n, list) and isinstance(values, list):
+            by_n.append(Line(labels[key], key, tuple(zip(n, values, strict=False))))
+        tokens, accuracy = (numbers.get(f"curves.accuracy_by_tokens.{key}.{part}") for part in ("tokens", "accuracy"))
+        if isinstance(tokens, list) and isinstance(accuracy, list):
+            by_tokens.append(Line(labels[key], key, tuple(zip(tokens, accuracy, strict=False))))
+    left = line_chart(by_n, title="Accuracy over samples", x_label="samples per problem", y_label="answered right, %")
+    right = line_chart(
+        by_tokens, title="Accuracy over tokens", x_label="tokens per problem", y_label="answered right, %"
+    )
+    return aside, _pair(
+        (left, "Accuracy over the number of samples", "curves.accuracy_by_n"),
+        (right, "Accuracy over the tokens spent", "curves.accuracy_by_tokens"),
+        numbers=numbers,
+    )
+
+
+def _judge(numbers: Numbers) -> tuple[str, str]:
+    aside = (
+        "Step labels of the annotator against the truth. Precision and recall are those of the class "
+        "&ldquo;incorrect&rdquo;. The controls say whether the reference is read at all."
+    )
+    if not numbers.has_any("judges"):
+        return aside, numbers.why_absent()
+    columns = (
+        ("step_accuracy", "step accuracy", percent),
+        ("error_precision", "error precision", percent),
+        ("error_recall", "error recall", percent),
+        ("kappa", "kappa", decimal),
+        ("parse_failure_rate", "parse failures", percent),
+        ("missed_step_rate", "missed steps", percent),
+        ("tokens_per_solution", "tokens each", count),
+    )
+    rows = []
+    for judge, label in _JUDGES.items():
+        if numbers.has_any(f"judges.{judge}"):
+            cells = [numbers.show(f"judges.{judge}.{key}", write) for key, _, write in columns]
+            rows.append((judge, (label, *cells)))
+    shown = table(("judge", *(name for _, name, _ in columns)), rows, "Quality of the step labels")
+    accuracy, control = (numbers.number(f"judges.{j}.step_accuracy") for j in ("spare", "spare_wrong_reference"))
+    finding = ""
+    if accuracy is not None and control is not None:
+        fall = accuracy - control
+        verdict = "it judges by the reference" if fall >= 0.1 else "it hardly reads the reference"
+        finding = (
+            f"<p>Given another problem's reference, the judge's step accuracy changes by {points(-fall)} points: "
+            f"{verdict}.</p>"
+        )
+    return aside, shown + finding + numbers.why_absent()
+
+
+def _first_error(numbers: Numbers) -> tuple[str, str]:
+    aside = (
+        "The first step whose score falls below a threshold is called the first error. F1 is the harmonic mean of the "
+        "exact hits on wrong solutions and the passes of right ones. The threshold was chosen on dev."
+    )
+    if not numbers.has_any("prm"):
+        return aside, numbers.why_absent()
+    threshold, baseline = numbers.number("prm.threshold"), numbers.number("prm.position_only_f1")
+    rows = [
+        (
+            "prm",
+            (
+                f"PRM at {decimal(threshold, 3)}, chosen on dev" if threshold is not None else "PRM",
+                *(numbers.show(f"prm.{key}") for key in ("first_error_f1", "error_accuracy", "correct_accuracy")),
+            ),
+        ),
+        ("", ("PRM at 0.5", numbers.show("prm.f1_at_half"), "", "")),
+        ("", ("step position alone", numbers.show("prm.position_only_f1"), "", "")),
+    ]
+    shown = table(("", "F1", "error found", "right passed"), rows, "First error, per solution")
+    sweep = numbers.get("prm.threshold_sweep")
+    sweep = [row for row in sweep if isinstance(row, Mapping)] if isinstance(sweep, list) else []
+    lines = [
+        Line(label, kind, tuple((row.get("threshold"), row.get(key)) for row in sweep))
+        for label, kind, key in (
+            ("error found", "error-found", "error_accuracy"),
+            ("right passed", "right-passed", "correct_accuracy"),
+            ("F1", "prm", "f1"),
+        )
+    ]
+    chart = line_chart(
+        lines,
+        title="First-error F1 over the threshold",
+        x_label="threshold",
+        y_label="solutions, %",
+        x_range=(0.0, 1.0),
+        y_range=(0.0, 1.0),
+        x_mark=None if threshold is None else (threshold, "chosen on dev"),
+        y_mark=None if baseline is None else (baseline, "position only"),
+        dots=False,
+    )
+    return aside, _pair((chart, "F1 over the threshold, on test", "prm.threshold_sweep"), beside=shown, numbers=numbers)
+
+
+def _calibration(numbers: Numbers) -> tuple[str, str]:
+    aside = "Of the steps with a given score, how many are right? A calibrated model lies on the diagonal."
+    if not numbers.has_any("prm.calibration"):
+        return aside, numbers.why_absent()
+    rows = numbers.get("prm.calibration.bins")
+    keys = ("score", "right", "n")
+    bins = [
+        (float(row["score"]), float(row["right"]), int(row["n"]))
+        for row in (rows if isinstance(rows, list) else ())
+        if isinstance(row, Mapping) and all(is_number(row.get(key)) for key in keys) and row["n"] > 0
+    ]
+    line = (
+        f"<p>Expected calibration error {numbers.show('prm.calibration.ece', lambda v: decimal(v, 3))}, Brier score "
+        f"{numbers.show('prm.calibration.brier', lambda v: decimal(v, 3))}, over "
+        f"{numbers.show('prm.calibration.n', count)} steps.</p>"
+    )
+    chart = reliability_chart(bins, title="Share of right steps over the PRM's score")
+    return aside, _pair(
+        (chart, "Right steps over the PRM's score <span>(area: steps)</span>", "prm.calibration.bins"),
+        beside=line,
+        numbers=numbers,
+    )
+
+
+def _shift(numbers: Numbers) -> tuple[str, str]:
+    aside = "Templates, names and lengths that no training has seen, next to those it has."
+    groups = ("policy.out_of_distribution", "selection.out_of_distribution", "prm.out_of_distribution")
+    found = [numbers.has_any(path) for path in (*groups, "judges.spare_out_of_distribution")]  # asks for every one
+    if not any(found):
+        return aside, numbers.why_absent()
+    rows = []
+    for label, inside, outside in (
+        ("one sample", "policy.pass_at_1", "policy.out_of_distribution.pass_at_1"),
+        ("majority vote", "selection.majority", "selection.out_of_distribution.majority"),
+        ("weighted by PRM", "selection.prm.weighted.last", "selection.out_of_distribution.prm.weighted.last"),
+        ("oracle", "selection.oracle", "selection.out_of_distribution.oracle"),
+        ("judge, step accuracy", "judges.spare.step_accuracy", "judges.spare_out_of_distribution.step_accuracy"),
+        ("judge, error recall", "judges.spare.error_recall", "judges.spare_out_of_distribution.error_recall"),
+        ("PRM, first-error F1", "prm.first_error_f1", "prm.out_of_distribution.first_error_f1"),
+        ("position only, first-error F1", "prm.position_only_f1", "prm.out_of_distribution.position_only_f1"),
+    ):
+        a, b = numbers.number(inside), numbers.number(outside)
+        change = points(b - a) if a is not None and b is not None else ""
+        rows.append(("", (label, numbers.show(inside), numbers.show(outside), change)))
+    shown = table(("", "in distribution", "out of distribution", "change, points"), rows, "The same figures, twice")
+    return aside, shown + numbers.why_absent()
+
+
+def _costs(numbers: Numbers, meta: Mapping[str, Any]) -> tuple[str, str]:
+    aside = "Wall-clock seconds and tokens of each stage of this work directory, all its runs added up."
+    keys = ("seconds", "prompt_tokens", "generated_tokens")
+    stages: dict[str, dict[str, float]] = {}
+    runs = meta.get("runs")
+    for row in runs if isinstance(runs, list | tuple) else ():
+        if isinstance(row, Mapping) and row.get("stage") is not None:
+            sums = stages.setdefault(str(row["stage"]), {})
+            for key in keys:
+                if is_number(row.get(key)):
+                    sums[key] = sums.get(key, 0) + row[key]
+    if not stages:
+        return aside, "<p>The runs of this work directory left no record of their costs.</p>"
+    writers = (seconds, count, count)
+    rows = [
+        ("", (stage, *(write(sums[key]) if key in sums else "" for key, write in zip(keys, writers, strict=True))))
+        for stage, sums in stages.items()
+    ]
+    totals = [sum(sums.get(key, 0) for sums in stages.values()) for key in keys]
+    rows.append(("total", ("all", *(w(t) for w, t in zip(writers, totals, strict=True)))))
+    rows = [(kind, tuple(text(cell) for cell in cells)) for kind, cells in rows]
+    shown = table(("stage", "time", "prompt tokens", "generated tokens"), rows, "Costs by stage")
+    per_solution = numbers.number("judges.spare.tokens_per_solution")
+    line = "" if per_solution is None else f"<p>One annotation takes {count(per_solution)} tokens, prompt included.</p>"
+    return aside, shown + line
+
+
+def _steps(examples: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    aside = (
+        "A few solutions as the judge saw them: c marks sentences of the problem, r steps of the reference, s steps of "
+        "the solution. The bar at the left shows the truth, or the judge's label where no truth is known."
+    )
+    views = [solution_view(e, is_open=i == 0) for i, e in enumerate(e for e in examples if isinstance(e, Mapping))]
+    return aside, "".join(views) or "<p>No solution was kept for this page.</p>"
+
+
+def _notes(meta: Mapping[str, Any]) -> tuple[str, str]:
+    notes = []
+    if meta.get("generated"):
+        notes += [
+            "The data is generated: arithmetic problems whose truth is known by construction. It shows that the "
+            "machinery works and what labels of a given quality buy. It says nothing about mathematics at large.",
+            "The judge was trained on the world's truth. How accurate it is was chosen by whoever trained it: a "
+            "setting of the experiment, not a finding.",
+        ]
+    notes += [
+        "Intervals are percentile bootstraps over problems, of one run. They cover the choice of problems, not that of "
+        "the training seed.",
+        "The comparison of the PRM with the majority vote was fixed before the run: weighted vote, last step. The "
+        "other rules and aggregations are there to be looked at, not to pick the best from.",
+        "Thresholds and the position baseline were chosen on dev problems, and measured on test problems.",
+    ]
+    extra = meta.get("notes")
+    notes += [str(note) for note in extra] if isinstance(extra, list | tuple) else []
+    items = "".join(f"<li>{text(note)}</li>" for note in notes)
+    return "What these figures can carry, and what they cannot.", f'<div class="notes"><ul>{items}</ul></div>'
+
+
+def _footer(meta: Mapping[str, Any]) -> str:
+    parts = []
+    if meta.get("command"):
+        parts.append(f"<code>{text(meta['command'])}</code>")
+    for key in ("models", "counts"):
+        group = meta.get(key)
+        if isinstance(group, Mapping) and group:
+            shown = (f"{text(k)} {text(count(v) if is_number(v) else v)}" for k, v in group.items())
+            parts.append(", ".join(shown))
+    machine = " ".join(text(meta[key]) for key in ("version", "device") if meta.get(key))
+    if machine:
+        parts.append(machine)
+    return "<br>".join(parts)
+
+
+def _named(models: Any, role: str) -> str:
+    return f" ({text(models[role])})" if models.get(role) else ""
+
+
+def _pair(*charts: tuple[str, str, str], beside: str = "", numbers: Numbers) -> str:
+    """Charts, (svg, caption, metrics path), side by side where there is room; why a chart without data is missing."""
+    shown = f"<div>{beside}</div>" if beside else ""
+    shown += "".join(f"<figure><figcaption>{caption}</figcaption>{svg}</figure>" for svg, caption, _ in charts if svg)
+    for svg, _, path in charts:
+        if not svg:
+            numbers.dash(path)
+    return (f'<div class="pair">{shown}</div>' if shown else "") + numbers.why_absent()

@@ -1,0 +1,210 @@
+"""One run over a work directory: what every stage is handed, and how stages follow one another.
+
+A stage that has ended is not run again; one that was killed goes on from its journal or checkpoint.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import tqdm
+
+from spare_jax import assets, programs
+from spare_jax.engines.local import LocalEngine
+from spare_jax.models import huggingface
+from spare_jax.models.decoder import Decoder
+from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.store import WorkDir
+from spare_jax.tasks.task import Task
+from spare_jax.training import loop
+from spare_jax.training.batches import Example
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Run:
+    """One run over a work directory: the config, the mesh, and what the run has measured so far."""
+
+    config: ml_collections.ConfigDict
+    work: WorkDir
+    task: Task
+    mesh: jax.sharding.Mesh
+    measured: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+
+    def load(self, role: str) -> Checkpoint:
+        """The model of `config.models`; judge and prm default to the generator."""
+        entry = self.config.models[role]
+        if not entry.path:
+            if role == "generator":
+                raise huggingface.ModelError(
+                    "config.models.generator.path is empty: set it to the directory of a Hugging Face model"
+                )
+            return self.load("generator")
+        return huggingface.load(assets.resolve(entry.path), revision=entry.revision, mesh=self.mesh)
+
+    def engine(self, checkpoint: Checkpoint, convention: TokenTagConvention | None = None) -> LocalEngine:
+        """An engine for one model, with the sizes of `config.engine`."""
+        sizes = self.config.engine
+        pad = checkpoint.tokenizer.pad_token_id
+        return LocalEngine(
+            checkpoint.model,
+            checkpoint.config,
+            pad_id=0 if pad is None else pad,
+            seed=self.config.seed,
+            slots=sizes.slots,
+            max_length=self.max_length(checkpoint),
+            chunk=sizes.chunk,
+            prefill_batch=sizes.prefill_batch,
+            mesh=self.mesh,
+            convention=convention,
+            dtype=sizes.dtype,
+        )
+
+    def max_length(self, checkpoint: Checkpoint) -> int:
+        """Tokens of prompt and answer together: the config's, or the model's own if that is less."""
+        return min(self.config.engine.max_length, checkpoint.config.max_length)
+
+    def answer(
+        self,
+        stage: str,
+        part: str,
+        engines: Mapping[str, LocalEngine],
+        started: Mapping[str, Callable[[], programs.Program]],
+    ) -> list[Any]:
+        """Run programs by their ids under a journal and a progress bar; their results in the order of `started`."""
+        results = {}
+        with (
+            self.work.journal(stage, part) as journal,
+            progress_bar(len(started), f"{stage} {part}".strip()) as bar,
+        ):
+            for program_id, result in programs.run(engines, started.items(), journal):
+                results[program_id] = result
+                bar.update()
+                tokens = sum(e.stats["generated_tokens"] + e.stats["scored_tokens"] for e in engines.values())
+                bar.set_postfix(tokens=tokens, refresh=False)
+        measured = self.measured.setdefault(stage, {})
+        for engine in engines.values():
+            for name, value in engine.stats.items():
+                measured[name] = measured.get(name, 0) + value
+        return [results[program_id] for program_id in started]
+
+    def train(
+        self,
+        description: str,
+        directory: Path,
+        settings: Mapping[str, Any],
+        model: Decoder,
+        loss: loop.Loss,
+        examples: Sequence[Example],
+        dev_examples: Sequence[Example],
+    ) -> loop.TrainResult:
+        """Train a copy of `model` under a progress bar; `settings` are those of TrainConfig, without the seed."""
+        with progress_bar(0, description, "step") as bar:
+
+            def progress(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+                bar.total = steps
+                bar.update(step - bar.n)
+                shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "dev_loss") if name in metrics}
+                bar.set_postfix(shown, refresh=False)
+
+            config = loop.TrainConfig(**{"seed": self.config.seed, **settings})
+            result = loop.train(config, model, loss, examples, dev_examples, directory, self.mesh, progress)
+        for split, counts in (("train", result.train_counts), ("dev", result.dev_counts)):
+            if counts and counts.truncated:
+                logger.warning(
+                    "%s, %s split: %d of %d examples were longer than a row and lost %d step tags and %d targets",
+                    description, split, counts.truncated, counts.examples, counts.dropped_tags, counts.dropped_targets,
+                )  # fmt: skip
+        return result
+
+    def records(self) -> tuple[list[Problem], dict[str, Problem], dict[str, Gold], list[Solution]]:
+        """Problems as a list and by id, gold by problem, solutions."""
+        found = self.work.read("problems")
+        gold = {g.problem_id: g for g in self.work.read("gold")}
+        return found, {p.id: p for p in found}, gold, self.work.read("solutions")
+
+    def judgements(self, judge: str) -> dict[str, Judgement]:
+        """A judge's judgements by solution, empty where it was not asked."""
+        kind = f"judgements/{judge}"
+        return {j.solution_id: j for j in self.work.read(kind)} if self.work.file(kind).exists() else {}
+
+
+def progress_bar(total: int, description: str, unit: str = "it") -> tqdm.tqdm:
+    """A bar that shows stage, rate and remaining time; calm where nobody watches a terminal."""
+    return tqdm.tqdm(total=total, desc=f"{description:<22}", unit=unit, mininterval=1.0, maxinterval=5.0, ncols=100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A stage: its function, which returns the names of what it wrote, and what it is made from.
+
+    `keys` are the parts of the config that it reads; `needs` are files or directories of the work directory that must
+    be there, `reads` those that it reads where there are any. A `derived` stage is quick and made anew in every run.
+    """
+
+    run: Callable[[Run], list[str]]
+    keys: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    derived: bool = False
+
+
+def chosen(config: ml_collections.ConfigDict, stages: Mapping[str, Stage]) -> list[str]:
+    """The config's stages in the order of `stages`.
+
+    Raises:
+      ValueError: a stage that does not exist.
+    """
+    if unknown := set(config.stages) - set(stages):
+        raise ValueError(f"config.stages names {min(unknown)!r}: the stages are {', '.join(stages)}")
+    return [name for name in stages if name in config.stages]
+
+
+def settings_of(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
+    """The part of the config that lies under `keys`, nested as the config is."""
+    part: dict[str, Any] = {}
+    for key in keys:
+        value, place = config, part
+        *parents, last = key.split(".")
+        for parent in parents:
+            value, place = value[parent], place.setdefault(parent, {})
+        value = value[last]
+        place[last] = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+    return part
+
+
+def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None:
+    """Run the stages that have not ended yet, each under its manifest.
+
+    Raises:
+      ValueError: a stage lacks its inputs.
+      StoreError: a stage has run in this directory with other settings or on other inputs.
+    """
+    for name in names:
+        if not stages[name].derived:
+            run.work.check(name, settings_of(run.config, stages[name].keys))
+    for name in names:
+        stage = stages[name]
+        for needed in stage.needs:
+            if not (run.work.path / needed).exists():
+                raise ValueError(f"stage {name} needs {run.work.path / needed}: run the stages before it first")
+        started = time.perf_counter()
+        if stage.derived:
+            stage.run(run)
+        else:
+            part = settings_of(run.config, stage.keys)
+            inputs = {path: path for path in (*stage.needs, *stage.reads) if (run.work.path / path).exists()}
+            if run.work.done(name, part, inputs):
+                logger.info("%-22s done before", name)
+                continue
+            run.work.begin(name, part, inputs)
+            run.work.complete(name, stage.run(run))
+        run.measured.setdefault(name, {})["seconds"] = round(time.perf_counter() - started, 3)

@@ -1,0 +1,105 @@
+"""Every key of the config, with its default and what it means. Configs change values; they add no key."""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+STAGES = ("solve", "judge", "train_prm", "rank", "evaluate", "report")
+
+
+def default() -> ml_collections.ConfigDict:
+    """The settings of the pipeline for the arithmetic world and the embedded models."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # decides every generated problem, draw and data order
+    config.task = "arithmetic"
+    config.stages = STAGES
+
+    config.data = data = ml_collections.ConfigDict()
+    data.path = ""  # directory of a real dataset's files; unused by worlds
+    data.on_error = "raise"  # a malformed line: "raise", or "skip" and count
+    data.train_problems = 240  # how many problems of each split; null takes all there are
+    data.dev_problems = 60
+    data.test_problems = 300
+    data.held_out_problems = 40  # worlds: test problems per kind that all training has held out
+
+    # A model is a Hugging Face directory, an embedded model's name, or a hub id with a revision.
+    config.models = models = ml_collections.ConfigDict()
+    models.generator = model_entry("tiny-base")
+    models.judge = model_entry("tiny-teacher")  # empty path: the generator
+    models.prm = model_entry("")  # what PRM and ORM are trained from; empty path: the generator
+
+    config.mesh = mesh = ml_collections.ConfigDict()
+    mesh.data = -1  # -1: all devices that fsdp and tensor leave
+    mesh.fsdp = 1
+    mesh.tensor = 1
+
+    config.engine = engine = ml_collections.ConfigDict()
+    engine.slots = 128  # sequences decoded at once
+    engine.max_length = 768  # tokens of prompt and answer together
+    engine.chunk = 16  # decode steps between two visits of the host
+    engine.prefill_batch = 16  # rows of a prefill or score batch
+    engine.dtype = "float32"
+
+    config.solve = solve = ml_collections.ConfigDict()
+    solve.samples = 8  # N solutions per problem (the paper: 20)
+    solve.temperature = 1.0
+    solve.top_p = 1.0
+    solve.max_tokens = 176
+
+    config.annotate = annotate = ml_collections.ConfigDict()
+    annotate.exemplars = 0  # worked examples shown per instance (the paper: 5; tiny-teacher was trained without)
+    annotate.temperature = 0.0
+    annotate.top_p = 1.0
+    annotate.max_tokens = 320
+    annotate.missed = "incorrect"  # a step without a record: "incorrect" | "outcome" | "unknown"
+    annotate.unknown_is_incorrect = True
+    annotate.last_step_is_outcome = True
+    annotate.reference_as_sample = False
+    annotate.measured_problems = 60  # test problems whose solutions are annotated to measure the annotator
+    annotate.control_problems = 30  # of these, how many are annotated without a reference and with a wrong one
+
+    config.prm = prm = ml_collections.ConfigDict()
+    prm.path = ""  # an existing PRM to rank with; then nothing is trained
+    prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
+    prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
+    prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
+    prm.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
+    train.batch_rows = 16
+    train.row_length = 384
+    train.epochs = 2.0
+    train.accumulate = 1
+    train.learning_rate = 1e-3
+    train.warmup = 0.05
+    train.weight_decay = 0.001
+    train.clip = 1.0
+    train.eval_every = 25
+    train.patience = 7
+    train.checkpoint_every = 50
+    train.dtype = "float32"
+    train.remat = False
+    return config
+
+
+def model_entry(path: str) -> ml_collections.ConfigDict:
+    """A model of the config: a path, and a revision where the path is a hub id."""
+    return ml_collections.ConfigDict({"path": path, "revision": placeholder(str)})
+
+
+def parse_argument(argument: str | None, **defaults: bool | int | str) -> dict[str, bool | int | str]:
+    """Read `a,b=3` behind a config's name: a word alone means True, a value takes the type of its default.
+
+    Raises:
+      ValueError: a key without default, or a value that does not fit; says which there are.
+    """
+    values = dict(defaults)
+    for item in filter(None, (argument or "").split(",")):
+        key, given, text = item.partition("=")
+        if key not in defaults:
+            raise ValueError(f"config argument {key!r} is unknown: choose among {', '.join(defaults)}")
+        kind = type(defaults[key])
+        if not given and kind is not bool:
+            raise ValueError(f"config argument {key!r} needs a value: write {key}=...")
+        try:
+            values[key] = (text or "true").lower() == "true" if kind is bool else kind(text)
+        except ValueError:
+            raise ValueError(f"config argument {key}={text!r} is no {kind.__name__}") from None
+    return values

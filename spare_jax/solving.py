@@ -1,0 +1,63 @@
+"""A policy as a program: n solutions of a problem from one request."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from spare_jax.programs import Program, Sample
+from spare_jax.prompts import solve
+from spare_jax.prompts.chat import encode_chat
+from spare_jax.records import Problem, Solution
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+    from spare_jax.tasks.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class SolveSettings:
+    """How solutions are sampled (methods.md 1.1: N = 20, temperature 1, top-p 1, 500 new tokens)."""
+
+    samples: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+    tokenizer_digest: str
+    model: str = "generator"
+
+
+def solutions(task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: SolveSettings) -> Program:
+    """The program that samples `settings.samples` solutions of `problem`; returns them as a list.
+
+    The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort.
+    """
+    prompt = encode_chat(tokenizer, solve.render(task, problem))
+    stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    request = Sample(
+        model=settings.model,
+        ids=tuple(prompt),
+        max_tokens=settings.max_tokens,
+        n=settings.samples,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        stop=stop,
+    )
+    (completions,) = yield [request]
+    found = []
+    for k, completion in enumerate(completions):
+        steps, spans, _ = solve.split_solution(tokenizer, completion.ids, stop)
+        found.append(
+            Solution(
+                id=f"{problem.id}/{k:03d}",
+                problem_id=problem.id,
+                steps=steps,
+                answer=task.extract_answer(steps),
+                finish_reason=completion.finish_reason,
+                token_ids=completion.ids,
+                spans=spans,
+                tokenizer=settings.tokenizer_digest,
+                mean_logprob=math.fsum(completion.logprobs) / max(1, len(completion.logprobs)),
+                prompt_tokens=len(prompt),
+            )
+        )
+    return found

@@ -1,0 +1,120 @@
+"""The problems of a run and their splits: train, dev, test, and for worlds what all training has held out.
+
+A problem's id begins with its split's name.
+"""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+
+import ml_collections
+
+from spare_jax.records import Gold, Problem
+from spare_jax.tasks import arithmetic, gsm8k
+from spare_jax.tasks.answers import MathVerifier
+from spare_jax.tasks.task import Task
+from spare_jax.worlds import arithmetic as world
+
+TASKS = ("arithmetic", "gsm8k")
+HELD_OUT = "held_out"
+DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Problems with their gold, and sentences about what was left out."""
+
+    problems: list[Problem]
+    gold: list[Gold]
+    notes: list[str]
+
+
+def task_of(name: str) -> Task:
+    """The task of `config.task`. Raises ValueError for a name that is none."""
+    if name not in TASKS:
+        raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
+    return arithmetic.TASK if name == "arithmetic" else gsm8k.task(MathVerifier())
+
+
+def has_truth(task: str) -> bool:
+    """Whether every step can be judged exactly."""
+    return task == "arithmetic"
+
+
+def split_of(problem_id: str) -> str:
+    """train, dev, test or held_out."""
+    return problem_id.split("-", 1)[0]
+
+
+def group_of(problem_id: str) -> str:
+    """What comes before a problem's number: the split, and for held-out problems what makes them so."""
+    return problem_id.rsplit("-", 1)[0]
+
+
+def load(config: ml_collections.ConfigDict) -> Loaded:
+    """All problems of the run, every split cut to the config's number."""
+    if config.task == "arithmetic":
+        return _generated(config)
+    return _read(config)
+
+
+def _sizes(config: ml_collections.ConfigDict) -> dict[str, int | None]:
+    """Problems per split; with an existing PRM nothing is trained, so nothing is solved for it."""
+    train = 0 if config.prm.path else config.data.train_problems
+    return {"train": train, "dev": config.data.dev_problems, "test": config.data.test_problems}
+
+
+def _generated(config: ml_collections.ConfigDict) -> Loaded:
+    seen: set[str] = set()
+    pairs: list[tuple[Problem, Gold]] = []
+    for split, size in _sizes(config).items():
+        if size is None:
+            raise ValueError(f"config.data.{split}_problems is not set: a world has no end, give a number")
+        pairs += world.generate(config.seed, split, size, world.TRAIN, seen)
+    for kind, distribution in world.HELD_OUT.items():
+        pairs += world.generate(config.seed, f"{HELD_OUT}-{kind}", config.data.held_out_problems, distribution, seen)
+    return Loaded([p for p, _ in pairs], [g for _, g in pairs], [])
+
+
+def _read(config: ml_collections.ConfigDict) -> Loaded:
+    malformed: list[str] = []
+    train = list(gsm8k.load(config.data.path, "train", config.data.on_error, malformed))
+    test = list(gsm8k.load(config.data.path, "test", config.data.on_error, malformed))
+    random.Random(f"split/{config.seed}").shuffle(train)
+    dev = round(DEV_SHARE * len(train))
+    found = {"train": train[dev:], "dev": train[:dev], "test": test}
+    seen: set[str] = set()
+    problems, gold, repeated = [], [], 0
+    # Test first: a question that stands in two files stays where it is measured.
+    for split in ("test", "dev", "train"):
+        kept = []
+        for problem, answer in found[split]:
+            repeated += problem.question in seen
+            if problem.question not in seen:
+                seen.add(problem.question)
+                kept.append((problem, answer))
+        for problem, answer in kept[: _sizes(config)[split]]:
+            name = f"{split}-{problem.id}"
+            problems.append(dataclasses.replace(problem, id=name))
+            gold.append(dataclasses.replace(answer, problem_id=name))
+    notes = [f"{len(malformed)} malformed lines were skipped, the first: {malformed[0]}"] if malformed else []
+    if repeated:
+        notes.append(f"{repeated} problems repeat another one's text and were left out")
+    return Loaded(problems, gold, notes)
+
+
+def measured(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> set[str]:
+    """Ids of the test and held-out problems whose solutions are annotated to measure the annotator."""
+    count = config.annotate.measured_problems
+    chosen: set[str] = set()
+    for group in sorted({group_of(p.id) for p in problems if split_of(p.id) in ("test", HELD_OUT)}):
+        members = sorted(p.id for p in problems if group_of(p.id) == group)
+        chosen |= set(members[: count if split_of(group) == "test" else max(1, count // len(world.HELD_OUT))])
+    return chosen
+
+
+def controls(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> dict[str, str]:
+    """Of the measured test problems, those that the controls use, each with the problem whose reference is wrong for it."""
+    members = sorted(p.id for p in problems if split_of(p.id) == "test")
+    chosen = members[: min(config.annotate.measured_problems, config.annotate.control_problems)]
+    return {problem_id: members[i + 1 - len(members)] for i, problem_id in enumerate(chosen)} if len(members) > 1 else {}

@@ -1,0 +1,129 @@
+"""What every room needs to know of a data set: its texts, its steps, its answers, its exemplars.
+
+A task is a value, made by the module that is named after it. Loading is that module's function, since a world
+generates what a data set reads.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+
+from spare_jax.records import Problem, StepJudgement
+
+
+@dataclasses.dataclass(frozen=True)
+class Exemplar:
+    """A candidate solution that was graded by hand, shown to the annotator (methods.md 1.2).
+
+    `judgements` has one entry per candidate step. Its `context` ids count the task's `context_sentences(problem)`,
+    its `steps` ids the candidate's own steps, its `reference` ids the reference steps, all from 1.
+    """
+
+    id: str
+    problem: Problem
+    reference: tuple[str, ...]
+    candidate: tuple[str, ...]
+    judgements: tuple[StepJudgement, ...]
+
+    @property
+    def is_correct(self) -> bool:
+        """Whether every step of the candidate is labelled correct."""
+        return all(step.label is True for step in self.judgements)
+
+
+def line_steps(text: str) -> tuple[str, ...]:
+    """One step per line, without the blanks around it; blank lines are no steps."""
+    return tuple(line for line in (line.strip() for line in text.split("\n")) if line)
+
+
+def numbered_context(problem: Problem) -> tuple[str, ...]:
+    """The sentences that context ids count: the problem's context, or the question's own where there is none.
+
+    A prompt gives the question a line of its own exactly when `problem.context` is not empty.
+    """
+    return problem.context or tuple(s for s in (" ".join(p.split()) for p in split_sentences(problem.question)) if s)
+
+
+def _no_exemplars() -> tuple[Exemplar, ...]:
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A data set or world as the stages see it.
+
+    Attributes:
+      name: the config's name for it.
+      instruction: the system message of the solve prompt and of the reward models' text.
+      guidelines: the system message of the annotate prompt.
+      error_categories: what the annotator may name as a step's errors.
+      extract_answer: a solution's steps -> its final answer in a form that votes can count, None where it has none.
+      answers_equal: (an answer, the accepted ones) -> whether it is one of them; never true of None.
+      split_steps: a solution's text -> its steps, none of them blank.
+      context_sentences: what the annotate prompt numbers c1, c2, ...
+      exemplars: the pool that `choose_exemplars` draws from.
+    """
+
+    name: str
+    instruction: str
+    guidelines: str
+    error_categories: tuple[str, ...]
+    extract_answer: Callable[[Sequence[str]], str | None]
+    answers_equal: Callable[[str | None, Sequence[str]], bool]
+    split_steps: Callable[[str], tuple[str, ...]] = line_steps
+    context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
+    exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
+
+
+def choose_exemplars(pool: Sequence[Exemplar], k: int, key: str) -> tuple[Exemplar, ...]:
+    """Draw `k` exemplars without replacement, as a function of `pool` and `key` alone (methods.md 1.2).
+
+    From k = 2 on the draw holds a candidate that is all correct and one with an error. These two come first, in
+    random order: exemplars are dropped from the end until a prompt fits, and so both classes stay the longest.
+
+    Args:
+      key: names the seed and the instance, such as "0/train-17/3"; its digest is the randomness.
+
+    Raises:
+      ValueError: `k` exceeds the pool, or the pool lacks one of the two classes.
+    """
+    if k > len(pool):
+        raise ValueError(f"{k} exemplars asked of a pool of {len(pool)}: lower config.annotate.exemplars")
+    shuffled = sorted(pool, key=lambda e: hashlib.blake2b(f"{key}\0{e.id}".encode(errors="surrogatepass")).digest())
+    if k < 2:
+        return tuple(shuffled[:k])
+    right = next((e for e in shuffled if e.is_correct), None)
+    wrong = next((e for e in shuffled if not e.is_correct), None)
+    if right is None or wrong is None:
+        raise ValueError("the exemplar pool needs a candidate that is all correct and one with an error")
+    both = [e for e in shuffled if e is right or e is wrong]
+    return (*both, *[e for e in shuffled if e is not right and e is not wrong][: k - 2])
+
+
+# Where a sentence may end: after its full stop, and closing quotes or brackets, before what can start another.
+_BOUNDARY = re.compile(r"""(?<=[.!?])["'”’)\]]*[^\S\n]+(?=["'“‘(\[]?[A-Z0-9$£€])|\n\s*""")
+_ABBREVIATIONS = ("mr", "mrs", "ms", "dr", "prof", "st", "jr", "sr", "vs", "approx", "e.g", "i.e")
+
+
+def split_sentences(text: str) -> tuple[str, ...]:
+    """Cut `text` into sentences; each keeps the blanks behind it, so that joining them gives `text` back.
+
+    A line end always ends a sentence. Titles and other common abbreviations do not. A single letter does ("twice as
+    many as jar B. How many"): in word problems it is a label far more often than an initial.
+    """
+    pieces, start = [], 0
+    for match in _BOUNDARY.finditer(text):
+        if text[match.start()] != "\n" and _is_abbreviation(text[start : match.start()]):
+            continue
+        pieces.append(text[start : match.end()])
+        start = match.end()
+    return (*pieces, *([text[start:]] if start < len(text) else ()))
+
+
+def _is_abbreviation(sentence: str) -> bool:
+    """Whether the full stop that ends `sentence` belongs to its last word."""
+    if not sentence.endswith("."):
+        return False
+    word = sentence[-12:-1].split(" ")[-1].lstrip("(\"'“‘")
+    return word.lower() in _ABBREVIATIONS

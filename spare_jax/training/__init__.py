@@ -1,0 +1,1 @@
+"""Training: examples packed into rows, losses on a decoder, one flat loop."""

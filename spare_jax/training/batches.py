@@ -1,0 +1,259 @@
+"""Examples packed into rows of fixed shape, and which rows each step trains on. Numpy only.
+
+A row holds several examples one after another: `segments` numbers them from 1 (0 is padding) and `positions` starts
+again at 0 in each. Nothing is cut in silence: `PackCounts` says what did not fit.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+# A row is closed to further examples once this many newer rows are open: keeps first-fit linear in the examples.
+_OPEN_ROWS = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One text to learn from: tokens to predict, or step tags with labels, or both.
+
+    `loss_mask[t]` says that token t is to be predicted from those before it (token 0 never can be). `labels[i]`
+    belongs to the tag at `tags[i]` (an index into `ids`): a probability of "correct" in [0, 1], None or NaN where it
+    is unknown. `weight` multiplies the example's share of the loss and of the count.
+    """
+
+    ids: Sequence[int]
+    loss_mask: Sequence[bool] | None = None
+    tags: Sequence[int] = ()
+    labels: Sequence[float | None] = ()
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PackCounts:
+    """What became of the examples.
+
+    `truncated` examples were longer than a row and lost their end: `dropped_tokens`, and with these `dropped_tags`
+    (known labels) and `dropped_targets` (tokens to predict). `unsupervised` examples were left out, as nothing in them
+    (or in what was left of them) is to be learnt. `tags` and `targets` are what the rows supervise.
+    """
+
+    examples: int = 0
+    rows: int = 0
+    tokens: int = 0
+    tags: int = 0
+    targets: int = 0
+    unknown_labels: int = 0
+    truncated: int = 0
+    dropped_tokens: int = 0
+    dropped_tags: int = 0
+    dropped_targets: int = 0
+    unsupervised: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """Rows ready for batching.
+
+    `arrays`: ids, positions, segments int32 [rows, row_length]; loss_weights float32 [rows, row_length], where t holds
+    the weight of predicting token t + 1; tags int32, labels and tag_weights float32 [rows, max_tags], padded with
+    weight 0 (an unknown label has weight 0 too).
+    """
+
+    arrays: dict[str, np.ndarray]
+    counts: PackCounts
+
+    @property
+    def rows(self) -> int:
+        return len(self.arrays["ids"])
+
+
+def completion_example(ids: Sequence[int], prompt_length: int, weight: float = 1.0) -> Example:
+    """A language-model example whose first `prompt_length` tokens are given, not learnt."""
+    return Example(ids=ids, loss_mask=np.arange(len(ids)) >= prompt_length, weight=weight)  # type: ignore[arg-type]
+
+
+def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
+    """Pack examples into rows by first fit, in their order; an example is never split over rows.
+
+    Args:
+      examples: an example longer than `row_length` is cut at its end, and what that drops is counted.
+      row_length: tokens in a row.
+      max_tags: tags that a row may hold; a fuller row takes no further example. Default: the smallest multiple of 8
+        that holds every row's tags. Tags of one example beyond it are dropped and counted.
+
+    Raises:
+      ValueError: labels and tags differ in number, a tag lies outside its text or out of order, a label is no
+        probability, or a loss mask has another length than its text.
+    """
+    counts = dict.fromkeys((field.name for field in dataclasses.fields(PackCounts)), 0)
+    counts["examples"] = len(examples)
+    pieces = []
+    for index, example in enumerate(examples):
+        piece = _cut(index, example, row_length, max_tags, counts)
+        if piece is None:
+            counts["unsupervised"] += 1
+        else:
+            pieces.append(piece)
+    placed, rows = _first_fit(pieces, row_length, max_tags)
+    tags_in_row = np.zeros(max(rows, 1), np.int64)
+    for piece, (row, _, _) in zip(pieces, placed, strict=True):
+        tags_in_row[row] += len(piece.tags)
+    width = max_tags if max_tags is not None else max(8, 8 * math.ceil(tags_in_row.max() / 8))
+
+    arrays = {name: np.zeros((rows, row_length), np.int32) for name in ("ids", "positions", "segments")}
+    arrays["loss_weights"] = np.zeros((rows, row_length), np.float32)
+    arrays["tags"] = np.zeros((rows, width), np.int32)
+    arrays["labels"] = np.zeros((rows, width), np.float32)
+    arrays["tag_weights"] = np.zeros((rows, width), np.float32)
+    used = np.zeros(max(rows, 1), np.int64)
+    for piece, (row, start, segment) in zip(pieces, placed, strict=True):
+        end = start + len(piece.ids)
+        arrays["ids"][row, start:end] = piece.ids
+        arrays["positions"][row, start:end] = np.arange(len(piece.ids))
+        arrays["segments"][row, start:end] = segment
+        # The weight sits where the prediction is made, one before its token, so that no loss ever shifts ids.
+        arrays["loss_weights"][row, start : end - 1] = piece.loss_mask[1:] * piece.weight
+        slots = slice(used[row], used[row] + len(piece.tags))
+        arrays["tags"][row, slots] = start + piece.tags
+        arrays["labels"][row, slots] = np.nan_to_num(piece.labels)
+        arrays["tag_weights"][row, slots] = np.isfinite(piece.labels) * piece.weight
+        used[row] += len(piece.tags)
+    counts["rows"] = rows
+    counts["tokens"] = sum(len(piece.ids) for piece in pieces)
+    return Packed(arrays, PackCounts(**counts))
+
+
+def take(packed: Packed, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The batch made of these rows; row -1 is an empty one (padding throughout, weight 0)."""
+    batch = {}
+    for name, array in packed.arrays.items():
+        batch[name] = array[rows]
+        batch[name][rows < 0] = 0
+    return batch
+
+
+def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.ndarray:
+    """Row indices [batch_rows] that step `step` (from 0) trains on: a pure function of its arguments.
+
+    The epochs' shuffled orders stand in one endless line and step s takes the s-th piece of `batch_rows`. No row is
+    left out of an epoch, a batch may reach into the next, and to resume takes the step number alone.
+    """
+    if num_rows == 0:
+        raise ValueError("no training rows: every example was empty or held nothing to learn")
+    epochs, places = np.divmod(np.arange(step * batch_rows, (step + 1) * batch_rows), num_rows)
+    return np.array([_epoch_order(num_rows, seed, int(e))[p] for e, p in zip(epochs, places, strict=True)], np.int64)
+
+
+def batches_in_order(packed: Packed, batch_rows: int) -> Iterator[dict[str, np.ndarray]]:
+    """All rows once, in order, the last batch filled up with empty rows: for evaluation."""
+    for start in range(0, packed.rows, batch_rows):
+        rows = np.arange(start, start + batch_rows)
+        yield take(packed, np.where(rows < packed.rows, rows, -1))
+
+
+def outcome_balanced(
+    items: Sequence[Item], outcomes: Sequence[bool], seed: int, limit: int | None = None
+) -> tuple[list[Item], str | None]:
+    """As many items with a right outcome as with a wrong one, drawn at random, in their old order (methods.md 1.3).
+
+    Args:
+      limit: at most this many of each class (SPARE: 20,000 for training, 500 for dev).
+
+    Returns:
+      The items, and a warning where a class is empty (the other class is then kept whole, up to `limit`).
+    """
+    right = [i for i, outcome in enumerate(outcomes) if outcome]
+    wrong = [i for i, outcome in enumerate(outcomes) if not outcome]
+    if len(items) != len(right) + len(wrong):
+        raise ValueError(f"{len(items)} items but {len(right) + len(wrong)} outcomes: give one outcome per item")
+    warning = None
+    size = min(len(right), len(wrong))
+    if not size:
+        size = max(len(right), len(wrong))
+        missing, kept = ("right", "wrong") if not right else ("wrong", "right")
+        warning = f"no {missing} solution among {len(items)}: training on {kept} ones alone, balanced with nothing"
+    if limit is not None:
+        size = min(size, limit)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for group in (right, wrong):
+        chosen += [group[i] for i in rng.permutation(len(group))[:size]]
+    return [items[i] for i in sorted(chosen)], warning
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """An example as it goes into a row: cut to length, with arrays in place of sequences."""
+
+    ids: np.ndarray
+    loss_mask: np.ndarray
+    tags: np.ndarray
+    labels: np.ndarray
+    weight: float
+
+
+def _cut(index: int, example: Example, row_length: int, max_tags: int | None, counts: dict[str, int]) -> _Piece | None:
+    """Check the example and cut it to a row; None where nothing in it is supervised. Adds to `counts`."""
+    ids = np.asarray(example.ids, np.int32)
+    mask = np.zeros(len(ids), bool) if example.loss_mask is None else np.asarray(example.loss_mask, bool).copy()
+    tags = np.asarray(example.tags, np.int32).reshape(-1)
+    labels = np.array([np.nan if label is None else float(label) for label in example.labels], np.float32)
+    if len(mask) != len(ids):
+        raise ValueError(f"example {index}: loss mask of length {len(mask)} for {len(ids)} tokens; give one per token")
+    if len(labels) != len(tags):
+        raise ValueError(f"example {index}: {len(labels)} labels for {len(tags)} step tags; give one label per tag")
+    if len(tags) and (tags[0] < 0 or tags[-1] >= len(ids) or np.any(np.diff(tags) <= 0)):
+        raise ValueError(f"example {index}: step tags {tags.tolist()} must rise within the text's {len(ids)} tokens")
+    if np.any((labels < 0) | (labels > 1)):
+        bad = labels[(labels < 0) | (labels > 1)][0]
+        raise ValueError(f"example {index}: label {bad:g} is no probability; use 0..1, or None for an unknown label")
+    if not example.weight > 0:
+        raise ValueError(f"example {index}: weight {example.weight:g} is not positive; leave the example out instead")
+    mask[:1] = False
+    known = np.isfinite(labels)
+    kept = tags < row_length
+    if max_tags is not None:
+        kept &= np.arange(len(tags)) < max_tags
+    counts["truncated"] += len(ids) > row_length
+    counts["dropped_tokens"] += max(0, len(ids) - row_length)
+    counts["dropped_tags"] += int((known & ~kept).sum())
+    counts["dropped_targets"] += int(mask[row_length:].sum())
+    counts["tags"] += int((known & kept).sum())
+    counts["targets"] += int(mask[:row_length].sum())
+    counts["unknown_labels"] += int((~known & kept).sum())
+    if not (mask[:row_length].any() or (known & kept).any()):
+        return None
+    return _Piece(ids[:row_length], mask[:row_length], tags[kept], labels[kept], example.weight)
+
+
+def _first_fit(
+    pieces: Sequence[_Piece], row_length: int, max_tags: int | None
+) -> tuple[list[tuple[int, int, int]], int]:
+    """(row, start, segment number) of each piece, and how many rows there are."""
+    free = np.zeros(len(pieces), np.int64)
+    free_tags = np.zeros(len(pieces), np.int64)
+    segments = np.zeros(len(pieces), np.int64)
+    rows, placed = 0, []
+    for piece in pieces:
+        first = max(0, rows - _OPEN_ROWS)
+        fits = (free[first:rows] >= len(piece.ids)) & (free_tags[first:rows] >= len(piece.tags))
+        row = first + int(fits.argmax()) if fits.any() else rows
+        if row == rows:
+            free[row], free_tags[row] = row_length, np.iinfo(np.int64).max if max_tags is None else max_tags
+            rows += 1
+        segments[row] += 1
+        placed.append((row, row_length - int(free[row]), int(segments[row])))
+        free[row] -= len(piece.ids)
+        free_tags[row] -= len(piece.tags)
+    return placed, rows
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(num_rows)

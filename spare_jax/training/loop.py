@@ -1,0 +1,330 @@
+"""One training run, flat: shardings, step, resume, steps with evaluation and checkpoints, best parameters.
+
+The same loop trains language models and reward models; the loss makes the difference. A run that is killed and
+started again ends in the same bits as one that was not: rows follow from the step number, and nothing else is drawn.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spare_jax.models import decoder, sharding
+from spare_jax.training import batches, optimizer
+from spare_jax.training.checkpoints import Checkpoints
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+BATCH_AXES = ("data", "fsdp")
+
+
+class Loss(Protocol):
+    """(sum of losses, number of supervised tags or tokens) of a batch, as those of losses.py with ids filled in."""
+
+    def __call__(
+        self, model: decoder.Decoder, batch: Mapping[str, jax.Array], *, remat: bool, dtype: Any
+    ) -> tuple[jax.Array, jax.Array]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run; defaults are methods.md 1.5 where it gives them.
+
+    `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
+    or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.
+    Parameters and moments stay float32; `dtype` is what the model computes in.
+    """
+
+    batch_rows: int = 32
+    row_length: int = 512
+    steps: int | None = None
+    epochs: float = 1.0
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    warmup: float = 0.03
+    weight_decay: float = 0.001
+    clip: float = 0.3
+    eval_every: int = 50
+    patience: int = 7
+    checkpoint_every: int = 200
+    fetch_every: int = 10
+    seed: int = 0
+    dtype: str = "float32"
+    remat: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What a run ends with: the model of the best dev loss (of the last step where there is no dev set)."""
+
+    model: decoder.Decoder
+    steps: int
+    best_step: int
+    best_loss: float | None
+    stopped_early: bool
+    train_counts: batches.PackCounts
+    dev_counts: batches.PackCounts
+    tokens_per_second: float | None
+
+
+@dataclasses.dataclass
+class _Position:
+    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss: float | None = None
+    bad_evaluations: int = 0
+
+
+def train(
+    config: TrainConfig,
+    model: decoder.Decoder,
+    loss: Loss,
+    train_examples: Sequence[batches.Example],
+    dev_examples: Sequence[batches.Example],
+    directory: str | pathlib.Path,
+    mesh: Mesh,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a copy of `model`; go on from the checkpoint where `directory` holds one.
+
+    Args:
+      loss: called with the model, a batch of `batches.take` and the config's remat and dtype.
+      dev_examples: may be empty; then there is neither early stopping nor a best model, and the last is returned.
+      directory: gets `latest/`, `best/` and `steps.jsonl`, one row per step (step, loss, learning_rate, grad_norm,
+        supervised) and one per evaluation (step, dev_loss).
+      progress: called with (step, steps, newest metrics with tokens_per_second) whenever metrics are fetched.
+
+    Raises:
+      ValueError: the batch does not divide by the mesh or the microbatches, or the checkpoint is another model's.
+      FloatingPointError: a loss or gradient norm is not finite; names the step, and saves nothing after it.
+    """
+    check_batch(config, mesh)
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    train_rows = batches.pack(train_examples, config.row_length)
+    dev_rows = batches.pack(dev_examples, config.row_length)
+    steps = config.steps or max(1, math.ceil(config.epochs * train_rows.rows / config.batch_rows))
+    schedule = optimizer.learning_rate_schedule(config.learning_rate, steps, config.warmup)
+    learning_rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
+    tx = optimizer.adamw(schedule, config.weight_decay, config.clip)
+    loss = functools.partial(loss, remat=config.remat, dtype=jnp.dtype(config.dtype))
+
+    replicated = NamedSharding(mesh, PartitionSpec())
+    batch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    model_shardings = sharding.shardings_of(model, mesh)
+    init_state = functools.partial(optimizer.init_state, tx)
+    state_shardings = sharding.shard_moments(tx, jax.eval_shape(init_state, model), model_shardings, mesh)
+    train_step = make_train_step(loss, tx, model_shardings, state_shardings, replicated)
+    eval_step = jax.jit(loss, out_shardings=(replicated, replicated))
+
+    with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
+        model = place(model, model_shardings)
+        state = jax.jit(init_state, out_shardings=state_shardings)(model)
+        position = _Position()
+        if (saved := checkpoints.progress()) is not None:
+            position = _Position(**saved)
+            model, state = checkpoints.restore((model, state), (model_shardings, state_shardings))
+        log = _StepLog(directory / "steps.jsonl", position.step)
+        meter = _Meter()
+        pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+
+        while position.step < steps and not _stopped(config, position):
+            rows = batches.rows_of_step(train_rows.rows, config.batch_rows, config.seed, position.step)
+            batch = batches.take(train_rows, rows)
+            model, state, metrics = train_step(model, state, to_devices(batch, config.accumulate, batch_sharding))
+            pending.append((position.step, metrics))
+            meter.count(batch)
+            position.step += 1
+            last = position.step == steps
+            evaluate_now = dev_rows.rows > 0 and (last or position.step % config.eval_every == 0)
+            save_now = last or position.step % config.checkpoint_every == 0
+
+            # Metrics come to the host seldom, but always before anything is judged or saved: NaN stops here.
+            if len(pending) >= config.fetch_every or evaluate_now or save_now:
+                newest = _fetch(pending, learning_rates, log) | meter.rate()
+                pending = []
+                if progress:
+                    progress(position.step, steps, newest)
+            if evaluate_now:
+                dev_loss = evaluate(eval_step, model, dev_rows, config.batch_rows // config.accumulate, batch_sharding)
+                log.write({"step": position.step, "dev_loss": dev_loss})
+                if not math.isfinite(dev_loss):
+                    raise FloatingPointError(f"dev loss is {dev_loss} after step {position.step}: not going on")
+                if position.best_loss is None or dev_loss < position.best_loss:
+                    position.best_loss, position.best_step, position.bad_evaluations = dev_loss, position.step, 0
+                    checkpoints.save_best(position.step, model)
+                else:
+                    position.bad_evaluations += 1
+                if progress:
+                    progress(position.step, steps, {"dev_loss": dev_loss})
+                meter.pause()
+            if save_now or _stopped(config, position):
+                checkpoints.save(position.step, (model, state), dataclasses.asdict(position))
+
+        if position.best_loss is not None:
+            model = checkpoints.restore_best(position.best_step, model, model_shardings)
+    return TrainResult(
+        model=model,
+        steps=position.step,
+        best_step=position.best_step if position.best_loss is not None else position.step,
+        best_loss=position.best_loss,
+        stopped_early=position.step < steps,
+        train_counts=train_rows.counts,
+        dev_counts=dev_rows.counts,
+        tokens_per_second=meter.rate().get("tokens_per_second"),
+    )
+
+
+def make_train_step(
+    loss: Callable[..., tuple[jax.Array, jax.Array]],
+    tx: optax.GradientTransformation,
+    model_shardings: Any,
+    state_shardings: Any,
+    replicated: NamedSharding,
+) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
+    """The jitted step (model, state, batch [microbatches, rows, ...]) -> (model, state, metrics); donates both states.
+
+    Losses and gradients are summed over the microbatches and divided once by the number supervised in all of them,
+    so that microbatches change nothing but the order of a sum.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(model_shardings, state_shardings, replicated))
+    def train_step(model, state, batch):
+        if len(batch["ids"]) == 1:
+            sums = gradient(model, jax.tree.map(lambda x: x[0], batch))
+        else:
+            zero = jnp.zeros((), jnp.float32)
+            start = ((zero, zero), jax.tree.map(jnp.zeros_like, model))
+            sums, _ = jax.lax.scan(
+                lambda total, micro: (jax.tree.map(jnp.add, total, gradient(model, micro)), None), start, batch
+            )
+        (total, count), gradients = sums
+        # A batch of nothing but padding changes nothing; it must not divide by 0.
+        per_item = 1 / jnp.maximum(count, jnp.finfo(jnp.float32).tiny)
+        gradients = jax.tree.map(lambda g: g * per_item, gradients)
+        updates, state = tx.update(gradients, state, model)
+        metrics = {"loss": total * per_item, "grad_norm": optax.global_norm(gradients), "supervised": count}
+        return optax.apply_updates(model, updates), state, metrics
+
+    return train_step
+
+
+def evaluate(
+    eval_step: Callable[..., tuple[jax.Array, jax.Array]],
+    model: decoder.Decoder,
+    rows: batches.Packed,
+    batch_rows: int,
+    batch_sharding: NamedSharding,
+) -> float:
+    """Mean loss over all supervised positions of `rows`, added up in float64."""
+    found = []
+    for batch in batches.batches_in_order(rows, batch_rows):
+        whole = to_devices(batch, 1, batch_sharding)
+        found.append(eval_step(model, {name: array[0] for name, array in whole.items()}))
+    totals = np.asarray(jax.device_get(found), np.float64).sum(axis=0)
+    return float(totals[0] / totals[1])
+
+
+def check_batch(config: TrainConfig, mesh: Mesh) -> None:
+    """Raise ValueError where the batch cannot be cut into microbatches and laid over the mesh."""
+    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if config.batch_rows % (shards * config.accumulate):
+        by = f"mesh axes {' x '.join(BATCH_AXES)} = {shards}"
+        if config.accumulate > 1:
+            by = f"{config.accumulate} microbatches times {by}"
+        raise ValueError(
+            f"train batch {config.batch_rows} does not divide by {by}: "
+            f"set config.batch_rows to a multiple of {shards * config.accumulate}"
+        )
+
+
+def place(model: decoder.Decoder, shardings: Any) -> decoder.Decoder:
+    """A float32 copy of the model, laid out by `shardings`: the step donates it, and the caller's stays whole."""
+    copy = jax.jit(lambda m: jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), m), out_shardings=shardings)
+    return copy(jax.device_put(model, shardings))
+
+
+def to_devices(
+    batch: Mapping[str, np.ndarray], microbatches: int, batch_sharding: NamedSharding
+) -> dict[str, jax.Array]:
+    """Arrays of [rows, ...] as [microbatches, rows / microbatches, ...], laid out by `batch_sharding`."""
+    out = {}
+    for name, array in batch.items():
+        array = array.reshape(microbatches, -1, *array.shape[1:])
+        out[name] = jax.make_array_from_callback(array.shape, batch_sharding, array.__getitem__)
+    return out
+
+
+def _stopped(config: TrainConfig, position: _Position) -> bool:
+    return position.bad_evaluations >= config.patience
+
+
+def _fetch(
+    pending: Sequence[tuple[int, Mapping[str, jax.Array]]], learning_rates: np.ndarray, log: "_StepLog"
+) -> dict[str, float]:
+    """Bring the metrics of some steps to the host, write them down, and return the newest."""
+    row: dict[str, float] = {}
+    for step, metrics in jax.device_get(list(pending)):
+        row = {"step": step + 1} | {name: float(value) for name, value in sorted(metrics.items())}
+        row["learning_rate"] = float(learning_rates[step])
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+            raise FloatingPointError(
+                f"loss {row['loss']}, gradient norm {row['grad_norm']} at step {step + 1} "
+                f"(of steps {pending[0][0] + 1} to {pending[-1][0] + 1} fetched together): not going on; "
+                "lower config.learning_rate or look at the batch of this step"
+            )
+        log.write(row)
+    return row
+
+
+class _StepLog:
+    """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again."""
+
+    def __init__(self, path: pathlib.Path, resumed_at: int):
+        self._path = path
+        kept = []
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            # A torn last line can only stand after the resumed step: rows are written before their checkpoint.
+            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= resumed_at]
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        os.replace(partial, path)
+
+    def write(self, row: Mapping[str, float]) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class _Meter:
+    """Tokens per second over the run, without the first fetch (which compiles) and the evaluations."""
+
+    def __init__(self):
+        self._tokens, self._waiting, self._seconds = 0, 0, 0.0
+        self._since: float | None = None
+
+    def count(self, batch: Mapping[str, np.ndarray]) -> None:
+        self._waiting += int((batch["segments"] > 0).sum())
+
+    def rate(self) -> dict[str, float]:
+        now = time.perf_counter()
+        if self._since is not None and self._waiting:
+            self._tokens, self._seconds = self._tokens + self._waiting, self._seconds + now - self._since
+        self._since, self._waiting = now, 0
+        return {"tokens_per_second": self._tokens / self._seconds} if self._seconds else {}
+
+    def pause(self) -> None:
+        self._since = time.perf_counter()

@@ -1,0 +1,42 @@
+"""AdamW with warm-up and cosine decay (methods.md 1.5)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def learning_rate_schedule(peak: float, steps: int, warmup: float) -> optax.Schedule:
+    """Linear warm-up over the fraction `warmup` of `steps`, then cosine decay to 0 at `steps`.
+
+    The first step already moves: its rate is peak / (warm-up steps + 1).
+    """
+    warmup_steps = round(warmup * steps)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / (warmup_steps + 1), peak_value=peak, warmup_steps=warmup_steps, decay_steps=max(1, steps)
+    )
+
+
+def adamw(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.GradientTransformation:
+    """Clip by global norm, Adam with float32 moments, decoupled weight decay on matrices, learning rate.
+
+    Norm scales and biases are not decayed. Initialise by `init_state`, which keeps both moments in float32.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.scale_by_adam(b1=0.9, b2=0.95, eps=1e-8),
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def init_state(optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
+    """The optimiser's first state. Adam's moments take the dtype of what it sees, so it sees float32."""
+    return optimizer.init(jax.tree.map(lambda p: p.astype(jnp.float32), params))
+
+
+def decayed(params: Any) -> Any:
+    """Tree of bools like `params`: True where weight decay applies, False on norm scales and biases."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), ["norm" not in n and "bias" not in n for n in names])

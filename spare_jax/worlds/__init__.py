@@ -1,0 +1,1 @@
+"""Generated problems whose every step can be judged exactly."""

@@ -1,0 +1,259 @@
+"""The arithmetic world: who has how many, told in shuffled facts, asked of one of them.
+
+A problem is a graph. Some people's counts are given, others follow from them by one operation each; `steps` of the
+derived counts are needed for the answer. Facts are shuffled, some are not needed (distractors), and some count may be
+told twice, in two true ways, so that more than one route leads to the answer. Everything is drawn from
+(seed, split, index) alone.
+
+In distribution and out of it: `TRAIN` holds the templates, names and lengths that models may be trained on,
+`HELD_OUT` the two longest lengths and the templates and names that no training ever sees.
+"""
+
+import dataclasses
+import random
+from collections.abc import Iterator
+
+from spare_jax.records import Gold, Problem
+from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse, with_values
+
+MAX_VALUE = 99
+MAX_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    """How one kind of story tells a fact: `{x}` is told of, `{y}`, `{z}` are referred to, `{n}` is a number."""
+
+    given: str
+    more: str
+    fewer: str
+    times: str
+    together: str
+    ask: str
+    step: str
+
+    def fact(self, name: str, expression: Expression) -> str:
+        """The sentence that tells `name = expression`."""
+        match expression:
+            case Number(n):
+                return self.given.format(x=name, n=n)
+            case Operation(operator, Name(y), Number(n)):
+                return {"+": self.more, "-": self.fewer, "*": self.times}[operator].format(x=name, y=y, n=n)
+            case Operation("+", Name(y), Name(z)):
+                return self.together.format(x=name, y=y, z=z)
+        raise ValueError(f"no sentence tells {name} = {expression}")
+
+
+TEMPLATES = (
+    Template(
+        "{x} has {n} apples.", "{x} has {n} more apples than {y}.", "{x} has {n} fewer apples than {y}.",
+        "{x} has {n} times as many apples as {y}.", "{x} has as many apples as {y} and {z} together.",
+        "How many apples does {x} have?", "{x} has {work}.",
+    ),
+    Template(
+        "{x} owns {n} coins.", "{x} owns {y}'s coins plus {n}.", "{x} owns {y}'s coins minus {n}.",
+        "{x} owns {n} times {y}'s coins.", "{x} owns {y}'s coins plus {z}'s coins.",
+        "How many coins does {x} own?", "{x} owns {work}.",
+    ),
+    Template(
+        "{x} scored {n} points.", "{x} scored {n} points above {y}.", "{x} scored {n} points below {y}.",
+        "{x} scored {n} times the points of {y}.", "{x} scored the points of {y} and {z} combined.",
+        "How many points did {x} score?", "{x} scored {work}.",
+    ),
+    Template(
+        "{x} read {n} books.", "Add {n} to {y}'s books to get {x}'s.", "Remove {n} from {y}'s books to get {x}'s.",
+        "Take {n} times {y}'s books to get {x}'s.", "Add {y}'s books to {z}'s to get {x}'s.",
+        "How many books did {x} read?", "{x} read {work}.",
+    ),
+    Template(
+        "{x} keeps {n} pears.", "{x} keeps {n} pears beyond {y}.", "{x} keeps {n} pears short of {y}.",
+        "{x} keeps {y}'s pears {n} times over.", "{x} keeps what {y} and {z} keep.",
+        "How many pears does {x} keep?", "{x} has {work}.",
+    ),
+    Template(
+        "It took {x} {n} minutes.", "It took {x} {n} minutes longer than {y}.", "It took {x} {n} minutes less than {y}.",
+        "It took {x} {n} times as long as {y}.", "It took {x} as long as {y} plus {z}.",
+        "How many minutes did it take {x}?", "{x} has {work}.",
+    ),
+)  # fmt: skip
+
+NAMES = (
+    "Ada Ben Cal Dan Eve Fay Gus Hal Ida Jon Kim Leo Mia Ned Ola Pam Ron Sue Tom Una Vic Wes Yan Zoe "
+    "Alma Bert Cora Dirk Elsa Finn Gina Hugo Iris Jack Kate Liam"
+).split()
+HELD_OUT_NAMES = "Nora Otto Peer Rosa Seth Tara Umar Vera Wolf Yves Zara Abel".split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """What problems are drawn from. `lengths` are numbers of needed steps."""
+
+    lengths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    templates: tuple[int, ...] = (0, 1, 2, 3)
+    names: tuple[str, ...] = tuple(NAMES)
+    max_distractors: int = 2
+    second_route: float = 0.3
+
+
+TRAIN = Distribution()
+HELD_OUT = {
+    "lengths": dataclasses.replace(TRAIN, lengths=(7, 8)),
+    "templates": dataclasses.replace(TRAIN, templates=(4, 5)),
+    "names": dataclasses.replace(TRAIN, names=tuple(HELD_OUT_NAMES)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """The facts of a problem as a judge needs them.
+
+    `facts[i]` = (name, expression) is told by context sentence i; `values` has every name's true count.
+    """
+
+    facts: tuple[tuple[str, Expression], ...]
+    target: str
+    values: dict[str, int]
+
+    def given(self) -> set[str]:
+        """Names whose count is told outright."""
+        return {name for name, expression in self.facts if isinstance(expression, Number)}
+
+
+def world_of(gold: Gold) -> World:
+    """The world that `gold.facts` spells out: "Ben = Ada + 5" lines and the last one "? = Dan"."""
+    facts, target = [], ""
+    for line in gold.facts:
+        name, _, text = line.partition(" = ")
+        expression = parse(text)
+        if expression is None:
+            raise ValueError(f"gold of {gold.problem_id}: {line!r} is no fact of the arithmetic world")
+        if name == "?":
+            target = text
+        else:
+            facts.append((name, expression))
+    values: dict[str, int] = {}
+    while len(values) < len({name for name, _ in facts}):
+        known = len(values)
+        for name, expression in facts:
+            if name not in values and (value := evaluate(expression, values)) is not None:
+                values[name] = value
+        if len(values) == known:
+            raise ValueError(f"gold of {gold.problem_id}: some facts rest on nothing")
+    return World(tuple(facts), target, values)
+
+
+def work(expression: Expression, values: dict[str, int]) -> str:
+    """How a step shows its work: "Ada + 5 = 7 + 5 = 12"."""
+    return f"{expression} = {with_values(expression, values)} = {evaluate(expression, values)}"
+
+
+def generate(
+    seed: int, split: str, count: int, distribution: Distribution = TRAIN, avoid: set[str] | None = None
+) -> Iterator[tuple[Problem, Gold]]:
+    """Draw `count` problems, no two of the same text and none whose text is in `avoid`, which is added to.
+
+    Handing one `avoid` set from split to split keeps every problem's text in a single split.
+    """
+    seen = set() if avoid is None else avoid
+    for index in range(count):
+        length = random.Random(f"arithmetic/{seed}/{split}/{index}").choice(distribution.lengths)
+        for attempt in range(1000):
+            rng = random.Random(f"arithmetic/{seed}/{split}/{index}/{attempt}")
+            drawn = _draw(rng, f"{split}-{index:05d}", length, distribution)
+            if drawn is None:
+                continue
+            text = " ".join((*drawn[0].context, drawn[0].question))
+            if text not in seen:
+                seen.add(text)
+                yield drawn
+                break
+        else:
+            raise ValueError(f"split {split!r}: no new problem after 1000 draws; ask for fewer than {count} problems")
+
+
+def _draw(
+    rng: random.Random, problem_id: str, length: int, distribution: Distribution
+) -> tuple[Problem, Gold] | None:
+    """One problem of `length` needed steps, or None where the numbers ran out of range."""
+    template = TEMPLATES[rng.choice(distribution.templates)]
+    free = rng.sample(distribution.names, len(distribution.names))
+    values: dict[str, int] = {}
+    facts: list[tuple[str, Expression]] = []
+
+    def give() -> str:
+        name = free.pop()
+        values[name] = rng.randint(2, 30)
+        facts.append((name, Number(values[name])))
+        return name
+
+    def derive(y: str, z: str | None) -> str | None:
+        """Tell a new name by an operation on `y` (and `z`), None if the result leaves 1..MAX_VALUE."""
+        if z is not None:
+            expression = Operation("+", Name(y), Name(z)) if rng.random() < 0.5 else Operation("+", Name(z), Name(y))
+        else:
+            operator = rng.choice("++--*")
+            expression = Operation(operator, Name(y), Number(rng.randint(2, 4 if operator == "*" else 20)))
+        value = evaluate(expression, values)
+        if value is None or not 1 <= value <= MAX_VALUE:
+            return None
+        name = free.pop()
+        values[name] = value
+        facts.append((name, expression))
+        return name
+
+    # Names not yet used by another fact; all of them must flow into the last one, which is asked for.
+    loose = [give()]
+    for step in range(length):
+        left = length - step
+        if len(loose) > 1 and (len(loose) > left or rng.random() < 0.5):
+            y, z = loose.pop(), loose.pop()
+        elif rng.random() < 0.25 and len(loose) < left:
+            y, z = give(), None
+        else:
+            y = loose.pop(rng.randrange(len(loose)))
+            others = [name for name in values if name != y]
+            z = None
+            if rng.random() < 0.3:
+                z = rng.choice(others) if others and rng.random() < 0.5 else give()
+        derived = derive(y, z)
+        if derived is None:
+            return None
+        loose.append(derived)
+    target = facts[-1][0]
+    needed = [fact for fact in facts if isinstance(fact[1], Operation)]
+    if rng.random() < distribution.second_route:
+        facts.extend(_second_route(rng, needed, facts, values))
+    for _ in range(rng.randint(0, distribution.max_distractors)):
+        give() if rng.random() < 0.4 else derive(rng.choice(sorted(values)), None)
+    rng.shuffle(facts)
+    steps = [template.step.format(x=name, work=work(expression, values)) for name, expression in _order(rng, needed)]
+    steps.append(f"The answer is {values[target]}.")
+    problem = Problem(
+        problem_id, template.ask.format(x=target), tuple(template.fact(name, expression) for name, expression in facts)
+    )
+    told = (*(f"{name} = {expression}" for name, expression in facts), f"? = {target}")
+    return problem, Gold(problem_id, (str(values[target]),), tuple(steps), told)
+
+
+def _second_route(rng, needed, facts, values) -> list[tuple[str, Expression]]:
+    """Tell one needed name a second time, from a name that was told before it."""
+    options = []
+    for name, expression in needed:
+        before = facts[: facts.index((name, expression))]
+        for other, _ in before:
+            difference = values[name] - values[other]
+            if other not in names(expression) and 1 <= abs(difference) <= 20:
+                operator = "+" if difference > 0 else "-"
+                options.append((name, Operation(operator, Name(other), Number(abs(difference)))))
+    return [rng.choice(options)] if options else []
+
+
+def _order(rng, needed) -> list[tuple[str, Expression]]:
+    """A random order of the needed facts in which each comes after those it rests on."""
+    waiting, done = list(needed), []
+    while waiting:
+        told = {name for name, _ in waiting}
+        ready = [fact for fact in waiting if not told & set(names(fact[1]))]
+        done.append(rng.choice(ready))
+        waiting.remove(done[-1])
+    return done

@@ -1,0 +1,248 @@
+"""Exact truth of candidate steps in the arithmetic world, by ProcessBench's rule.
+
+A step is right if it says a true thing of a person and derives it: by a fact, from counts that are given or that
+earlier right steps have established, operands in any order, several facts merged into one expression if wished
+("Cal has (7 + 5) * 3 = 36"). A true step that the answer does not need is right. Wrong are: a slip of arithmetic, an
+operand's wrong value, a relation that no fact tells (also where the value happens to be right), a count used before
+anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
+one that does not build on it stays right), and text that states no value.
+"""
+
+import dataclasses
+import re
+
+from spare_jax.records import Gold, Problem
+from spare_jax.worlds.arithmetic import World, world_of
+from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse, with_values
+from spare_jax.worlds.verdict import Verdict
+
+ERRORS = ("NUMERIC", "OPERAND", "COMPREHENSION", "PREMISE", "PROPAGATED", "ANSWER", "FORMAT")
+"""Categories of wrong steps: a slip of arithmetic; a name's wrong value; a relation that no fact tells; a count used
+before it was established; an earlier error built upon; a wrong final answer; text that states no value."""
+
+HELD_OUT_ERRORS = ("PREMISE",)
+"""Categories kept out of all training of judges."""
+
+_STEP = re.compile(r"^\s*(?:([A-Z][a-z]+)(?:\s+(?:has|owns|scored|read)|\s*:|\s*=)\s+)?(.+?)\s*\.?\s*$")
+_ANSWER = re.compile(r"^\s*The answer is\s+(\d{1,6})\s*\.?\s*$")
+
+
+def stated_answer(step: str) -> str | None:
+    """The number of a step "The answer is 12.", None for any other step."""
+    match = _ANSWER.match(step)
+    return str(int(match[1])) if match else None
+
+
+@dataclasses.dataclass
+class _Known:
+    """What the candidate's earlier steps have said: right counts by the step that established them, wrong claims."""
+
+    established: dict[str, int]
+    claimed: dict[str, set[int]]
+
+
+def judge(problem: Problem, gold: Gold, steps: tuple[str, ...]) -> list[Verdict]:
+    """One verdict per step; see the module's docstring for the rule."""
+    world = world_of(gold)
+    reference = {name: i for i, step in enumerate(gold.steps, 1) if (name := _subject(step))}
+    known = _Known({name: 0 for name in world.given()}, {})
+    verdicts = []
+    for number, step in enumerate(steps, 1):
+        answer = stated_answer(step)
+        if answer is not None:
+            verdict = _judge_answer(int(answer), world, known, len(gold.steps))
+        else:
+            verdict = _judge_step(step, number, world, known, reference)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _subject(step: str) -> str | None:
+    match = _STEP.match(step)
+    return match[1] if match and stated_answer(step) is None else None
+
+
+def _judge_answer(answer: int, world: World, known: _Known, last_reference: int) -> Verdict:
+    target = world.target
+    at = known.established.get(target)
+    error = None
+    if answer != world.values[target]:
+        error = "PROPAGATED" if answer in known.claimed.get(target, ()) else "ANSWER"
+    elif at is None:
+        error = "PREMISE"
+    context = _context(world, (target,)) if at == 0 else ()
+    return Verdict(
+        error is None, error, str(world.values[target]), context, (at,) if at else (), (last_reference,)
+    )
+
+
+def _judge_step(step: str, number: int, world: World, known: _Known, reference: dict[str, int]) -> Verdict:
+    match = _STEP.match(step)
+    parts = [parse(part) for part in match[2].split("=")] if match else [None]
+    value = parts[-1]
+    if match is None or not isinstance(value, Number) or any(part is None for part in parts):
+        return Verdict(False, "FORMAT")
+    work = [part for part in parts[:-1] if part is not None]
+    subject = match[1] or _derived(work, world, known)
+    if subject not in world.values or any(name not in world.values for part in work for name in names(part)):
+        return Verdict(False, "FORMAT" if match[1] is None or subject is None else "COMPREHENSION")
+    told = [expression for name, expression in world.facts if name == subject]
+    merged = {name for part in work for name in _expanded(part, subject, world, known)}
+    error = _error(work, value.value, subject, world, known)
+    fact = next((e for e in told if work and _matches_fact(work[0], e, world, set(world.values))), None)
+    aligned = sorted(reference[name] for name in merged | {subject} if name in reference)
+    if fact is None and subject in reference:
+        fact = _reference_fact(told, known, world)
+    fact = fact or told[0]
+    operands = names(fact)
+    verdict = Verdict(
+        error is None,
+        error,
+        str(fact) if isinstance(fact, Number) else f"{with_values(fact, world.values)} = {world.values[subject]}",
+        tuple(sorted({world.facts.index((subject, fact)) + 1, *_context(world, operands)})),
+        tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
+        tuple(aligned),
+    )
+    if error is None:
+        known.established.setdefault(subject, number)
+    else:
+        known.claimed.setdefault(subject, set()).add(value.value)
+    return verdict
+
+
+def _reference_fact(told, known: _Known, world: World) -> Expression:
+    """Of the ways in which a name is told, one whose operands are established, else the first."""
+    return next((e for e in told if all(name in known.established for name in names(e))), told[0])
+
+
+def _context(world: World, wanted: tuple[str, ...]) -> tuple[int, ...]:
+    """Ids of the sentences that give a wanted name's count outright."""
+    return tuple(
+        i for i, (name, expression) in enumerate(world.facts, 1) if name in wanted and isinstance(expression, Number)
+    )
+
+
+def _derived(work: list[Expression], world: World, known: _Known) -> str | None:
+    """Whom an equation without a subject is about: the first name that one of its sides derives."""
+    for name in world.values:
+        if any(_matches_name(part, name, world, set(known.established)) for part in work):
+            return name
+    return None
+
+
+def _error(work: list[Expression], value: int, subject: str, world: World, known: _Known) -> str | None:
+    established = set(known.established)
+    if not work:  # a bare restatement
+        if value != world.values[subject]:
+            return "PROPAGATED" if value in known.claimed.get(subject, ()) else "NUMERIC"
+        return None if subject in established else "PREMISE"
+    for part in work:
+        if _matches_name(part, subject, world, established):
+            continue
+        if _matches_name(part, subject, world, set(world.values)):
+            wrong_before = any(name in known.claimed for name in _unestablished(part, subject, world, established))
+            return "PROPAGATED" if wrong_before else "PREMISE"
+        if _matches_claims(part, subject, world, known):
+            return "PROPAGATED"
+        symbolic = any(names(p) for p in work)
+        return "OPERAND" if symbolic and not names(part) and evaluate(part, {}) is not None else "COMPREHENSION"
+    return None if value == world.values[subject] else "NUMERIC"
+
+
+def _matches_claims(part: Expression, subject: str, world: World, known: _Known) -> bool:
+    """Whether `part` would derive `subject` if earlier wrong claims were the truth."""
+    for name, claims in known.claimed.items():
+        for claim in claims:
+            supposed = dataclasses.replace(world, values={**world.values, name: claim})
+            if _matches_name(part, subject, supposed, set(world.values)):
+                return True
+    return False
+
+
+def _unestablished(part: Expression, subject: str, world: World, established: set[str]) -> set[str]:
+    """Names whose counts `part` uses though nothing has established them."""
+    operands = {n for name, e in world.facts if name == subject for n in names(e)}
+    numbers = {v.value for v in _leaves(part) if isinstance(v, Number)}
+    return {n for n in operands - established if n in names(part) or world.values[n] in numbers}
+
+
+def _expanded(part: Expression, subject: str, world: World, known: _Known) -> set[str]:
+    """Names that a merged expression derives on its way, beside its subject."""
+    if len(list(_leaves(part))) < 3:
+        return set()
+    found = set()
+    for name, expression in world.facts:
+        if isinstance(expression, Operation) and name != subject:
+            for inner in _inner(part):
+                if _matches_fact(inner, expression, world, set(known.established)):
+                    found.add(name)
+    return found
+
+
+def _leaves(expression: Expression):
+    if isinstance(expression, Operation):
+        yield from _leaves(expression.left)
+        yield from _leaves(expression.right)
+    else:
+        yield expression
+
+
+def _inner(expression: Expression):
+    if isinstance(expression, Operation):
+        for child in (expression.left, expression.right):
+            if isinstance(child, Operation):
+                yield child
+            yield from _inner(child)
+
+
+def _matches_name(expression: Expression, name: str, world: World, usable: set[str]) -> bool:
+    """Whether `expression` derives `name` by one of its facts, from the counts of `usable` names."""
+    return any(_matches_fact(expression, fact, world, usable) for n, fact in world.facts if n == name)
+
+
+def _matches_operand(terms: list[Expression], operand: Expression, world: World, usable: set[str]) -> bool:
+    """Whether the sum of `terms` stands for `operand`: its number, its name, its value, or its own derivation."""
+    if isinstance(operand, Name) and len(terms) == 1 and operand.name in usable:
+        if terms[0] in (operand, Number(world.values[operand.name])):
+            return True
+    if isinstance(operand, Number):
+        return terms == [operand]
+    if isinstance(operand, Name):
+        return any(
+            isinstance(fact, Operation) and _matches_terms(terms, fact, world, usable)
+            for name, fact in world.facts
+            if name == operand.name
+        )
+    return False
+
+
+def _matches_fact(expression: Expression, fact: Expression, world: World, usable: set[str]) -> bool:
+    if isinstance(fact, Operation):
+        return _matches_terms(_terms(expression, "+"), fact, world, usable)
+    return expression == fact
+
+
+def _matches_terms(terms: list[Expression], fact: Operation, world: World, usable: set[str]) -> bool:
+    if len(terms) > 6:
+        return False
+    if fact.operator == "+":
+        for chosen in range(1, 2 ** len(terms) - 1):
+            one = [t for i, t in enumerate(terms) if chosen >> i & 1]
+            other = [t for i, t in enumerate(terms) if not chosen >> i & 1]
+            if _matches_operand(one, fact.left, world, usable) and _matches_operand(other, fact.right, world, usable):
+                return True
+        return False
+    if len(terms) != 1 or not isinstance(terms[0], Operation) or terms[0].operator != fact.operator:
+        return False
+    term = terms[0]
+    sides = [(term.left, term.right)] + ([(term.right, term.left)] if fact.operator == "*" else [])
+    return any(
+        _matches_operand(_terms(a, "+"), fact.left, world, usable) and b == fact.right for a, b in sides
+    )
+
+
+def _terms(expression: Expression, operator: str) -> list[Expression]:
+    """The operands of a chain of `operator`, flattened."""
+    if isinstance(expression, Operation) and expression.operator == operator:
+        return _terms(expression.left, operator) + _terms(expression.right, operator)
+    return [expression]

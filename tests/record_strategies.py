@@ -1,0 +1,34 @@
+"""Hypothesis strategies for records, built from their type hints."""
+
+import types
+import typing
+
+from hypothesis import strategies as st
+
+from spare_jax.records import Record
+
+# Every character there is: line ends of all kinds, control characters, halves of surrogate pairs.
+TEXT = st.text(st.characters(), max_size=12)
+
+
+def record(cls: type[Record]) -> st.SearchStrategy:
+    return st.builds(cls, **{name: _values(hint) for name, hint in typing.get_type_hints(cls).items()})
+
+
+def _values(hint) -> st.SearchStrategy:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return st.one_of(*map(_values, args))
+    if origin is tuple and args[-1] is Ellipsis:
+        return st.lists(_values(args[0]), max_size=3).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(_values, args))
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return record(hint)
+    return {
+        str: TEXT,
+        int: st.integers(-(2**63), 2**63),
+        bool: st.booleans(),
+        float: st.floats(allow_nan=False, allow_infinity=False),
+        types.NoneType: st.none(),
+    }[hint]

@@ -1,0 +1,201 @@
+"""Properties of the decoder that hold without a reference: packing, caching, independence of rows, tree structure."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from spare_jax.models import decoder
+
+CONFIG = decoder.DecoderConfig(
+    vocab_size=61, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
+)
+LENGTH = 150  # more than one query block and more than two key blocks
+
+init = jax.jit(decoder.init_decoder, static_argnums=0)
+forward = jax.jit(decoder.hidden_states, static_argnames=("remat", "dtype"))
+prefill = jax.jit(decoder.prefill)
+decode_step = jax.jit(decoder.decode_step)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return init(CONFIG, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return jax.random.randint(jax.random.key(1), (3, LENGTH), 0, CONFIG.vocab_size)
+
+
+def one_segment(ids):
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    return ids, positions, jnp.ones_like(ids)
+
+
+def full_forward(model, ids):
+    return forward(model, *one_segment(ids))
+
+
+def insert(cache, k, v):
+    length = k.shape[2]
+    return decoder.KVCache(cache.k.at[:, :, :length].set(k), cache.v.at[:, :, :length].set(v))
+
+
+def test_packed_segments_equal_separate_rows(model, ids):
+    lengths = (70, 50, 20)  # the first query block ends inside the third segment
+    packed = jnp.concatenate([row[:n] for row, n in zip(ids, lengths, strict=True)] + [jnp.zeros(10, int)])[None]
+    positions = jnp.concatenate([jnp.arange(n) for n in (*lengths, 10)])[None]
+    segments = jnp.repeat(jnp.array([1, 2, 3, 0]), jnp.array([*lengths, 10]), total_repeat_length=LENGTH)[None]
+    together = forward(model, packed, positions, segments)[0]
+    separate = full_forward(model, ids)
+    expected = jnp.concatenate([row[:n] for row, n in zip(separate, lengths, strict=True)])
+    np.testing.assert_allclose(together[: sum(lengths)], expected, atol=1e-5)
+    assert np.isfinite(together).all()
+
+
+def test_causal(model, ids):
+    changed = ids.at[:, 100:].set((ids[:, 100:] + 1) % CONFIG.vocab_size)
+    before, after = full_forward(model, ids), full_forward(model, changed)
+    np.testing.assert_array_equal(before[:, :100], after[:, :100])
+    assert (jnp.abs(before - after)[:, 100:].max(axis=-1) > 0).all()
+
+
+def test_positions_are_relative(model, ids):
+    ids, positions, segments = one_segment(ids)
+    shifted = forward(model, ids, positions + 37, segments)
+    np.testing.assert_allclose(shifted, full_forward(model, ids), atol=1e-4)
+    stretched = forward(model, ids, positions * 2, segments)
+    assert jnp.abs(stretched - full_forward(model, ids)).max() > 1e-2
+
+
+@pytest.mark.parametrize("start", [1, 64, 127, 140])
+def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
+    expected = full_forward(model, ids)
+    hidden, k, v = prefill(model, ids, jnp.full(3, start))
+    np.testing.assert_allclose(hidden[:, :start], expected[:, :start], atol=1e-5)
+    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k[:, :, :start], v[:, :, :start])
+    for position in range(start, start + 5):
+        hidden, cache = decode_step(model, cache, ids[:, position], jnp.full(3, position))
+        np.testing.assert_allclose(hidden, expected[:, position], atol=1e-5)
+
+
+def test_slots_at_different_positions(model, ids):
+    expected = full_forward(model, ids)
+    lengths = jnp.array([3, 64, 141])
+    _, k, v = prefill(model, ids, lengths)
+    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k, v)
+    for step in range(3):
+        at = lengths + step
+        hidden, cache = decode_step(model, cache, ids[jnp.arange(3), at], at)
+        np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
+
+
+def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
+    """Other ids, other lengths (more key blocks), another slot, a longer cache, garbage after the live positions."""
+    _, k, v = prefill(model, ids, jnp.full(3, LENGTH))
+    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k, v)
+    hidden, after = decode_step(model, cache, ids[:, 20], jnp.array([20, 20, 20]))
+    others, _ = decode_step(model, cache, ids[:, 20].at[1:].set(7), jnp.array([20, 149, 90]))
+    np.testing.assert_array_equal(hidden[0], others[0])
+
+    moved = decoder.KVCache(cache.k[:, ::-1], cache.v[:, ::-1])
+    in_last_slot, _ = decode_step(model, moved, ids[::-1, 20], jnp.array([20, 20, 20]))
+    np.testing.assert_array_equal(hidden[0], in_last_slot[2])
+
+    longer = insert(decoder.init_cache(CONFIG, 3, 400), k[:, :, :21], v[:, :, :21])
+    longer = decoder.KVCache(longer.k.at[:, :, 21:].set(1e6), longer.v.at[:, :, 21:].set(-1e6))
+    in_longer, _ = decode_step(model, longer, ids[:, 20].at[1:].set(7), jnp.array([20, 399, 90]))
+    np.testing.assert_array_equal(hidden[0], in_longer[0])
+    np.testing.assert_array_equal(after.k[:, :, 21:LENGTH], k[:, :, 21:])  # only the written position changed
+
+
+def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
+    lengths = jnp.array([40, 20, 150])
+    hidden, k, v = prefill(model, ids, lengths)
+    changed = ids.at[1:].set(5).at[0, 40:].set(9)
+    hidden2, k2, v2 = prefill(model, changed, jnp.array([40, 150, 3]))
+    np.testing.assert_array_equal(hidden[0, :40], hidden2[0, :40])
+    np.testing.assert_array_equal(k[:, 0, :40], k2[:, 0, :40])
+    np.testing.assert_array_equal(v[:, 0, :40], v2[:, 0, :40])
+    training, training2 = full_forward(model, ids), full_forward(model, changed)
+    np.testing.assert_array_equal(training[0, :40], training2[0, :40])
+
+
+def test_cache_length_is_a_whole_number_of_blocks():
+    assert decoder.init_cache(CONFIG, 2, 65).k.shape == (2, 2, 2 * decoder.KEY_BLOCK, 2, 8)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_class_logits_are_columns_of_the_logits(tied, ids):
+    model = init(dataclasses.replace(CONFIG, tie_embeddings=tied), jax.random.key(2))
+    hidden = jax.random.normal(jax.random.key(3), (2, 5, CONFIG.hidden_size))
+    whole = decoder.logits(model, hidden)
+    assert whole.shape == (2, 5, CONFIG.vocab_size)
+    columns = decoder.class_logits(model, hidden, (7, 0, 60))
+    np.testing.assert_allclose(columns, whole[..., jnp.array([7, 0, 60])], atol=1e-5)
+
+
+def test_bfloat16_computes_near_float32_with_float32_gradients(model, ids):
+    def loss(model, dtype):
+        hidden = decoder.hidden_states(model, *one_segment(ids[:, :20]), dtype=dtype)
+        assert hidden.dtype == dtype
+        return jnp.mean(decoder.logits(model, hidden) ** 2)
+
+    value, grads = jax.jit(jax.value_and_grad(loss), static_argnums=1)(model, jnp.bfloat16)
+    assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(value, jax.jit(loss, static_argnums=1)(model, jnp.float32), rtol=0.03)
+
+
+def test_remat_gives_the_same_gradients_and_every_parameter_has_one(ids):
+    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    model = init(config, jax.random.key(4))
+    weight = jax.random.normal(jax.random.key(5), (3, LENGTH, CONFIG.hidden_size))
+
+    def loss(model, remat):
+        hidden = decoder.hidden_states(model, *one_segment(ids), remat=remat)
+        return jnp.sum(hidden * weight) + jnp.sum(decoder.logits(model, hidden[:, -1]) ** 2)
+
+    grad = jax.jit(jax.grad(loss), static_argnums=1)
+    plain, again = grad(model, False), grad(model, True)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3, rtol=1e-4, err_msg=jax.tree_util.keystr(path))
+        assert jnp.abs(a).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_no_parameter_is_shared_and_all_have_logical_axes(model):
+    variables = jax.tree.leaves(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    assert len({id(v) for v in variables}) == len(variables) == len(jax.tree.leaves(model))
+    assert len({id(v.get_value()) for v in variables}) == len(variables)
+    for variable in variables:
+        assert len(decoder.logical_axes(variable)) == variable.get_value().ndim
+    assert decoder.logical_axes(model.blocks.attention.query.kernel) == ("layers", "embed", "heads")
+    assert decoder.logical_axes(model.embed) == ("vocab", "embed")
+    assert nnx.state(model, graph=False) is not None  # tree mode accepts the module: nothing is shared
+
+
+def test_building_leaves_global_flax_settings_alone():
+    with nnx.set_graph_mode(True), nnx.set_graph_updates(True), nnx.use_eager_sharding(True):
+        first = decoder.init_decoder(CONFIG, jax.random.key(0))
+        assert nnx.using_eager_sharding()
+    with nnx.set_graph_mode(False), nnx.set_graph_updates(False), nnx.use_eager_sharding(False):
+        second = decoder.init_decoder(CONFIG, jax.random.key(0))
+        assert not nnx.using_eager_sharding()
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"num_kv_heads": 3}, "num_kv_heads=3"),
+        ({"head_dim": 7}, "head_dim=7"),
+        ({"family": "gpt2"}, "family='gpt2'"),
+        ({"attention_bias": True}, "attention_bias=True"),
+    ],
+)
+def test_a_config_that_cannot_be_computed_is_an_error(change, named):
+    with pytest.raises(ValueError, match=named):
+        dataclasses.replace(CONFIG, **change)

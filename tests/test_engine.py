@@ -1,0 +1,279 @@
+"""The local engine: what it answers is the model's, and depends on the request alone."""
+
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spare_jax.engines.local import LocalEngine, bucket_length
+from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
+from spare_jax.models.heads import TokenTagConvention, step_scores
+from spare_jax.programs import Prefix, Sample, Score, run
+
+CONFIG = DecoderConfig(
+    vocab_size=67,
+    hidden_size=32,
+    intermediate_size=48,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    tie_embeddings=False,
+    max_length=256,
+)
+CONVENTION = TokenTagConvention(tag="|", tag_id=3, good_id=5, bad_id=6, aggregation="last")
+SIZES = {"slots": 6, "max_length": 224, "chunk": 5, "prefill_batch": 3}
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = init_decoder(CONFIG, jax.random.key(0))
+    # Random weights of the usual scale give nearly flat logits; a larger head makes some ids likelier than others.
+    made.head.set_value(made.head.get_value() * 2)
+    return made
+
+
+@pytest.fixture
+def engine(model):
+    return new_engine(model)
+
+
+def new_engine(model, seed=0, **changes):
+    return LocalEngine(model, CONFIG, pad_id=0, seed=seed, convention=CONVENTION, **(SIZES | changes))
+
+
+def answers(engine, requests):
+    """All completions by request id, from one engine that gets `requests` (pairs) in this order."""
+    for request_id, request in requests:
+        engine.submit(request_id, request)
+    return drain(engine)
+
+
+def drain(engine, most_polls=2000):
+    finished = {}
+    for _ in range(most_polls):
+        finished |= dict(engine.poll())
+        if not engine._underway:
+            return finished
+    raise AssertionError("the engine does not finish")
+
+
+def prompt(length, seed=0):
+    return tuple(random.Random(f"{length} {seed}").choices(range(CONFIG.vocab_size), k=length))
+
+
+def sample(length=20, seed=0, **options):
+    return Sample("m", prompt(length, seed), **({"max_tokens": 12} | options))
+
+
+def crowd(count=25):
+    """Requests of many kinds and lengths."""
+    rng = random.Random(1)
+    for i in range(count):
+        options = rng.choice([{}, {"temperature": 0.0}, {"top_p": 0.8}, {"top_k": 5, "temperature": 1.3}, {"stop": (7, 11)}])
+        yield f"crowd-{i}", sample(rng.randint(1, 150), i, n=rng.randint(1, 9), max_tokens=rng.randint(1, 60), **options)
+        if i % 4 == 0:
+            yield f"score-{i}", Score("m", prompt(rng.randint(5, 150), i), positions=(0, 4))
+
+
+@jax.jit
+def all_logits(model, ids):
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    return logits(model, hidden_states(model, ids, positions, jnp.ones_like(ids)))
+
+
+def teacher_forced(model, context, ids):
+    """Log-probabilities of `ids` after `context`, and the most probable id at each place, without any cache."""
+    whole = jnp.array([*context, *ids])[None]
+    logprobs = jax.nn.log_softmax(all_logits(model, whole)[0])[len(context) - 1 : -1]
+    return np.asarray(logprobs[jnp.arange(len(ids)), jnp.array(ids)]), np.asarray(logprobs.argmax(axis=1))
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 130])
+def test_logprobs_equal_a_teacher_forced_rescore(model, engine, length):
+    request = sample(length, n=2, max_tokens=70, temperature=0.8, top_p=0.95)
+    for completion in answers(engine, [("a", request)])["a"]:
+        assert len(completion.ids) == 70 and completion.finish_reason == "length"
+        expected, _ = teacher_forced(model, request.ids, completion.ids)
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("length", [5, 64, 127])
+def test_temperature_zero_is_the_argmax_of_the_full_forward(model, engine, length):
+    request = sample(length, max_tokens=40, temperature=0.0)
+    [completion] = answers(engine, [("a", request)])["a"]
+    _, best = teacher_forced(model, request.ids, completion.ids)
+    np.testing.assert_array_equal(completion.ids, best)
+
+
+def test_top_k_one_equals_greedy(engine):
+    requests = [("greedy", sample(30, temperature=0.0)), ("k", sample(30, top_k=1)), ("free", sample(30))]
+    found = answers(engine, requests)
+    assert found["greedy"] == found["k"] != found["free"]
+
+
+def test_bits_are_the_same_alone_in_a_crowd_in_another_order_and_after_a_restart(model):
+    requests = list(crowd())
+    together = answers(new_engine(model), requests)
+    assert set(together) == {request_id for request_id, _ in requests}
+    assert answers(new_engine(model), requests[::-1]) == together
+
+    for request_id, request in requests[::3]:
+        assert answers(new_engine(model), [(request_id, request)]) == {request_id: together[request_id]}
+
+    trickled, engine, left = {}, new_engine(model), list(requests)
+    random.Random(3).shuffle(left)
+    while left or engine._underway:
+        for request_id, request in left[:2]:
+            engine.submit(request_id, request)
+        left = left[2:]
+        trickled |= dict(engine.poll())
+    assert trickled == together
+
+
+def test_bits_do_not_depend_on_the_number_of_steps_per_visit(model):
+    requests = list(crowd(8))
+    assert answers(new_engine(model, chunk=1), requests) == answers(new_engine(model), requests)
+
+
+def test_another_seed_or_request_id_draws_otherwise(model):
+    request = sample(n=2)
+    first = answers(new_engine(model), [("a", request), ("b", request)])
+    other = answers(new_engine(model, seed=1), [("a", request)])
+    assert len({c.ids for c in (*first["a"], *first["b"], *other["a"])}) == 6
+
+
+def test_samples_of_one_request_differ_and_the_first_ones_do_not_depend_on_n(model):
+    many = answers(new_engine(model), [("a", sample(n=20))])["a"]
+    assert len({c.ids for c in many}) == 20
+    assert len({c.ids[0] for c in many}) > 3
+    assert answers(new_engine(model), [("a", sample(n=3))])["a"] == many[:3]
+
+
+def test_flat_logits_give_different_tokens_one_after_another(model):
+    flat = jax.tree.map(jnp.zeros_like, model)
+    [completion] = answers(new_engine(flat), [("a", sample(max_tokens=60))])["a"]
+    assert len(set(completion.ids)) > 30
+    np.testing.assert_allclose(completion.logprobs, -np.log(CONFIG.vocab_size), atol=1e-5)
+
+
+def test_stop_ids_end_a_sample_and_are_kept(engine):
+    [free] = answers(engine, [("a", sample(max_tokens=40))])["a"]
+    assert free.finish_reason == "length"
+    for cut in (0, 9, 39):
+        stop = free.ids[cut]
+        unused = next(i for i in range(CONFIG.vocab_size) if i not in free.ids)
+        [stopped] = answers(engine, [("a", sample(max_tokens=40, stop=(unused, stop)))])["a"]
+        assert stopped.ids == free.ids[: free.ids.index(stop) + 1]
+        assert stopped.finish_reason == "stop"
+
+
+def test_changed_settings_are_obeyed_and_compile_nothing(model):
+    engine = new_engine(model)
+    answers(engine, crowd())
+    compiled = {name: getattr(engine._compiled, name)._cache_size() for name in ("prefill", "insert", "decode", "score")}
+    assert compiled["prefill"] == compiled["insert"] == 3, "once per bucket: 64, 128, 192"
+    assert compiled["decode"] == 1
+    answers(engine, [(f"again-{name}", request) for name, request in crowd()])
+    answers(new_engine(model, seed=5), [("a", sample(stop=(1, 2, 3), temperature=0.123, top_p=0.77, top_k=9, n=4))])
+    assert compiled == {name: getattr(engine._compiled, name)._cache_size() for name in compiled}
+
+
+def test_prefixes_are_joined(engine):
+    ids = prompt(50)
+    chained = Sample("m", ids[40:], 8, prefix=Prefix(ids[10:40], parent=Prefix(ids[:10])))
+    found = answers(engine, [("a", Sample("m", ids, 8))]), answers(engine, [("a", chained)])
+    assert found[0] == found[1]
+
+
+def test_scores_are_the_softmax_at_their_positions(model, engine):
+    positions = {"short": (3, 9, 19), "long": tuple(range(0, 140, 7)), "none": ()}
+    requests = {name: Score("m", prompt(20 if name == "short" else 150), wanted) for name, wanted in positions.items()}
+    found = answers(engine, requests.items())
+    for name, request in requests.items():
+        at = all_logits(model, jnp.array(request.ids)[None])[0, jnp.array(request.positions, int)]
+        expected = jax.nn.softmax(at[:, jnp.array([CONVENTION.good_id, CONVENTION.bad_id])])[:, 0]
+        [completion] = found[name]
+        np.testing.assert_allclose(completion.scores, expected, atol=1e-6)
+        assert all(type(score) is float for score in completion.scores)
+
+
+def test_a_program_runs_on_it(model):
+    """Samples, then scores of what was sampled: as best-of-n does."""
+
+    class Journal(dict):
+        def put(self, key, value):
+            self[key] = value
+
+    def program(i):
+        def start():
+            [drafts] = yield [sample(20 + i, n=4)]
+            texts = [prompt(20 + i) + draft.ids for draft in drafts]
+            scored = yield [Score("m", text, positions=(len(text) - 1,)) for text in texts]
+            return max(score.scores[0] for (score,) in scored), [draft.ids for draft in drafts]
+
+        return start
+
+    programs = [(f"p{i}", program(i)) for i in range(10)]
+    found = dict(run({"m": new_engine(model)}, programs, Journal()))
+    assert found == dict(run({"m": new_engine(model)}, programs[::-1], Journal(), in_flight=2))
+
+
+def test_stats_count_prompts_once_per_request(engine):
+    found = answers(engine, [("a", sample(20, n=9)), ("b", sample(30)), ("s", Score("m", prompt(9), (1,)))])
+    assert engine.stats["requests"] == 3
+    assert engine.stats["prompt_tokens"] == 50
+    assert engine.stats["generated_tokens"] == sum(len(c.ids) for c in (*found["a"], *found["b"]))
+    assert engine.stats["scored_tokens"] == 9
+
+
+@pytest.mark.parametrize(
+    "request_, words",
+    [
+        (Sample("m", (), 5), "the prompt is empty"),
+        (Sample("m", prompt(200), 25), "200 prompt tokens . max_tokens=25 exceed max_length=224.*lower max_tokens"),
+        (Sample("m", (67,), 5), "outside the vocabulary of 67"),
+        (Sample("m", (-1,), 5), "outside the vocabulary of 67"),
+        (sample(n=0), "n=0: ask for at least one"),
+        (sample(max_tokens=0), "max_tokens=0: ask for at least one"),
+        (sample(temperature=-0.1), "temperature=-0.1: use 0"),
+        (sample(temperature=float("nan")), "temperature=nan: use 0"),
+        (sample(top_p=0.0), r"top_p=0.0: use a value in \(0, 1\]"),
+        (sample(top_k=-1), "top_k=-1: use 0"),
+        (sample(stop=tuple(range(9))), "9 stop ids: at most 8"),
+        (sample(stop=(67,)), "a stop id lies outside"),
+        (Score("m", prompt(225), (0,)), "225 tokens exceed max_length=224"),
+        (Score("m", prompt(20), (20,)), "a position lies outside the 20 tokens"),
+    ],
+)
+def test_impossible_requests_are_refused_by_name(engine, request_, words):
+    with pytest.raises(ValueError, match=f"request 'bad/0/1': .*{words}"):
+        engine.submit("bad/0/1", request_)
+    assert answers(engine, [("good", sample(n=2))])["good"], "the engine goes on"
+
+
+def test_a_request_may_fill_the_length_to_the_last_token(model, engine):
+    request = sample(200, max_tokens=24)
+    [completion] = answers(engine, [("a", request)])["a"]
+    np.testing.assert_allclose(completion.logprobs, teacher_forced(model, request.ids, completion.ids)[0], atol=1e-4)
+
+
+def test_errors_of_the_engine(model, engine):
+    engine.submit("a", sample())
+    with pytest.raises(ValueError, match="'a' is under way already"):
+        engine.submit("a", sample())
+    with pytest.raises(ValueError, match="max_length=257 exceeds the 256 positions"):
+        new_engine(model, max_length=257)
+    with pytest.raises(ValueError, match="slots=0; set it to 1 or more"):
+        new_engine(model, slots=0)
+    with pytest.raises(ValueError, match="construct it with the convention"):
+        LocalEngine(model, CONFIG, pad_id=0, seed=0, **SIZES).submit("a", Score("m", (1,), (0,)))
+
+
+def test_buckets():
+    assert [bucket_length(n, 4096) for n in (1, 64, 65, 129, 200, 257, 385, 513, 800, 1025, 3073)] == [
+        64, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 4096,
+    ]  # fmt: skip
+    assert bucket_length(257, 300) == 300

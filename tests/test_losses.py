@@ -1,0 +1,186 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from spare_jax.models import decoder
+from spare_jax.training import batches, losses
+from spare_jax.training.batches import Example
+
+GOOD, BAD = 5, 7
+CONFIG = decoder.DecoderConfig(
+    vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
+    tie_embeddings=False,
+)  # fmt: skip
+tag_loss = functools.partial(losses.token_tag_loss, good_id=GOOD, bad_id=BAD)
+
+
+tag_loss_jit, lm_loss_jit = jax.jit(tag_loss), jax.jit(losses.lm_loss)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return decoder.init_decoder(CONFIG, jax.random.key(1))
+
+
+def _examples(count=5, seed=0):
+    rng = np.random.default_rng(seed)
+    examples = []
+    for length in rng.integers(6, 20, count):
+        tags = np.sort(rng.choice(length, 3, replace=False))
+        examples.append(Example(rng.integers(1, 32, length), rng.random(length) < 0.5, tags, rng.random(3)))
+    return examples
+
+
+def _batch(examples, row_length=40):
+    packed = batches.pack(examples, row_length)
+    return jax.tree.map(jnp.asarray, batches.take(packed, np.arange(packed.rows)))
+
+
+def _unpacked(examples, row_length=40):
+    rows = [batches.pack([example], row_length, max_tags=8).arrays for example in examples]
+    return {name: jnp.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
+def _log_softmax(z):
+    z = np.asarray(z, np.float64)
+    return z - np.log(np.exp(z - z.max(-1, keepdims=True)).sum(-1, keepdims=True)) - z.max(-1, keepdims=True)
+
+
+@jax.jit
+def _logits(model, ids):
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    return decoder.logits(model, decoder.hidden_states(model, ids, positions, jnp.ones_like(ids)))
+
+
+def _all_logits(model, example):
+    """Logits of a text alone in a row, from the plain forward pass; what follows it cannot matter."""
+    return np.asarray(_logits(model, jnp.asarray([[*example.ids] + [0] * (40 - len(example.ids))]))[0])
+
+
+def _tag_loss_in_numpy(model, example):
+    total = 0.0
+    for tag, label in zip(example.tags, example.labels, strict=True):
+        if label is not None:
+            bad, good = _log_softmax(_all_logits(model, example)[tag][[BAD, GOOD]])
+            total -= label * good + (1 - label) * bad
+    return total
+
+
+def test_tag_loss_equals_the_formula_on_full_logits(model):
+    examples = _examples()
+    total, count = tag_loss_jit(model, _batch(examples))
+    np.testing.assert_allclose(total, sum(_tag_loss_in_numpy(model, e) for e in examples), rtol=1e-5)
+    assert count == 15
+
+
+def test_one_tag_is_one_term(model):
+    example = Example([3, 4, 9, 8], tags=[2], labels=[1.0])
+    total, count = tag_loss_jit(model, _batch([example]))
+    bad, good = _log_softmax(_all_logits(model, example)[2][[BAD, GOOD]])
+    np.testing.assert_allclose(total, -good, rtol=1e-5)
+    assert count == 1
+
+
+def test_tag_gradient_equals_that_of_the_whole_softmax_with_other_tokens_excluded(model):
+    batch = _batch(_examples())
+
+    def whole(model):
+        hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"])
+        others = jnp.full(32, -1e30).at[jnp.array([GOOD, BAD])].set(0.0)
+        logp = jax.nn.log_softmax(decoder.logits(model, hidden) + others)
+        logp = jnp.take_along_axis(logp, batch["tags"][..., None], axis=1)
+        losses = batch["labels"] * logp[..., GOOD] + (1 - batch["labels"]) * logp[..., BAD]
+        return -jnp.sum(losses * batch["tag_weights"])
+
+    got = jax.jit(jax.grad(lambda m: tag_loss(m, batch)[0]))(model)
+    expected = jax.jit(jax.grad(whole))(model)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), got, expected)
+
+
+def test_soft_labels_lie_between_the_hard_ones(model):
+    def loss(label):
+        return float(tag_loss_jit(model, _batch([Example([3, 4, 9], tags=[1, 2], labels=[label, 1.0])]))[0])
+
+    assert loss(1.0) == loss(True) and loss(0.0) == loss(False)
+    np.testing.assert_allclose(loss(0.3), 0.3 * loss(1.0) + 0.7 * loss(0.0), rtol=1e-6)
+
+
+def test_unknown_labels_count_for_nothing(model):
+    ids = [3, 4, 9, 8, 2]
+    known = tag_loss_jit(model, _batch([Example(ids, tags=[1, 4], labels=[0.0, 1.0])]))
+    for unknown in (None, float("nan")):
+        with_unknown = tag_loss_jit(model, _batch([Example(ids, tags=[1, 2, 4], labels=[0.0, unknown, 1.0])]))
+        np.testing.assert_allclose(with_unknown, known, rtol=1e-6)
+
+
+def test_weights_scale_loss_and_count(model):
+    ids, tags, labels = [3, 4, 9], [1, 2], [0.0, 1.0]
+    once = np.array(tag_loss_jit(model, _batch([Example(ids, tags=tags, labels=labels)])))
+    half = np.array(tag_loss_jit(model, _batch([Example(ids, tags=tags, labels=labels, weight=0.5)])))
+    np.testing.assert_allclose(half, 0.5 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [tag_loss_jit, lm_loss_jit], ids=["tag", "lm"])
+def test_packing_does_not_change_the_loss(model, loss):
+    examples = _examples(8)
+    packed, alone = _batch(examples), _unpacked(examples)
+    assert len(packed["ids"]) < len(alone["ids"])
+    np.testing.assert_allclose(loss(model, packed), loss(model, alone), rtol=1e-6)
+
+
+def test_lm_loss_equals_the_formula_on_full_logits(model):
+    examples, total, count = _examples(), 0.0, 0
+    for example in examples:
+        logp = _log_softmax(_all_logits(model, example))
+        for t in range(1, len(example.ids)):
+            if example.loss_mask[t]:
+                total, count = total - logp[t - 1, example.ids[t]], count + 1
+    got = lm_loss_jit(model, _batch(examples))
+    np.testing.assert_allclose(got, (total, count), rtol=1e-5)
+
+
+def test_lm_loss_in_chunks_equals_the_whole(model, monkeypatch):
+    batch = _batch(_examples(8))
+    by_chunk = jax.value_and_grad(lambda m, chunk: losses.lm_loss(m, batch, chunk_tokens=chunk)[0])
+    gradient = jax.jit(by_chunk, static_argnums=1)
+    whole = gradient(model, 2048)
+    monkeypatch.setattr(losses, "_WHOLE_LOGITS", 0)
+    for chunk in (1, 8 * len(batch["ids"])):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), gradient(model, chunk), whole)
+
+
+def test_no_array_of_batch_by_length_by_vocabulary():
+    config = decoder.DecoderConfig(**{**vars(CONFIG), "vocab_size": 2**17})
+    model = jax.eval_shape(functools.partial(decoder.init_decoder, config), jax.random.key(0))
+    batch = jax.eval_shape(lambda: _batch([Example([1] * 256, [True] * 256, [5], [1.0])] * 4, 256))
+    for loss, limit in ((tag_loss, 4 * 256 * 32), (losses.lm_loss, 256 * 2**17)):
+        gradient = jax.grad(lambda m, b, loss=loss: loss(m, b, **({} if loss is tag_loss else {"chunk_tokens": 256}))[0])
+        jaxpr = jax.make_jaxpr(gradient)(model, batch)
+        sizes = [v.aval.size for eqn in _equations(jaxpr.jaxpr) for v in eqn.outvars if v.aval.shape[-1:] == (2**17,)]
+        # The head itself and its gradient are [hidden, vocabulary].
+        assert max(sizes, default=0) <= max(limit, 16 * 2**17)
+
+
+def _equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from _equations(inner)
+
+
+@pytest.mark.parametrize("loss", [tag_loss, losses.lm_loss], ids=["tag", "lm"])
+def test_remat_and_bfloat16_change_the_loss_little(model, loss):
+    batch = _batch(_examples(8))
+    def gradient(model, **options):
+        return jax.jit(jax.value_and_grad(lambda m: loss(m, batch, **options)[0]))(model)
+
+    exact, remat = gradient(model), gradient(model, remat=True)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), exact, remat)
+    half, gradients = gradient(model, dtype=jnp.bfloat16)
+    np.testing.assert_allclose(half, exact[0], rtol=1e-2)
+    assert half != exact[0]
+    assert {g.dtype for g in jax.tree.leaves(gradients)} == {jnp.dtype(jnp.float32)}

@@ -1,0 +1,80 @@
+"""Records go to JSON and back without loss, and say which field does not fit."""
+
+import dataclasses
+import json
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from record_strategies import record
+
+from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement
+
+TYPES = (Problem, Gold, Solution, StepJudgement, Judgement)
+EXAMPLES = (
+    Problem("p", "How many?", ("Ann has 3.",)),
+    Gold("p", ("3",), ("Ann has 3.",), ("a=3",)),
+    Solution("p/0", "p", ("Ann has 3.",), "3", "stop", (5, 6), ((0, 2),), "abc", -0.25, 7),
+    StepJudgement(True, 0.5, "right", (1,), (2,), (3,), ("NUMERIC",), False),
+    Judgement("p/0", "spare", (StepJudgement(False),), True, "[]", True, 1, 2, 3, 4),
+)
+FIELDS = [(example, field.name) for example in EXAMPLES for field in dataclasses.fields(example)]
+
+
+@given(st.one_of(*map(record, TYPES)))
+def test_json_round_trip(value):
+    again = type(value).from_json(json.loads(json.dumps(value.to_json())))
+    assert again == value
+    assert hash(again) == hash(value)  # tuples all the way down, as before
+
+
+@pytest.mark.parametrize(("example", "name"), FIELDS, ids=lambda v: v if isinstance(v, str) else type(v).__name__)
+def test_a_value_of_a_wrong_type_is_named(example, name):
+    hint = typing.get_type_hints(type(example))[name]
+    wrong = {"x": 1} if hint is not str else 1
+    with pytest.raises(RecordError, match=rf"{type(example).__name__}\.{name}\b"):
+        type(example).from_json(example.to_json() | {name: wrong})
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda v: type(v).__name__)
+def test_missing_and_unknown_fields_are_named(example):
+    for field in dataclasses.fields(example):
+        row = example.to_json()
+        del row[field.name]
+        if field.default is dataclasses.MISSING:
+            with pytest.raises(RecordError, match=f"{field.name!r} is missing"):
+                type(example).from_json(row)
+        else:
+            assert getattr(type(example).from_json(row), field.name) == field.default
+    with pytest.raises(RecordError, match="unknown field 'extra'"):
+        type(example).from_json(example.to_json() | {"extra": 1})
+
+
+@pytest.mark.parametrize("row", [None, 3, "text", [1], True])
+def test_what_is_no_object_is_no_record(row):
+    with pytest.raises(RecordError, match="expected an object"):
+        Problem.from_json(row)
+
+
+def test_numbers_keep_their_kind():
+    assert type(StepJudgement.from_json({"score": 1}).score) is float
+    for row in ({"score": True}, {"label": 1}, {"missed": 0}, {"context": [1.0]}, {"context": [True]}):
+        with pytest.raises(RecordError, match=next(iter(row))):
+            StepJudgement.from_json(row)
+
+
+def test_a_wrong_value_deep_inside_is_located():
+    row = Judgement("p/0", "spare", (StepJudgement(), StepJudgement())).to_json()
+    row["steps"][1]["reference"] = [1, "2"]
+    with pytest.raises(RecordError, match=r"Judgement\.steps\[1\].*StepJudgement\.reference\[1\]: expected int"):
+        Judgement.from_json(row)
+
+
+def test_first_error_is_the_first_step_labelled_incorrect():
+    def judged(*labels):
+        return Judgement("p/0", "spare", tuple(StepJudgement(label) for label in labels)).first_error
+
+    assert judged(True, None, False, False) == 2
+    assert judged(True, None) is None
+    assert judged() is None

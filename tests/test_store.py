@@ -1,0 +1,551 @@
+"""The work directory: records, journals, locks and manifests survive what can happen to them."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from record_strategies import TEXT, record
+
+from spare_jax import jsonlines
+from spare_jax.jsonlines import StoreError, digest, fingerprint, read_json, read_lines, write_json, write_lines
+from spare_jax.programs import Completion, Sample, run
+from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.store import KINDS, Journal, WorkDir
+
+# Every example starts by writing the files anew, so examples may share a directory.
+FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ROOT = Path(__file__).parents[1]
+
+
+def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
+    """A second process that runs `code`; `arguments` are its sys.argv[1:]."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+# Records
+
+
+@pytest.mark.parametrize("kind", ["problems", "gold", "solutions", "judgements/spare"])
+@FAST
+@given(data=st.data())
+def test_records_come_back_sorted_by_id(tmp_path, kind, data):
+    record_type, id_field = KINDS[kind.split("/")[0]]
+    records = data.draw(st.lists(record(record_type), max_size=4, unique_by=lambda r: getattr(r, id_field)))
+    work = WorkDir(tmp_path)
+    work.write(kind, records)
+    assert work.read(kind) == sorted(records, key=lambda r: getattr(r, id_field))
+    first = work.file(kind).read_bytes()
+    work.write(kind, reversed(records))
+    assert work.file(kind).read_bytes() == first
+
+
+def test_lines_end_at_newlines_alone(tmp_path):
+    work = WorkDir(tmp_path)
+    problems = [Problem("a", "one\u2028two\x85three\x0cfour\r\nfive\x1esix"), Problem("b", "half \ud800 of a pair")]
+    work.write("problems", problems)
+    assert work.file("problems").read_bytes().count(b"\n") == 2
+    assert work.read("problems") == problems
+
+
+def test_a_refused_record_leaves_the_old_file(tmp_path):
+    work = WorkDir(tmp_path)
+    work.write("problems", [Problem("a", "?")])
+    before = work.file("problems").read_bytes()
+    with pytest.raises(StoreError, match="'a' occurs twice"):
+        work.write("problems", [Problem("a", "?"), Problem("a", "!")])
+    with pytest.raises(StoreError, match="expected Problem, found Gold"):
+        work.write("problems", [Gold("a", ("1",))])
+    assert work.file("problems").read_bytes() == before
+    with pytest.raises(StoreError, match="row 1"):
+        work.write("solutions", [Solution("s", "a", (), None, "stop", mean_logprob=math.nan)])
+    assert not work.file("solutions").exists()
+
+
+@pytest.mark.parametrize("kind", ["models", "judgements/../../x", "judgements/a/b", "/etc/problems", "", "problems/"])
+def test_a_kind_names_no_path_outside(tmp_path, kind):
+    with pytest.raises(StoreError, match="no kind of record"):
+        WorkDir(tmp_path).file(kind)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"id": "x"}', "field 'question' is missing"),
+        (b'{"id": 1, "question": "?"}', r"Problem\.id: expected str"),
+        (b'{"id": "x", "question": "?", "context": ["a", 2]}', r"Problem\.context\[1\]: expected str"),
+        (b'{"id": "x", "question": "?", "answer": "3"}', "unknown field 'answer'"),
+        (b'{"id": "x", "question"', "not JSON"),
+        (b'{"id": "x", "question": "\xff"}', "not UTF-8"),
+        (b'{"id": NaN, "question": "?"}', "NaN is no finite number"),
+        (b'{"id": 1e999, "question": "?"}', "1e999 is no finite number"),
+        (b'{"id": ' + b"[" * 100_000, "not JSON|nested too deeply"),
+        (b'{"id": ' + b"1" * 5000 + b"}", "digits"),
+        (b"[]", "expected an object"),
+        (b"null", "expected an object"),
+    ],
+)
+def test_a_malformed_line_is_named_or_skipped(tmp_path, caplog, line, reason):
+    work = WorkDir(tmp_path)
+    good = b'{"id": "%s", "question": "?"}\n'
+    work.file("problems").write_bytes(good % b"a" + line + b"\n" + b"\n" + good % b"b" + line)
+    with pytest.raises(StoreError, match=rf"problems\.jsonl:2: .*({reason})") as error:
+        work.read("problems")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    malformed: list[str] = []
+    assert [p.id for p in work.read("problems", on_error="skip", malformed=malformed)] == ["a", "b"]
+    assert [m.split(": ")[0].rsplit(":", 1)[1] for m in malformed] == ["2", "5"]
+    assert "2 malformed lines skipped" in caplog.text
+
+
+def test_a_huge_number_where_a_float_belongs_is_malformed(tmp_path):
+    work = WorkDir(tmp_path)
+    row = '{"solution_id": "s", "judge": "j", "steps": [{"score": 1%s}]}\n' % ("0" * 400)
+    work.file("judgements/j").parent.mkdir()
+    work.file("judgements/j").write_text(row)
+    with pytest.raises(StoreError, match=r"j\.jsonl:1: "):
+        work.read("judgements/j")
+
+
+def test_on_error_is_one_of_two(tmp_path):
+    with pytest.raises(StoreError, match='set it to "raise" or "skip"'):
+        WorkDir(tmp_path).read("problems", on_error="ignore")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    for read in (WorkDir(tmp_path).read, lambda _: read_json(tmp_path / "gold.jsonl")):
+        with pytest.raises(StoreError, match=r"gold\.jsonl does not exist"):
+            read("gold")
+
+
+def test_an_error_of_the_reader_is_not_taken_for_a_malformed_line(tmp_path):
+    write_lines(tmp_path / "x.jsonl", [{"a": 1}, {"a": 2}])
+    with pytest.raises(ValueError, match="mine"):
+        for _ in read_lines(tmp_path / "x.jsonl", dict, on_error="skip"):
+            raise ValueError("mine")
+
+
+WRITER = """
+import sys
+from spare_jax.records import Problem
+from spare_jax.store import WorkDir
+work = WorkDir(sys.argv[1])
+for n in range(10**9):
+    work.write("problems", [Problem(f"{i:04d}", str(n) * 20) for i in range(300)])
+    print("written", flush=True)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path):
+    for delay in (0.0, 0.003, 0.011, 0.017):
+        writer = python(WRITER, tmp_path)
+        assert writer.stdout is not None and writer.stdout.readline()
+        time.sleep(delay)
+        writer.kill()
+        writer.wait()
+        problems = WorkDir(tmp_path).read("problems")
+        assert len(problems) == 300
+        assert len({p.question for p in problems}) == 1
+
+
+# The lock
+
+HOLDER = """
+import sys, time
+from spare_jax.store import WorkDir
+with WorkDir(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
+    work = WorkDir(tmp_path / "a" / "b")
+    holder = python(HOLDER, work.path)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(StoreError) as error, work.lock():
+            pass
+        message = str(error.value)
+        assert str(work.path) in message and str(holder.pid) in message and "--workdir" in message
+        assert "\n" not in message
+    finally:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    with work.lock():
+        pass
+
+
+def test_the_lock_ends_with_its_block(tmp_path):
+    work = WorkDir(tmp_path)
+    with work.lock(), pytest.raises(StoreError, match=f"process {os.getpid()}:"), work.lock():
+        pass
+    with pytest.raises(KeyError), work.lock():
+        raise KeyError
+    with work.lock():
+        pass
+
+
+def test_a_file_is_no_work_directory(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match="is no directory"), WorkDir(path).lock():
+            pass
+
+
+# The journal
+
+
+def bits(completion: Completion) -> tuple:
+    """A completion with its floats as texts that no two floats share; NaN equals itself, -0.0 differs from 0.0."""
+    return completion.ids, *map(repr, completion.logprobs), "|", *map(repr, completion.scores), completion.finish_reason
+
+
+COMPLETIONS = st.lists(
+    st.builds(
+        Completion,
+        ids=st.lists(st.integers(0, 2**31), max_size=4).map(tuple),
+        logprobs=st.lists(st.floats(), max_size=4).map(tuple),
+        finish_reason=TEXT,
+        scores=st.lists(st.floats(), max_size=4).map(tuple),
+    ),
+    max_size=3,
+).map(tuple)
+
+
+@FAST
+@given(answers=st.dictionaries(TEXT, COMPLETIONS, max_size=5))
+def test_a_journal_gives_back_every_bit(tmp_path, answers):
+    path = tmp_path / "solve.journal.jsonl"
+    path.unlink(missing_ok=True)
+    with Journal(path, "f") as journal:
+        for request_id, completions in answers.items():
+            assert journal.get(request_id) is None
+            journal.put(request_id, completions)
+        for _ in range(2):  # as written, and as read by another process
+            for request_id, completions in answers.items():
+                assert list(map(bits, journal.get(request_id) or ())) == list(map(bits, completions))
+            journal = Journal(path, "f")
+        assert len(journal) == len(answers)
+        journal.close()
+
+
+def test_float32_values_survive_exactly(tmp_path):
+    values = np.random.default_rng(0).standard_normal(2000).astype(np.float32)
+    with Journal(tmp_path / "j", "f") as journal:
+        journal.put("a", (Completion(logprobs=tuple(map(float, values))),))
+    with Journal(tmp_path / "j", "f") as journal:
+        (completion,) = journal.get("a") or ()
+    assert np.array_equal(np.array(completion.logprobs, np.float32), values)
+
+
+def test_an_array_s_number_is_refused_and_nothing_is_written(tmp_path):
+    with Journal(tmp_path / "j", "f") as journal:
+        before = (tmp_path / "j").read_bytes()
+        with pytest.raises(TypeError):
+            journal.put("a", (Completion(logprobs=(np.float32(0.5),)),))
+        assert journal.get("a") is None
+        assert (tmp_path / "j").read_bytes() == before
+
+
+def test_a_torn_journal_is_cut_back_wherever_it_was_torn(tmp_path):
+    path = tmp_path / "j"
+    answers = {f"p/{i}/0": (Completion((i,), (-0.5 * i,)),) for i in range(3)}
+    with Journal(path, "f") as journal:
+        for request_id, completions in answers.items():
+            journal.put(request_id, completions)
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with Journal(path, "f") as journal:
+            kept = max(0, sum(end <= cut for end in ends) - 1)
+            assert len(journal) == kept
+            for request_id, completions in answers.items():
+                if journal.get(request_id) is None:
+                    journal.put(request_id, completions)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("garbage", [b"\0" * 50, b"{}\n", b"[1]\n", b"3\n", b'{"id":"x","completions":[{"no":1}]}\n'])
+def test_what_is_unreadable_is_dropped_with_all_that_follows(tmp_path, garbage):
+    path = tmp_path / "j"
+    with Journal(path, "f") as journal:
+        journal.put("a", (Completion((1,)),))
+    good = path.read_bytes()
+    path.write_bytes(good + garbage + good)
+    with Journal(path, "f") as journal:
+        assert (len(journal), path.read_bytes()) == (1, good)
+
+
+def test_a_journal_of_other_settings_is_started_anew(tmp_path):
+    with Journal(tmp_path / "j", "f") as journal:
+        journal.put("a", (Completion((1,)),))
+    with Journal(tmp_path / "j", "g") as journal:
+        assert journal.get("a") is None
+        journal.put("b", ())
+    with Journal(tmp_path / "j", "g") as journal:
+        assert (journal.get("a"), journal.get("b")) == (None, ())
+        journal.close(remove=True)
+    assert not (tmp_path / "j").exists()
+
+
+JOURNAL_WRITER = """
+import sys
+from pathlib import Path
+from spare_jax.programs import Completion
+from spare_jax.store import Journal
+journal = Journal(Path(sys.argv[1]), "f")
+start = len(journal)
+for i in range(start, 10**9):
+    journal.put(f"p{i}/0/0", (Completion(tuple(range(i % 700)), (0.1 * i,)),))
+    print(i, flush=True)
+    if i == start + int(sys.argv[2]):
+        sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_killed_process_loses_no_answer_that_was_put(tmp_path, stops):
+    """Killed while it waits after a put, and in full course, where one more may be whole, half or missing."""
+    path = tmp_path / "j"
+    total = 0
+    for lines in (0, 40, 333):
+        writer = python(JOURNAL_WRITER, path, lines if stops else -1)
+        assert writer.stdout is not None
+        for _ in range(lines + 1):
+            last = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        with Journal(path, "f") as journal:
+            assert len(journal) == last + 1 if stops else len(journal) > last >= total
+            total = len(journal)
+            for i in range(total):
+                assert journal.get(f"p{i}/0/0") == (Completion(tuple(range(i % 700)), (0.1 * i,)),)
+
+
+class CountingEngine:
+    """Answers each request at the next poll; raises KeyboardInterrupt when its patience ends."""
+
+    def __init__(self, patience: int):
+        self.patience = patience
+        self.asked: list[str] = []
+        self.waiting: list[str] = []
+
+    def submit(self, request_id, request):
+        self.asked.append(request_id)
+        self.waiting.append(request_id)
+
+    def poll(self):
+        if self.patience == 0:
+            raise KeyboardInterrupt
+        self.patience -= 1
+        request_id = self.waiting.pop(0)
+        return [(request_id, (Completion(tuple(request_id.encode())),))]
+
+
+def test_programs_go_on_where_an_interrupt_left_them(tmp_path):
+    def program():
+        first = yield [Sample("m", (1,), 4), Sample("m", (2,), 4)]
+        second = yield [Sample("m", (3,), 4)]
+        return [c.ids for (c,) in (*first, *second)]
+
+    programs = [(f"p{i}", program) for i in range(5)]
+    unbroken = CountingEngine(100)
+    with Journal(tmp_path / "a", "f") as journal:
+        wanted = dict(run({"m": unbroken}, programs, journal, in_flight=2))
+    for patience in range(15):
+        path = tmp_path / f"b{patience}"
+        broken, resumed = CountingEngine(patience), CountingEngine(100)
+        with Journal(path, "f") as journal, pytest.raises(KeyboardInterrupt):
+            dict(run({"m": broken}, programs, journal, in_flight=2))
+        with Journal(path, "f") as journal:
+            assert dict(run({"m": resumed}, programs, journal, in_flight=2)) == wanted
+        assert len(resumed.asked) == 15 - patience
+
+
+# What a stage was made from
+
+SETTINGS = {"seed": 0, "data": {"count": 3}, "models": {"generator": {"path": "tiny"}}}
+
+
+@pytest.fixture
+def work(tmp_path) -> WorkDir:
+    """A directory in which solve has ended and judge has been interrupted."""
+    work = WorkDir(tmp_path / "work")
+    work.write("problems", [Problem("p", "?")])
+    work.begin("solve", SETTINGS, {"problems": "problems.jsonl"})
+    work.write("solutions", [Solution("s", "p", ("a",), "1", "stop")])
+    work.complete("solve", ["solutions.jsonl"])
+    work.begin("judge", {"seed": 0, "judge": "spare"}, {"solutions": "solutions.jsonl"})
+    with work.journal("judge", "spare") as journal:
+        journal.put("s/0/0", (Completion((1,)),))
+    return work
+
+
+def test_a_stage_is_done_when_it_has_ended(work):
+    inputs = {"problems": "problems.jsonl"}
+    assert work.done("solve", SETTINGS, inputs)
+    assert work.done("solve", dict(reversed(SETTINGS.items())), inputs)
+    assert not work.done("judge", {"seed": 0, "judge": "spare"}, {"solutions": work.file("solutions")})
+    assert not work.done("train_prm", {"seed": 5}, {})
+
+
+@pytest.mark.parametrize(
+    ("stage", "settings", "key", "values"),
+    [
+        ("solve", SETTINGS | {"seed": 1}, "config.seed", ("0", "1")),
+        ("solve", SETTINGS | {"data": {"count": 4}}, "config.data.count", ("3", "4")),
+        (
+            "solve",
+            SETTINGS | {"models": {"generator": {"path": "big"}}},
+            "config.models.generator.path",
+            ('"tiny"', '"big"'),
+        ),
+        ("solve", SETTINGS | {"temperature": 0.5}, "config.temperature", ("(not set)", "0.5")),
+        ("judge", {"seed": 0}, "config.judge", ('"spare"', "(not set)")),
+    ],
+)
+def test_other_settings_are_an_error_before_anything_is_touched(work, stage, settings, key, values):
+    before = tree(work.path)
+    for call in (
+        lambda: work.check(stage, settings),
+        lambda: work.done(stage, settings, {}),
+        lambda: work.begin(stage, settings, {}),
+    ):
+        with pytest.raises(StoreError) as error:
+            call()
+        message = str(error.value)
+        assert f"{key}={values[0]}," in message and values[1] in message and str(work.path) in message
+        assert "--workdir" in message and f"manifests/{stage}.json" in message and "\n" not in message
+    assert tree(work.path) == before
+
+
+def test_another_input_is_an_error_that_names_it(work):
+    work.write("problems", [Problem("p", "another?")])
+    with pytest.raises(StoreError, match=r"solve .*'problems'.*manifests/solve\.json"):
+        work.done("solve", SETTINGS, {"problems": "problems.jsonl"})
+    with pytest.raises(StoreError, match="does not exist"):
+        work.done("judge", {"seed": 0, "judge": "spare"}, {"solutions": "nowhere.jsonl"})
+
+
+def test_settings_of_a_later_stage_leave_the_earlier_ones_alone(work):
+    work.check("solve", SETTINGS)
+    with pytest.raises(StoreError, match="judge"):
+        work.check("judge", {"seed": 0, "judge": "truth"})
+    (work.path / "manifests" / "judge.json").unlink()  # the remedy
+    work.begin("judge", {"seed": 0, "judge": "truth"}, {"solutions": "solutions.jsonl"})
+    assert work.done("solve", SETTINGS, {"problems": "problems.jsonl"})
+    with work.journal("judge", "spare") as journal:  # left behind by the other settings
+        assert journal.get("s/0/0") is None
+
+
+def test_an_interrupted_stage_finds_its_journal_and_an_ended_one_has_none(work):
+    settings, inputs = {"seed": 0, "judge": "spare"}, {"solutions": "solutions.jsonl"}
+    work.begin("judge", settings, inputs)
+    with work.journal("judge", "spare") as journal:
+        assert journal.get("s/0/0") == (Completion((1,)),)
+    work.write("judgements/spare", [Judgement("s", "spare")])
+    work.complete("judge", ["judgements/spare.jsonl"])
+    assert work.done("judge", settings, inputs)
+    assert not list(work.path.glob("*.journal.jsonl"))
+
+
+def test_a_stage_whose_output_was_deleted_may_run_again_with_other_settings(work):
+    work.file("solutions").unlink()
+    assert not work.done("solve", SETTINGS | {"seed": 1}, {"problems": "problems.jsonl"})
+    work.begin("solve", SETTINGS | {"seed": 1}, {"problems": "problems.jsonl"})
+
+
+def test_stages_end_in_order(work):
+    with pytest.raises(StoreError, match="has not begun"):
+        work.journal("rank")
+    with pytest.raises(StoreError, match=r"did not write judgements/spare\.jsonl"):
+        work.complete("judge", ["judgements/spare.jsonl"])
+    (work.path / "manifests" / "solve.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"solve\.json is no manifest: delete it"):
+        work.check("solve", SETTINGS)
+    with pytest.raises(StoreError, match="cannot be the name"):
+        work.check("../solve", SETTINGS)
+
+
+# Fingerprints, digests, other files
+
+
+def test_a_fingerprint_stands_for_the_value():
+    assert fingerprint({"a": 1, "b": [1, (2, 3)]}) == fingerprint({"b": [1, [2, 3]], "a": 1})
+    values = [{"a": 1}, {"a": "1"}, {"b": 1}, {"a": None}, {}, [], None, [1, 2], [2, 1]]
+    assert len(set(map(fingerprint, values))) == len(values)
+    assert all(len(fingerprint(v)) == 10 for v in values)
+
+
+@pytest.mark.parametrize("whole", [1 << 30, 100])
+def test_a_digest_stands_for_contents_and_names(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(jsonlines, "WHOLE_DIGEST_BYTES", whole)
+    first, second = tmp_path / "1", tmp_path / "2"
+    for folder in (first, second):
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / "weights").write_bytes(bytes(1_200_000))
+        (folder / "config.json").write_text("{}")
+    digests = {digest(first)}
+    assert digest(second) in digests
+    (second / "config.json").rename(second / "other.json")
+    digests.add(digest(second))
+    with (second / "sub" / "weights").open("r+b") as file:
+        file.seek(1_199_999)
+        file.write(b"x")
+    digests.add(digest(second))
+    (second / "sub" / "weights").write_bytes(bytes(1_200_001))
+    digests.add(digest(second))
+    assert len(digests) == 4
+
+
+def test_metrics_are_written_as_they_are_or_not_at_all(tmp_path):
+    work = WorkDir(tmp_path)
+    metrics = {"policy": {"pass_at_1": 0.1 + 0.2, "none": None}, "n": 3, "é": [True, "x\ud800"], "a": (1,)}
+    work.write_json("metrics.json", metrics)
+    assert work.read_json("metrics.json") == metrics | {"a": [1]}
+    text = (tmp_path / "metrics.json").read_bytes()
+    assert text.index(b'"a"') < text.index(b'"n"') < text.index(b'"policy"')
+    assert b"0.30000000000000004" in text and b"null" in text
+    for bad, key in (
+        ({"policy": {"rate": math.nan}}, r"policy\.rate is nan"),
+        ({"a": [0, math.inf]}, r"a\[1\] is inf"),
+        ({"a": {"b": np.float32(1)}}, r"a\.b is a float32"),
+        ({"a": {1: 2}}, "key 1 under 'a'"),
+        ({"a": {3}}, "a is a set"),
+    ):
+        with pytest.raises(StoreError, match=rf"metrics\.json: {key}"):
+            work.write_json("metrics.json", bad)
+    assert (tmp_path / "metrics.json").read_bytes() == text
+
+
+def test_runs_are_counted(tmp_path):
+    work = WorkDir(tmp_path)
+    assert work.next_run() == 1
+    for n in (1, 2, 10):
+        work.write_json(f"runs/{n}.json", {"seconds": 1.5})
+    write_json(tmp_path / "runs" / "notes.json", {})
+    assert work.next_run() == 11
+
+
+def test_these_rooms_do_without_jax():
+    code = "import sys, spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.trl_stepwise; print('jax' in sys.modules)"
+    assert python(code).communicate()[0] == "False\n"

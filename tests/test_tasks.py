@@ -1,0 +1,489 @@
+"""Tasks: GSM8K's files, steps and sentences, answers and their comparison, exemplars."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spare_jax.jsonlines import StoreError
+from spare_jax.records import Problem
+from spare_jax.tasks import gsm8k
+from spare_jax.tasks.answers import (
+    LONGEST_ANSWER,
+    MathVerifier,
+    answers_equal,
+    canonical_number,
+    extract_number,
+    parse_number,
+)
+from spare_jax.tasks.task import choose_exemplars, line_steps, numbered_context, split_sentences
+
+TASK = gsm8k.task()
+POOL = TASK.exemplars()
+# Text made of what the patterns look for, in any order.
+HOSTILE = st.lists(
+    st.one_of(
+        st.sampled_from(
+            "the answer is|####|\\boxed{|{|}|$|,|.|-|−|/|%|=|\\frac|\\frac{1}{0}|\\text{|12|0|,000|1/0|½| |\n|:|<<|>>|^|e9|"
+            "**|9999999999999999999999999999999999|٣|²|\\left(|\\sqrt|\\infty|x|\\sum_{k=1}^{99}|matrix|!".split("|")
+        ),
+        st.text(st.characters(), max_size=3),
+    ),
+    max_size=12,
+).map("".join)
+
+
+@pytest.fixture(scope="session")
+def gsm8k_path() -> Path:
+    data = os.environ.get("SPARE_JAX_DATA")
+    if not data or not (Path(data) / "gsm8k").is_dir():
+        pytest.skip("SPARE_JAX_DATA names no folder that holds gsm8k/train.jsonl and test.jsonl")
+    return Path(data) / "gsm8k"
+
+
+@pytest.fixture(scope="session")
+def rows(gsm8k_path):
+    """Both splits as the file has them: {split: [(question, answer)]}."""
+    return {
+        split: [
+            (row["question"], row["answer"])
+            for row in map(json.loads, (gsm8k_path / f"{split}.jsonl").read_bytes().splitlines())
+        ]
+        for split in gsm8k.SPLITS
+    }
+
+
+# GSM8K's own files
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 7473), ("test", 1319)])
+def test_every_row_loads_and_every_reference_is_correct(gsm8k_path, rows, split, count):
+    loaded = list(gsm8k.load(gsm8k_path, split))
+    assert len(loaded) == len({p.id for p, _ in loaded}) == count
+    for (problem, gold), (question, text) in zip(loaded, rows[split], strict=True):
+        assert problem.question == question and problem.id == gold.problem_id
+        *lines, last = text.split("\n")
+        # The published answer, read without any of our patterns.
+        assert gold.answers == (last.removeprefix("#### ").replace(",", ""),)
+        assert TASK.answers_equal(TASK.extract_answer(gold.steps), gold.answers)
+        assert TASK.answers_equal(TASK.extract_answer(TASK.split_steps(text)), gold.answers)  # as a model may write it
+        assert not TASK.answers_equal(str(int(gold.answers[0]) + 1), gold.answers)
+        assert not any("<<" in step or ">>" in step for step in gold.steps)
+        # Joining the steps gives the text back, but for marks and blank lines.
+        unmarked = [re.sub("<<.*?>>", "", line) for line in lines]
+        assert "\n".join(gold.steps[:-1]) == "\n".join(line for line in unmarked if line.strip())
+        assert "".join(split_sentences(question)) == question
+        assert numbered_context(problem) and not any("\n" in s for s in numbered_context(problem))
+
+
+def test_without_its_last_step_a_reference_still_tells_its_answer_most_of_the_time(gsm8k_path):
+    """The fallback to the last number earns its place: models forget the last line."""
+    pairs = [(TASK.extract_answer(gold.steps[:-1]), gold.answers) for _, gold in gsm8k.load(gsm8k_path, "test")]
+    assert sum(TASK.answers_equal(*pair) for pair in pairs) / len(pairs) > 0.9
+
+
+# Loading
+
+
+def write_split(path: Path, *lines: object) -> Path:
+    (path / "train.jsonl").write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
+    return path
+
+
+GOOD = {"question": "Two and two?", "answer": "It is 2 + 2 = <<2+2=4>>4.\n\nSo 4 <<4=4>>\n#### 4"}
+
+
+def test_a_row_becomes_a_problem_and_its_gold(tmp_path):
+    ((problem, gold),) = gsm8k.load(write_split(tmp_path, GOOD | {"extra": 1}), "train")
+    assert problem == Problem("gsm8k-train-00001", "Two and two?")
+    assert gold.steps == ("It is 2 + 2 = 4.", "So 4", "The answer is 4.")
+    assert gold.answers == ("4",)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"question": "?"}, "field 'answer' is missing"),
+        ({"answer": "#### 4"}, "field 'question' is missing"),
+        (GOOD | {"question": 4}, "field 'question': expected str, found int"),
+        (GOOD | {"answer": " \n"}, "field 'answer' is empty"),
+        (GOOD | {"answer": "It is 4."}, "field 'answer': the last line is 'It is 4.', not '#### ' and a number"),
+        (GOOD | {"answer": "It is 4.\n#### four"}, "field 'answer': the last line"),
+        (GOOD | {"answer": "#### 4"}, "field 'answer' has no steps"),
+        ('{"question"', "not JSON"),
+        ("[1]", "expected an object"),
+    ],
+)
+def test_a_malformed_row_is_named_or_skipped(tmp_path, row, reason):
+    write_split(tmp_path, GOOD, row, GOOD)
+    with pytest.raises(StoreError, match=rf"train\.jsonl:2: {reason}"):
+        list(gsm8k.load(tmp_path, "train"))
+    malformed: list[str] = []
+    loaded = list(gsm8k.load(tmp_path, "train", on_error="skip", malformed=malformed))
+    assert [p.id for p, _ in loaded] == ["gsm8k-train-00001", "gsm8k-train-00003"]  # ids stay with their lines
+    assert len(malformed) == 1
+
+
+def test_a_missing_file_or_split_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"test\.jsonl does not exist"):
+        list(gsm8k.load(tmp_path, "test"))
+    with pytest.raises(StoreError, match="no split 'dev': it has train and test"):
+        list(gsm8k.load(tmp_path, "dev"))
+
+
+# Steps and sentences
+
+
+@given(st.one_of(HOSTILE, st.text(st.sampled_from("ab.!?\"' \n\r\u2028\t"), max_size=40)))
+def test_sentences_joined_are_the_text(text):
+    assert "".join(split_sentences(text)) == text
+
+
+@given(st.one_of(HOSTILE, st.text(st.sampled_from("ab \n\r\t<>"), max_size=40)))
+def test_steps_lose_blanks_around_lines_and_nothing_else(text):
+    steps = line_steps(text)
+    assert all(step and step == step.strip() and "\n" not in step for step in steps)
+    assert "".join("".join(steps).split()) == "".join(text.split())
+    assert line_steps("\n".join(steps)) == steps
+    assert all(gsm8k.split_steps(text))
+
+
+def test_sentences_end_where_a_reader_ends_them():
+    text = 'Mr. Hill has 2.5 kg of tea. "How much?" Ana asks. It is $3. 5 boxes cost twice as much as box B. How many?'
+    assert [s.strip() for s in split_sentences(text)] == [
+        "Mr. Hill has 2.5 kg of tea.",
+        '"How much?"',
+        "Ana asks.",
+        "It is $3.",
+        "5 boxes cost twice as much as box B.",
+        "How many?",
+    ]
+
+
+def test_context_is_the_problem_s_own_or_its_question():
+    assert numbered_context(Problem("a", "One. Two  \n three?")) == ("One.", "Two", "three?")
+    assert numbered_context(Problem("a", "One. Two?", ("Given.",))) == ("Given.",)
+
+
+# Answers
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        *(
+            (t, "18")
+            for t in ("18", "$18", "18.", "18.00", " 18 eggs", "18 eggs per day.", "**18**", "$18$", "\\(18\\)")
+        ),
+        *((t, "18") for t in ("\\$18", "18\\text{ eggs}", "18\\%", "18%", "US$18", "+18", "018", "18 dollars")),
+        *((t, "-5") for t in ("-5", "$-5", "-$5", "−5")),
+        *((t, "1080") for t in ("1,080", "$1,080.00", "1{,}080", "1080")),
+        *((t, "0.5") for t in ("1/2", ".5", "0.50", "½", "\\frac{1}{2}", "\\dfrac12", "2/4")),
+        *((t, "3.5") for t in ("3 1/2", "3½", "3\\frac{1}{2}", "7/2")),
+        ("-\\frac{1}{3}", "-1/3"),
+        ("-0", "0"),
+        ("1,234,567.25", "1234567.25"),
+        *((t, None) for t in ("", "x", "5 + 3", "5 - 3", "12:30", "20-30", "5 and 6", "5/0", "2^3", "1e999", "1,08")),
+        *((t, None) for t in ("3.14.15", "٣", "²", "9" * 31, "2\\sqrt{4}", "$72/hour", "1" + " " * LONGEST_ANSWER)),
+    ],
+)
+def test_a_number_is_read_in_every_dress(text, number):
+    value = parse_number(text)
+    assert (None if value is None else canonical_number(value)) == number
+
+
+@given(st.fractions(max_denominator=10**6).filter(lambda x: abs(x) < 10**20))
+def test_a_canonical_number_is_read_back(value):
+    text = canonical_number(value)
+    assert parse_number(text) == value
+    assert extract_number([f"So it is {text} in all."]) == text
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 99))
+def test_ways_to_write_an_amount_are_equal(whole, cents):
+    sign, amount = ("-" if whole < 0 else ""), f"{abs(whole)}.{cents:02d}"
+    ways = (f"{sign}{amount}", f"{sign}${abs(whole):,}.{cents:02d}", f"{sign}{amount}0 dollars.", f"**{sign}{amount}**")
+    assert all(answers_equal(a, [b]) for a in ways for b in ways)
+    other = str(Fraction(ways[0]) + Fraction(1, 100))
+    assert not any(answers_equal(a, [other]) for a in ways)
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [
+        (("She has 5.", "The answer is 18."), "18"),
+        (("The answer is 18.", "She gives 3 away."), "18"),
+        (("The answer is 3.", "Wait.", "The answer is 18."), "18"),
+        (("a", "#### 1,080"), "1080"),
+        (("So \\boxed{\\frac{7}{2}} it is.",), "3.5"),
+        (("The answer is $\\boxed{42}$.",), "42"),
+        (("The answer is 5 + 3 = 8 eggs.",), "8"),
+        (("The answer is x = 0",), "0"),
+        (("The answer is 8 apples, 3 more than Bob.",), "8"),
+        (("**Answer:** 12",), "12"),
+        (("Final answer:12.50",), "12.5"),
+        (("The answer is 20%.",), "20"),
+        (("He has 16-3-4=9 eggs", "and no more"), "9"),
+        (("He has 4.", "The answer is"), "4"),
+        (("He has 4.", "The answer is unknown."), "4"),
+        (("\\boxed{2\\sqrt{4}}",), "2\\sqrt{4}"),
+        (("\\boxed{5",), "5"),
+        (("I do not know.",), None),
+        ((), None),
+    ],
+)
+def test_the_answer_is_found(steps, answer):
+    assert TASK.extract_answer(steps) == answer
+
+
+@settings(deadline=None)
+@given(st.lists(HOSTILE, max_size=4), HOSTILE)
+def test_no_text_breaks_the_extraction_or_comparison(steps, gold):
+    answer = extract_number(steps)
+    assert answer is None or (answer and extract_number(["The answer is " + answer]) == answer)
+    assert answers_equal(answer, [gold, answer or ""]) is (answer is not None)
+    parse_number(gold)
+    canonical_number(Fraction(len(steps), 7))
+
+
+@pytest.mark.parametrize(
+    "piece", ["1 ", "1/", "\\frac{", "{", "-", "1,000", ",", "the answer is ", "\\boxed{", ".\n", "<<", "9", '."']
+)
+def test_long_hostile_text_takes_no_long_time(piece):
+    text = piece * (200_000 // len(piece))
+    start = time.process_time()
+    extract_number([text])
+    gsm8k.split_steps(text)
+    split_sentences(text)
+    assert time.process_time() - start < 5
+
+
+def test_answers_compare_as_numbers_then_as_text():
+    assert answers_equal("18.0", ["17", "18"])
+    assert not answers_equal("18", [])
+    assert not answers_equal(None, ["None"])
+    assert answers_equal(" two ", ["two"])
+    assert not answers_equal("2\\sqrt{4}", ["4"])  # nobody there to ask
+
+
+# math-verify in its process
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    with MathVerifier(time_limit=30) as verifier:
+        yield verifier
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "equal"),
+    [
+        ("2\\sqrt{4}", "4", True),
+        ("\\frac{1}{2}", "0.5", True),
+        ("$x^2+2x+1$", "(x+1)^2", True),
+        ("42", "43", False),
+        ("}{", "4", False),
+        ("", "", False),
+        ("1" * LONGEST_ANSWER + "1", "1", False),
+    ],
+)
+def test_the_verifier_knows_mathematics(verifier, predicted, accepted, equal):
+    assert verifier.equal(predicted, accepted) is equal
+
+
+def test_the_verifier_is_asked_where_numbers_do_not_decide(verifier):
+    assert answers_equal("2\\sqrt{4}", ["3", "4"], verifier)
+    assert not answers_equal("2\\sqrt{4}", ["3"], verifier)
+    assert gsm8k.task(verifier).answers_equal("2\\sqrt{4}", ["4"])
+    with MathVerifier() as idle:
+        assert not answers_equal("5", ["4"], idle)
+        assert idle._worker is None  # numbers alone start no process
+
+
+def test_no_verdict_in_time_is_no_verdict_and_the_next_one_comes():
+    with MathVerifier(time_limit=20) as verifier:
+        assert verifier.equal("2", "2") is True
+        verifier.time_limit = 1.0
+        start = time.monotonic()
+        assert verifier.equal("\\sum_{k=1}^{100000000} k^{k}", "7") is None
+        assert time.monotonic() - start < 10
+        assert verifier.undecided == 1
+        verifier.time_limit = 20
+        assert verifier.equal("2", "3") is False
+        assert verifier.undecided == 1
+
+
+def test_a_worker_that_dies_costs_one_verdict(verifier):
+    assert verifier.equal("2", "2") is True
+    process, _ = verifier._worker
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert verifier.equal("2", "2") is None
+    assert verifier.equal("2", "2") is True
+
+
+def test_the_verifier_works_outside_the_main_thread():
+    results: list[bool | None] = []
+
+    def compare():
+        with MathVerifier(time_limit=30) as verifier:
+            results.append(verifier.equal("\\frac{2}{4}", "0.5"))
+
+    thread = threading.Thread(target=compare)
+    thread.start()
+    thread.join()
+    assert results == [True]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HOSTILE, HOSTILE)
+def test_no_text_breaks_the_verifier(verifier, predicted, accepted):
+    verifier.time_limit = 5
+    assert verifier.equal(predicted, accepted) in (True, False, None)
+
+
+ORPHAN = """
+import sys, threading, time
+from spare_jax.tasks.answers import MathVerifier
+verifier = MathVerifier(time_limit=3)
+verifier.equal("1", "1")
+print(verifier._worker[0].pid, flush=True)
+if sys.argv[1] == "busy":
+    threading.Thread(target=verifier.equal, args=("\\\\sum_{k=1}^{100000000} k^{k}", "7")).start()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+def test_the_worker_does_not_outlive_a_killed_parent(state):
+    command = [sys.executable, "-c", ORPHAN, state]
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _runs(worker):
+        time.sleep(0.1)
+    assert not _runs(worker)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(state) and not state.startswith("Z")  # a container's first process may reap nobody
+
+
+# Exemplars
+
+_EQUATION = re.compile(r"((?:[0-9(][0-9 ()/*+.-]*?[0-9)]) = \$?([0-9.]+)(?![0-9]))")
+
+
+def equations(text: str) -> list[bool]:
+    """For each "3 * (4 + 5) = 27" in one of our own texts, whether it holds."""
+    found = _EQUATION.findall(text.replace("$", ""))
+    return [abs(_value_of(whole.split(" = ")[0]) - float(result.rstrip("."))) < 1e-9 for whole, result in found]
+
+
+def _value_of(expression: str) -> float:
+    assert re.fullmatch(r"[0-9 ()/*+.-]+", expression)
+    return eval(expression, {"__builtins__": {}})  # digits and signs of our own exemplars
+
+
+def test_the_pool_holds_enough_of_every_kind():
+    assert len(POOL) == len({e.id for e in POOL}) >= 12
+    assert sum(e.is_correct for e in POOL) >= 4
+    assert sum(not e.is_correct for e in POOL) >= 4
+    steps = [step for e in POOL for step in e.judgements]
+    assert sum(len(step.reference) > 1 for step in steps) / len(steps) > 0.15  # the paper has about 20 %
+    assert any(not step.reference for step in steps if step.label)  # a valid step that the reference lacks
+    assert set(TASK.error_categories) == {error for step in steps for error in step.errors}
+    # An error need not spoil what follows, nor the final answer.
+    assert any(not e.is_correct and e.judgements[-1].label for e in POOL)
+
+
+@pytest.mark.parametrize("exemplar", POOL, ids=lambda e: e.id)
+def test_an_exemplar_is_consistent(exemplar):
+    assert len(exemplar.candidate) == len(exemplar.judgements)
+    for number, (text, step) in enumerate(zip(exemplar.candidate, exemplar.judgements, strict=True), 1):
+        assert step.label is (not step.errors) and step.explanation
+        assert all(1 <= i <= len(TASK.context_sentences(exemplar.problem)) for i in step.context)
+        assert all(1 <= i <= len(exemplar.reference) for i in step.reference)
+        assert all(1 <= i < number for i in step.steps)
+        for ids in (step.context, step.steps, step.reference):
+            assert list(ids) == sorted(set(ids))
+        # A wrong step's calculation is wrong exactly where the error is said to be numeric.
+        assert all(equations(text)) is ("NUMERIC" not in step.errors)
+        # Propagation is from a wrong step that is named; and whatever uses a wrong step is wrong.
+        uses_wrong = any(not exemplar.judgements[i - 1].label for i in step.steps)
+        assert ("PROPAGATED" in step.errors) is uses_wrong
+    assert all(all(equations(text)) for text in exemplar.reference)
+    assert any(equations(text) for text in exemplar.reference)
+    gold = TASK.extract_answer(exemplar.reference)
+    right = TASK.answers_equal(TASK.extract_answer(exemplar.candidate), [gold or ""])
+    assert right is exemplar.judgements[-1].label
+
+
+def test_no_exemplar_comes_from_the_files(rows):
+    """No run of eight words of the pool stands in either split, the test split above all."""
+
+    def runs(text: str) -> set[tuple[str, ...]]:
+        words = re.findall(r"[a-z0-9]+", text.lower())
+        return {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
+
+    pool = {run for e in POOL for text in (e.problem.question, *e.reference, *e.candidate) for run in runs(text)}
+    assert pool
+    for split in rows:
+        for question, answer in rows[split]:
+            assert not runs(question) & pool
+            assert not runs(answer) & pool
+
+
+@given(st.text(st.characters()), st.integers(0, len(POOL)))
+def test_a_draw_depends_on_its_key_alone_and_holds_both_classes(key, k):
+    chosen = choose_exemplars(POOL, k, key)
+    assert chosen == choose_exemplars(POOL[::-1], k, key)
+    assert len(chosen) == len({e.id for e in chosen}) == k
+    if k >= 2:  # and still does when all but two are dropped from the end
+        assert {e.is_correct for e in chosen[:2]} == {True, False}
+
+
+def test_draws_differ_and_use_the_whole_pool():
+    draws = [choose_exemplars(POOL, 5, f"0/p{i}") for i in range(400)]
+    assert len(set(draws)) > 390
+    counts = Counter(e.id for draw in draws for e in draw)
+    assert len(counts) == len(POOL)
+    # 5 of 12 each on average, 1 of 5 right ones and 1 of 7 wrong ones being sure: between a third and a half.
+    assert all(0.3 < count / len(draws) < 0.55 for count in counts.values())
+    first = Counter(draw[0].is_correct for draw in draws)
+    assert min(first.values()) > 120  # neither class always leads
+
+
+def test_a_pool_that_cannot_serve_is_an_error():
+    with pytest.raises(ValueError, match="13 exemplars asked of a pool of 12"):
+        choose_exemplars(POOL, 13, "")
+    with pytest.raises(ValueError, match="all correct and one with an error"):
+        choose_exemplars([e for e in POOL if e.is_correct], 2, "")
+
+
+def test_the_guidelines_name_every_error_and_key():
+    for word in (*TASK.error_categories, "CORRECT", "INCORRECT"):
+        assert re.search(rf"\b{word}\b", TASK.guidelines)
+    keys = ("student_step", "explanation", "context", "steps", "reference", "errors", "label")
+    places = [TASK.guidelines.index(f'"{key}"') for key in keys]
+    assert places == sorted(places)

@@ -1,0 +1,48 @@
+"""The same run on one device and on eight laid out in three ways; in its own process (see training_on_meshes.py)."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+MESHES = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    command = [sys.executable, str(TESTS / "training_on_meshes.py"), str(tmp_path_factory.mktemp("runs"))]
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("mesh", MESHES[1:])
+def test_the_loss_curve_does_not_depend_on_the_mesh(seen, mesh):
+    expected = seen["1x1x1"]["losses"]
+    assert len(expected) == 8 and len(set(expected)) == 8
+    np.testing.assert_allclose(seen[mesh]["losses"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_moments_lie_as_their_parameters(seen, mesh):
+    assert seen[mesh]["misplaced"] == []
+
+
+def test_moments_are_split(seen):
+    shapes = [seen[mesh]["query_moment"] for mesh in MESHES]
+    assert shapes == [[2, 16, 16], [2, 16, 16], [2, 2, 16], [2, 8, 8]]
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_the_step_compiles_once(seen, mesh):
+    assert seen[mesh]["compiled"] == 1
