@@ -10,11 +10,15 @@ lengths and the number of its problems, all new ones, and its settings (training
 from ml_collections import ConfigDict
 
 from spare_jax import settings
+from spare_jax.worlds import arithmetic as world
 
 PHASE = dict(
-    batch_rows=16, row_length=256, warmup=0.03, weight_decay=0.01, clip=1.0, eval_every=200, patience=1000,
-    checkpoint_every=300,
+    batch_rows=4, row_length=320, learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0, eval_every=500,
+    patience=1000, checkpoint_every=1000,
 )  # fmt: skip
+# First problems of one and two steps, then of all lengths. A row holds some 2.3 problems.
+SHORT = PHASE | dict(lengths=(1, 2), max_distractors=2, problems=8_000, steps=800)
+WHOLE = PHASE | dict(lengths=world.TRAIN.lengths, max_distractors=2)
 
 
 def get_config(argument: str | None = None):
@@ -32,8 +36,8 @@ def get_config(argument: str | None = None):
             max_length=1024,
         )
     )  # fmt: skip
-    config.base = ConfigDict(dict(seed=1, phases=_phases(3e-3, short=(400, 17_066), whole=(3200, 105_000))))
-    config.other_base = ConfigDict(dict(seed=2, phases=_phases(2e-3, short=(400, 17_066), whole=(1600, 52_851))))
+    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE | dict(problems=62_000, steps=6200)}))
+    config.other_base = ConfigDict(dict(seed=2, phases={"1_short": SHORT, "2_whole": WHOLE | dict(problems=30_000, steps=3000)}))
     config.candidates = ConfigDict(dict(problems=9000, samples=4, max_tokens=176))
     config.teacher = ConfigDict(
         dict(
@@ -47,18 +51,6 @@ def get_config(argument: str | None = None):
     if chosen["runlocal"]:
         _small(config)
     return config
-
-
-def _phases(rate: float, short: tuple[int, int], whole: tuple[int, int]) -> dict:
-    """First problems of one and two steps, then of all lengths; (steps, problems) of both phases."""
-    return {
-        "1_short": PHASE | dict(
-            lengths=(1, 2), max_distractors=1, steps=short[0], problems=short[1], learning_rate=3e-3,
-        ),
-        "2_whole": PHASE | dict(
-            lengths=(1, 2, 3, 4, 5, 6), max_distractors=2, steps=whole[0], problems=whole[1], learning_rate=rate,
-        ),
-    }  # fmt: skip
 
 
 def _small(config) -> None:

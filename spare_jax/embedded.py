@@ -37,8 +37,11 @@ CHAT_TEMPLATE = (
 )
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
-# Digits stand alone.
-_WORDS = r"""["\]},\[{]*"[a-z_]+":["\[]*|"\}[,\]]| ?\[[a-z]\d*\]|'s| ?[A-Za-z]+| ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
+# Digits stand alone. A capitalised word never takes the blank before it: a name is the same token wherever it stands.
+_WORDS = (
+    r"""["\]},\[{]*"[a-z_]+":["\[]*|"\}[,\]]| ?\[[a-z]\d*\]|'s| ?[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*|"""
+    r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
+)
 
 # A few names stay out of the tokenizer's corpus: models see names of several tokens in training too.
 _WHOLE_NAMES = tuple(world.NAMES[:30])

@@ -7,9 +7,7 @@ import signal
 import sys
 
 import jax
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import test_training  # noqa: E402
+import test_training
 
 
 def main(directory: str, kill_at: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from spare_jax.engines.local import LocalEngine, bucket_length
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
-from spare_jax.models.heads import TokenTagConvention, step_scores
+from spare_jax.models.heads import TokenTagConvention
 from spare_jax.programs import Prefix, Sample, Score, run
 
 CONFIG = DecoderConfig(
@@ -72,8 +72,9 @@ def crowd(count=25):
     """Requests of many kinds and lengths."""
     rng = random.Random(1)
     for i in range(count):
-        options = rng.choice([{}, {"temperature": 0.0}, {"top_p": 0.8}, {"top_k": 5, "temperature": 1.3}, {"stop": (7, 11)}])
-        yield f"crowd-{i}", sample(rng.randint(1, 150), i, n=rng.randint(1, 9), max_tokens=rng.randint(1, 60), **options)
+        kinds = {}, {"temperature": 0.0}, {"top_p": 0.8}, {"top_k": 5, "temperature": 1.3}, {"stop": (7, 11)}
+        length, n, max_tokens = rng.randint(1, 150), rng.randint(1, 9), rng.randint(1, 60)
+        yield f"crowd-{i}", sample(length, i, n=n, max_tokens=max_tokens, **rng.choice(kinds))
         if i % 4 == 0:
             yield f"score-{i}", Score("m", prompt(rng.randint(5, 150), i), positions=(0, 4))
 
@@ -138,6 +139,12 @@ def test_bits_do_not_depend_on_the_number_of_steps_per_visit(model):
     assert answers(new_engine(model, chunk=1), requests) == answers(new_engine(model), requests)
 
 
+def test_bits_do_not_depend_on_the_number_of_lanes(model):
+    requests = list(crowd())
+    threaded = new_engine(model, slots=18, lanes=3)
+    assert answers(threaded, requests) == answers(new_engine(model), requests)
+
+
 def test_another_seed_or_request_id_draws_otherwise(model):
     request = sample(n=2)
     first = answers(new_engine(model), [("a", request), ("b", request)])
@@ -171,14 +178,20 @@ def test_stop_ids_end_a_sample_and_are_kept(engine):
 
 
 def test_changed_settings_are_obeyed_and_compile_nothing(model):
-    engine = new_engine(model)
+    names = "prefill", "insert", "decode", "score"
+
+    def counts(engine):
+        return {name: getattr(engine._compiled, name)._cache_size() for name in names}
+
+    engine = new_engine(model, slots=5)  # a size that no other test has, for a count of its own
     answers(engine, crowd())
-    compiled = {name: getattr(engine._compiled, name)._cache_size() for name in ("prefill", "insert", "decode", "score")}
-    assert compiled["prefill"] == compiled["insert"] == 3, "once per bucket: 64, 128, 192"
-    assert compiled["decode"] == 1
+    before = counts(engine)
+    assert before == {"prefill": 3, "insert": 3, "decode": 1, "score": 3}, "once per bucket: 64, 128, 192"
     answers(engine, [(f"again-{name}", request) for name, request in crowd()])
-    answers(new_engine(model, seed=5), [("a", sample(stop=(1, 2, 3), temperature=0.123, top_p=0.77, top_k=9, n=4))])
-    assert compiled == {name: getattr(engine._compiled, name)._cache_size() for name in compiled}
+    request = sample(stop=(1, 2, 3), temperature=0.123, top_p=0.77, top_k=9, n=4)
+    other = new_engine(model, seed=5, slots=5)
+    answers(other, [("a", request)])
+    assert counts(other) == before
 
 
 def test_prefixes_are_joined(engine):
@@ -268,6 +281,8 @@ def test_errors_of_the_engine(model, engine):
         new_engine(model, max_length=257)
     with pytest.raises(ValueError, match="slots=0; set it to 1 or more"):
         new_engine(model, slots=0)
+    with pytest.raises(ValueError, match="slots=6 do not divide by lanes=4"):
+        new_engine(model, lanes=4)
     with pytest.raises(ValueError, match="construct it with the convention"):
         LocalEngine(model, CONFIG, pad_id=0, seed=0, **SIZES).submit("a", Score("m", (1,), (0,)))
 

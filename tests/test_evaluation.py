@@ -124,6 +124,21 @@ def test_accuracy_by_n_draws_subsets_where_there_are_too_many():
     assert curve == accuracy_by_n(pools, "majority", seed=1)
 
 
+def test_drawn_subsets_have_the_size_they_should():
+    # One of 12 candidates answers, another one in each problem: it is drawn in exactly n of 12 problems.
+    pools = [
+        Pool(f"p{i}", (None,) * i + ("1",) + (None,) * (11 - i), (False,) * i + (True,) + (False,) * (11 - i))
+        for i in range(12)
+    ]
+    assert accuracy_by_n(pools, "majority") == pytest.approx([n / 12 for n in range(1, 13)])
+
+
+def test_no_answer_is_never_right():
+    pools = [Pool("p", (None, " "), (True, True)), Pool("q", (), ())]
+    assert chosen_right(pools, "majority").tolist() == [0.0, 0.0]
+    assert accuracy_by_n([], "majority") == []
+
+
 def test_tokens_count_the_prompt_once_and_scoring_for_each():
     pools = [Pool("a", ("1", "2"), (True, False), (10, 20), 7), Pool("b", ("1",), (True,), (40,), 5)]
     assert tokens_by_n(pools) == pytest.approx([(22 + 45) / 2, (37 + 45) / 2])
@@ -281,18 +296,21 @@ def _judgement(i, labels, **changes):
 
 
 def test_judge_metrics_by_hand():
-    truths = [_judgement(0, [True, False, False]), _judgement(1, [True, True])]
+    truths = [_judgement(0, [True, False, False, False]), _judgement(1, [True, True])]
     said = [
-        _judgement(0, [True, False, True], prompt_tokens=100, generated_tokens=20),
+        _judgement(0, [True, False, True, True], prompt_tokens=100, generated_tokens=20),
         Judgement("s1", "j", (StepJudgement(label=False),), parsed=False, surplus=2, prompt_tokens=80),
     ]
     metrics = judge_metrics(said, truths)
-    assert metrics["step_accuracy"] == 0.5  # right on s0's first two; wrong on its last and on s1's first
+    assert metrics["step_accuracy"] == 0.4  # right on s0's first two; wrong on its last two and on s1's first
     assert metrics["error_precision"] == 0.5
-    assert metrics["error_recall"] == 0.5
-    assert metrics["kappa"] == 0.0  # labels 2:2 on both sides, so half agreement is chance
+    assert metrics["error_recall"] == pytest.approx(1 / 3)
+    chance = 0.6 * 0.4 + 0.4 * 0.6  # 3 of 5 called right, 2 of 5 are
+    assert metrics["kappa"] == pytest.approx((0.4 - chance) / (1 - chance))
     assert metrics["parse_failure_rate"] == 0.5
-    assert metrics["missed_step_rate"] == metrics["unlabelled_rate"] == 0.2  # s1's second step has no record
+    assert (
+        metrics["missed_step_rate"] == metrics["unlabelled_rate"] == pytest.approx(1 / 6)
+    )  # s1's second step has no record
     assert metrics["surplus_per_solution"] == 1.0
     assert metrics["tokens_per_solution"] == 100.0
     assert metrics["first_error_f1"] == 0.0  # s0 exactly right, s1 accused: a = 1, b = 0
@@ -315,11 +333,10 @@ def test_unknown_truth_leaves_only_what_needs_none():
     metrics = judge_metrics([_judgement(0, [True, False])], [_judgement(0, [None, None])])
     assert metrics["missed_step_rate"] == metrics["parse_failure_rate"] == 0.0
     assert all(metrics[key] is None for key in ("step_accuracy", "error_recall", "kappa", "first_error_f1"))
-    mixed = judge_metrics(
-        [_judgement(i, [True]) for i in range(3)], [_judgement(i, [v]) for i, v in enumerate((True, False, None))]
-    )
-    assert mixed["step_accuracy"] == 0.5
-    assert mixed["first_error_f1"] == 0.0  # a = 0, b = 1: the unknown one is no correct solution
+    said = [_judgement(0, [True]), _judgement(1, [False]), _judgement(2, [False])]
+    mixed = judge_metrics(said, [_judgement(0, [True]), _judgement(1, [False]), _judgement(2, [None])])
+    assert mixed["step_accuracy"] == 1.0
+    assert mixed["first_error_f1"] == 1.0  # the unknown one is no correct solution
 
 
 def test_a_judgement_without_truth_is_an_error():

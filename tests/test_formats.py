@@ -74,14 +74,12 @@ def test_rows_that_do_not_fit_are_not_written(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_judged_solution_becomes_a_row():
+def test_a_labelled_solution_becomes_a_row():
     problem = Problem("p", "How many?", ("Ann has 3.",))
     solution = Solution("p/0", "p", ("a", "b"), "3", "stop")
-
-    def row(*labels):
-        return row_of(problem, solution, labels)
-
-    assert row(True, False) == StepwiseRow("Ann has 3.\nHow many?", ("a", "b"), (True, False), "p/0")
-    assert row(True, None) is None  # a masked step: the format would make it a wrong one
+    assert row_of(problem, solution, (True, False)) == StepwiseRow(
+        "Ann has 3.\nHow many?", ("a", "b"), (True, False), "p/0"
+    )
+    assert row_of(problem, solution, (True, None)) is None  # a masked step: the format would make it a wrong one
     with pytest.raises(ValueError, match="p/0: 2 steps, but 1 labels"):
-        row(True)
+        row_of(problem, solution, (True,))

@@ -193,10 +193,10 @@ def test_a_missing_file_is_one_line_with_a_remedy(saved, missing, named):
 def test_damaged_files_are_named(saved):
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(huggingface.ModelError, match="model.safetensors is no complete"):
+    with pytest.raises(huggingface.ModelError, match=r"model\.safetensors is no complete"):
         huggingface.load(saved)
     (saved / "config.json").write_text("{")
-    with pytest.raises(huggingface.ModelError, match="config.json is no JSON"):
+    with pytest.raises(huggingface.ModelError, match=r"config\.json is no JSON"):
         huggingface.load(saved)
 
 
@@ -230,7 +230,7 @@ def test_convention_travels_in_the_directory(tmp_path, tokenizer):
     assert tokenizer.convert_ids_to_tokens([convention.good_id, convention.bad_id]) == ["+", "-"]
     heads.save_convention(tmp_path, convention)
     assert heads.load_convention(tmp_path) == convention
-    with pytest.raises(huggingface.ModelError, match="prm_convention.json is missing.*no reward model"):
+    with pytest.raises(huggingface.ModelError, match=r"prm_convention\.json is missing.*no reward model"):
         heads.load_convention(tmp_path / "elsewhere")
     (tmp_path / heads.CONVENTION_FILE).write_text('{"tag": "x"}')
     with pytest.raises(huggingface.ModelError, match="needs exactly tag, tag_id"):

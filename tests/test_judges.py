@@ -288,6 +288,15 @@ class TestTruth:
         assert some == labels(0.2, 1) != labels(0.2, 2)
         assert all(b is not t for t, a, b in zip(true, some, more, strict=True) if a is not t)
 
+    def test_every_step_of_every_solution_has_a_draw_of_its_own(self):
+        flips, gold = Flips(correct=0.5), Gold("p", ("8",))
+        drawn = set()
+        for k in range(8):
+            candidate = solution(*"abcdefgh", id=f"p/{k}")
+            judgement = truth(TASK, lambda p, g, steps: [RIGHT for _ in steps], PROBLEM, gold, candidate, flips)
+            drawn.add(tuple(step.label for step in judgement.steps))
+        assert len(drawn) == 8 and not drawn & {(True,) * 8, (False,) * 8}
+
     def test_a_flipped_step_keeps_no_evidence(self):
         for step in self.judge(Flips(correct=1)):
             assert step.label is False and (step.errors or step == StepJudgement(label=False))

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import html.parser
+import itertools
 import math
 import re
 from typing import Any
@@ -267,6 +268,8 @@ def test_a_null_shows_a_dash_and_its_reason():
     metrics["reasons"] = {"judges.spare": "the judge was given no wrong solution"}
     page = render(metrics, [], {})
     assert "\u2013 the judge was given no wrong solution: <code>judges.spare.error_recall</code>" in page
+    metrics["prm"]["f1_at_half"] = None
+    assert render(metrics, [], {}).count("<code>prm.f1_at_half</code>") == 1  # told where it is missing, nowhere else
     del metrics["selection"]["orm"]
     page = render(metrics, [], {})
     assert "weighted by ORM" not in page
@@ -296,6 +299,11 @@ def test_lines_stay_inside_their_chart(values):
             assert 0 <= y <= 270
     labels = [float(y) for y in re.findall(r'class="line-name[^>]* y="([0-9.]+)"', chart)]
     assert abs(labels[0] - labels[1]) >= 14 - 0.2
+    crowd = [Line(f"line {i}", "orm", ((0, 1.0), (1, 1.0))) for i in range(6)]
+    chart = line_chart(crowd, title="t", x_label="x", y_label="y", y_range=(0.0, 1.0))
+    heights = sorted(float(y) for y in re.findall(r'class="line-name[^>]* y="([0-9.-]+)"', chart))
+    assert heights[0] > 10
+    assert all(b - a >= 14 - 0.2 for a, b in itertools.pairwise(heights))
     assert line_chart([Line("empty", "prm", ((1, None),))], title="t", x_label="x", y_label="y") == ""
 
 

@@ -101,6 +101,12 @@ def test_sums_that_differ_only_by_rounding_are_ties():
     assert wins == {"1", "2"}
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-14, 1e6])
+def test_small_differences_and_small_weights_decide(scale):
+    for i in range(20):
+        assert weighted(["1", "2", "3"], [scale, 1.000001 * scale, 0.9 * scale], f"p{i}") == "2"
+
+
 def test_unscored_candidates_come_last_but_before_no_answer():
     assert best_of_n(["1", "2"], [None, 0.0], "p") == "2"
     assert best_of_n(["1", None], [None, 0.9], "p") == "1"

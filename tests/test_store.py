@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from record_strategies import TEXT, record
 
@@ -20,8 +20,12 @@ from spare_jax.programs import Completion, Sample, run
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.store import KINDS, Journal, WorkDir
 
-# Every example starts by writing the files anew, so examples may share a directory.
-FAST = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # writing to disk, shrinking takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example writes its files anew
+)
 ROOT = Path(__file__).parents[1]
 
 
@@ -547,5 +551,6 @@ def test_runs_are_counted(tmp_path):
 
 
 def test_these_rooms_do_without_jax():
-    code = "import sys, spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.trl_stepwise; print('jax' in sys.modules)"
+    rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.trl_stepwise"
+    code = f"import sys, {rooms}; print('jax' in sys.modules)"
     assert python(code).communicate()[0] == "False\n"

@@ -32,16 +32,23 @@ from spare_jax.tasks.task import choose_exemplars, line_steps, numbered_context,
 TASK = gsm8k.task()
 POOL = TASK.exemplars()
 # Text made of what the patterns look for, in any order.
-HOSTILE = st.lists(
-    st.one_of(
-        st.sampled_from(
-            "the answer is|####|\\boxed{|{|}|$|,|.|-|−|/|%|=|\\frac|\\frac{1}{0}|\\text{|12|0|,000|1/0|½| |\n|:|<<|>>|^|e9|"
-            "**|9999999999999999999999999999999999|٣|²|\\left(|\\sqrt|\\infty|x|\\sum_{k=1}^{99}|matrix|!".split("|")
-        ),
-        st.text(st.characters(), max_size=3),
+PIECES = (
+    *(
+        "the answer is",
+        "####",
+        "\\boxed{",
+        "\\frac",
+        "\\frac{1}{0}",
+        "\\text{",
+        "\\left(",
+        "\\sqrt",
+        "\\infty",
+        "matrix",
     ),
-    max_size=12,
-).map("".join)
+    *("{", "}", "$", ",", ".", "-", "−", "/", "%", "=", " ", "\n", ":", "<<", ">>", "^", "**", "!", "x", "e9"),
+    *("12", "0", ",000", "1/0", "½", "٣", "²", "9" * 34, "\\sum_{k=1}^{99}"),
+)
+HOSTILE = st.lists(st.one_of(st.sampled_from(PIECES), st.text(st.characters(), max_size=3)), max_size=12).map("".join)
 
 
 @pytest.fixture(scope="session")

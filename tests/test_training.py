@@ -151,16 +151,13 @@ def test_microbatches_do_not_change_the_step(model, mesh, tmp_path):
 def test_interrupted_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path, steps_made):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
 
-    class Interrupted(Exception):
-        pass
-
     for stop_at in (2, 4, 6, 7):
 
         def interrupt(step, steps, metrics, stop_at=stop_at):
             if step >= stop_at:
-                raise Interrupted
+                raise KeyboardInterrupt
 
-        with pytest.raises(Interrupted):
+        with pytest.raises(KeyboardInterrupt):
             train(model, tmp_path / "broken", mesh, patience=100, progress=interrupt)
     resumed = train(model, tmp_path / "broken", mesh, patience=100)
     assert_equal(resumed.model, unbroken.model)
@@ -204,7 +201,7 @@ def test_a_checkpoint_is_of_its_own_step_though_training_goes_on(model, mesh, tm
 def test_a_checkpoint_of_another_model_is_an_error(model, mesh, tmp_path):
     train(model, tmp_path, mesh, steps=1, dev_examples=[])
     config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True)
-    with pytest.raises(ValueError, match=r"is another model's: 0\.blocks\..*bias.* is None there and \[\[2, 16\]"):
+    with pytest.raises(ValueError, match=r"is another model's: 0\.blocks\..*bias.* is None there and \[\[2, 8\]"):
         train(decoder.init_decoder(config, jax.random.key(0)), tmp_path, mesh, steps=2, dev_examples=[])
     config = dataclasses.replace(CONFIG, intermediate_size=64)
     with pytest.raises(ValueError, match=r"mlp\..* is \[\[2, 32, 16\], 'float32'\] there and \[\[2, 64, 16\].*remove"):
@@ -221,8 +218,8 @@ def test_nan_stops_the_run_and_names_the_step(model, mesh, tmp_path):
 @pytest.mark.parametrize(
     "batch_rows, accumulate, message",
     [
-        (60, 1, "train batch 60 does not divide by mesh axes data x fsdp = 8: set config.batch_rows to a multiple of 8"),
-        (40, 2, "does not divide by 2 microbatches times mesh axes data x fsdp = 8: .* to a multiple of 16"),
+        (60, 1, "batch 60 does not divide by mesh axes data x fsdp = 8: set config.batch_rows to a multiple of 8$"),
+        (40, 2, "does not divide by 2 microbatches times mesh axes data x fsdp = 8: .* to a multiple of 16$"),
     ],
 )
 def test_a_batch_that_does_not_divide_the_mesh_is_an_error(batch_rows, accumulate, message):
@@ -251,7 +248,7 @@ def test_weight_decay_spares_norms_and_biases():
     model = decoder.init_decoder(config, jax.random.key(0))
     tx = optimizer.adamw(optax.constant_schedule(1.0), weight_decay=0.5, clip=1.0)
     zero = jax.tree.map(jnp.zeros_like, model)
-    updates, _ = tx.update(zero, optimizer.init_state(tx, model), model)
+    updates, _ = jax.jit(tx.update)(zero, optimizer.init_state(tx, model), model)
     for path, update in jax.tree.leaves_with_path(updates):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         moved = bool(jnp.any(update != 0))

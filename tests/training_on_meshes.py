@@ -4,6 +4,7 @@ Prints one JSON object: per mesh the losses, how often the step compiled, and wh
 are laid out otherwise than their parameter.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -43,7 +44,7 @@ def main(directory: pathlib.Path) -> dict:
             outputs = step(model, state, batch)
             seen[name]["compiled"] = step._cache_size()
             seen[name]["misplaced"] = misplaced(*outputs[:2])
-            seen[name]["query_moment"] = shard_shapes(outputs[1])["query"]
+            seen[name]["query_moment"] = query_moment_shard(outputs[1])
             return outputs
 
         return run
@@ -57,7 +58,7 @@ def main(directory: pathlib.Path) -> dict:
         model = decoder.init_decoder(CONFIG, jax.random.key(0))
         # Two runs: the second goes on from the first's checkpoint, so restored arrays lie right as well.
         for steps in (3, 6):
-            config = TRAIN.__class__(**{**vars(TRAIN), "steps": steps, "warmup": 0.0})
+            config = dataclasses.replace(TRAIN, steps=steps)
             loop.train(config, model, tag_loss, examples(40), examples(5), directory / name, mesh)
         rows = [json.loads(line) for line in (directory / name / "steps.jsonl").read_text().splitlines()]
         seen[name]["losses"] = [row.get("loss", row.get("dev_loss")) for row in rows]
@@ -67,25 +68,22 @@ def main(directory: pathlib.Path) -> dict:
 def misplaced(model, state) -> list[str]:
     """Names of moments whose sharding is not their parameter's; found by the parameter's path and shape."""
     where = {path_name(path): leaf.sharding for path, leaf in jax.tree.leaves_with_path(model)}
-    wrong = [f"{len(where)} parameters, no moments"]
-    for path, leaf in jax.tree.leaves_with_path(state):
-        for moment in ("mu.", "nu."):
-            name = path_name(path)
-            if moment in name:
-                wrong = [w for w in wrong if "no moments" not in w]
-                parameter = where[name.split(moment, 1)[1]]
-                if not leaf.sharding.is_equivalent_to(parameter, leaf.ndim):
-                    wrong.append(name)
-    return wrong
+    moments = [(path_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(state)]
+    moments = [(name, leaf) for name, leaf in moments if ".mu." in name or ".nu." in name]
+    assert len(moments) == 2 * len(where)
+    return [
+        name for name, leaf in moments
+        if not leaf.sharding.is_equivalent_to(where[name.split(".mu." if ".mu." in name else ".nu.")[1]], leaf.ndim)
+    ]  # fmt: skip
 
 
-def shard_shapes(state) -> dict[str, list[int]]:
-    leaves = jax.tree.leaves_with_path(state)
-    return {
-        "query": list(leaf.addressable_shards[0].data.shape)
-        for path, leaf in leaves
+def query_moment_shard(state) -> list[int]:
+    """Shape of one device's part of the first moment of the query kernels."""
+    (leaf,) = [
+        leaf for path, leaf in jax.tree.leaves_with_path(state)
         if "mu.blocks.attention.query.kernel" in path_name(path)
-    }
+    ]  # fmt: skip
+    return list(leaf.addressable_shards[0].data.shape)
 
 
 def path_name(path) -> str:

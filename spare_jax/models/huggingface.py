@@ -342,8 +342,8 @@ def _read_parameter(tensors: _Tensors, parameter: str, shape: tuple[int, ...], c
         if part.shape != expected:
             stored, wanted = (part.shape[::-1], expected[::-1]) if transposed else (part.shape, expected)
             raise ModelError(
-                f"{tensors.directory}: tensor {name} has shape {list(stored)} and config.json asks for {list(wanted)}: use a config.json "
-                "and weights that belong together"
+                f"{tensors.directory}: tensor {name} has shape {list(stored)} and config.json asks for "
+                f"{list(wanted)}: use a config.json and weights that belong together"
             )
         parts.append(part)
     return np.stack(parts) if stacked else parts[0]

@@ -242,7 +242,7 @@ def _label(kind: str, x: float, y: float, label: str) -> str:
 
 def _chart_table(lines: Sequence[Line], x_label: str, write_x: Callable[[float], str]) -> str:
     """The chart's numbers; lines over the same x share rows, others follow one another."""
-    if len({tuple(x for x, _ in line.points) for line in lines}) == 1:
+    if all([x for x, _ in line.points] == [x for x, _ in lines[0].points] for line in lines):
         rows = []
         for i, (x, _) in enumerate(lines[0].points):
             if not is_number(x):

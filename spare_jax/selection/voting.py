@@ -75,7 +75,7 @@ def winners(choice: Ballot, scores: Sequence[float | None], drawn: np.ndarray | 
     if not choice.answers:
         return np.full(len(drawn), -1, dtype=np.int64)
     weights = np.nan_to_num(weights, nan=0.0)
-    units = np.rint(weights * 1e-9 / (weights.max() or 1.0) * 2.0**_WEIGHT_BITS).astype(np.int64)
+    units = np.rint(weights / (weights.max() or 1.0) * 2.0**_WEIGHT_BITS).astype(np.int64)
     votes_for = choice.cast[:, None] == np.arange(len(choice.answers))
     totals = drawn.astype(np.int64) @ (votes_for * units[:, None])
     totals[~(drawn @ votes_for)] = -1

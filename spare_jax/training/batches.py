@@ -27,10 +27,10 @@ class Example:
     is unknown. `weight` multiplies the example's share of the loss and of the count.
     """
 
-    ids: Sequence[int]
-    loss_mask: Sequence[bool] | None = None
-    tags: Sequence[int] = ()
-    labels: Sequence[float | None] = ()
+    ids: Sequence[int] | np.ndarray
+    loss_mask: Sequence[bool] | np.ndarray | None = None
+    tags: Sequence[int] | np.ndarray = ()
+    labels: Sequence[float | None] | np.ndarray = ()
     weight: float = 1.0
 
 
@@ -73,9 +73,9 @@ class Packed:
         return len(self.arrays["ids"])
 
 
-def completion_example(ids: Sequence[int], prompt_length: int, weight: float = 1.0) -> Example:
+def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weight: float = 1.0) -> Example:
     """A language-model example whose first `prompt_length` tokens are given, not learnt."""
-    return Example(ids=ids, loss_mask=np.arange(len(ids)) >= prompt_length, weight=weight)  # type: ignore[arg-type]
+    return Example(ids=ids, loss_mask=np.arange(len(ids)) >= prompt_length, weight=weight)
 
 
 def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
@@ -106,11 +106,15 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
         tags_in_row[row] += len(piece.tags)
     width = max_tags if max_tags is not None else max(8, 8 * math.ceil(tags_in_row.max() / 8))
 
-    arrays = {name: np.zeros((rows, row_length), np.int32) for name in ("ids", "positions", "segments")}
-    arrays["loss_weights"] = np.zeros((rows, row_length), np.float32)
-    arrays["tags"] = np.zeros((rows, width), np.int32)
-    arrays["labels"] = np.zeros((rows, width), np.float32)
-    arrays["tag_weights"] = np.zeros((rows, width), np.float32)
+    arrays: dict[str, np.ndarray] = {
+        "ids": np.zeros((rows, row_length), np.int32),
+        "positions": np.zeros((rows, row_length), np.int32),
+        "segments": np.zeros((rows, row_length), np.int32),
+        "loss_weights": np.zeros((rows, row_length), np.float32),
+        "tags": np.zeros((rows, width), np.int32),
+        "labels": np.zeros((rows, width), np.float32),
+        "tag_weights": np.zeros((rows, width), np.float32),
+    }
     used = np.zeros(max(rows, 1), np.int64)
     for piece, (row, start, segment) in zip(pieces, placed, strict=True):
         end = start + len(piece.ids)

@@ -62,6 +62,7 @@ class Checkpoints:
           ValueError: the checkpoint holds other arrays than `like`; names the first.
         """
         step = self._latest.latest_step()
+        assert step is not None, "nothing to restore: ask progress() first"
         found = self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"]
         wanted = _layout(_by_path(like))
         for name in wanted | found:

@@ -216,7 +216,7 @@ def make_train_step(
         per_item = 1 / jnp.maximum(count, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda g: g * per_item, gradients)
         updates, state = tx.update(gradients, state, model)
-        metrics = {"loss": total * per_item, "grad_norm": optax.global_norm(gradients), "supervised": count}
+        metrics = {"loss": total * per_item, "grad_norm": optax.tree.norm(gradients), "supervised": count}
         return optax.apply_updates(model, updates), state, metrics
 
     return train_step

@@ -35,9 +35,7 @@ def token_tag_loss(
     Returns:
       Weighted sum of the loss in nats, and sum of the weights (the number of supervised tags where weights are 1).
     """
-    hidden = decoder.hidden_states(
-        model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype
-    )
+    hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype)
     at_tags = jnp.take_along_axis(hidden, batch["tags"][:, :, None], axis=1)
     logits = decoder.class_logits(model, at_tags, (bad_id, good_id)).astype(jnp.float32)
     labels, weights = batch["labels"], batch["tag_weights"]
@@ -57,9 +55,7 @@ def lm_loss(
     Returns:
       Weighted sum of the loss in nats, and sum of the weights (the number of predicted tokens where weights are 1).
     """
-    hidden = decoder.hidden_states(
-        model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype
-    )
+    hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype)
     # A position whose next token belongs to another segment has weight 0, so the token rolled in does not matter.
     targets = jnp.roll(batch["ids"], -1, axis=1)
     weights = batch["loss_weights"]

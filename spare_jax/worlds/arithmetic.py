@@ -52,17 +52,17 @@ TEMPLATES = (
     ),
     Template(
         "{x} owns {n} coins.", "{x} owns {y}'s coins plus {n}.", "{x} owns {y}'s coins minus {n}.",
-        "{x} owns {n} times {y}'s coins.", "{x} owns {y}'s coins plus {z}'s coins.",
+        "{x} owns {y}'s coins times {n}.", "{x} owns {y}'s coins plus {z}'s.",
         "How many coins does {x} own?", "{x} owns {work}.",
     ),
     Template(
-        "{x} scored {n} points.", "{x} scored {n} points above {y}.", "{x} scored {n} points below {y}.",
-        "{x} scored {n} times the points of {y}.", "{x} scored the points of {y} and {z} combined.",
+        "{x} scored {n} points.", "{x} scored {n} more points than {y}.", "{x} scored {n} fewer points than {y}.",
+        "{x} scored {n} times as many points as {y}.", "{x} scored as many points as {y} and {z} together.",
         "How many points did {x} score?", "{x} scored {work}.",
     ),
     Template(
-        "{x} read {n} books.", "Add {n} to {y}'s books to get {x}'s.", "Remove {n} from {y}'s books to get {x}'s.",
-        "Take {n} times {y}'s books to get {x}'s.", "Add {y}'s books to {z}'s to get {x}'s.",
+        "{x} read {n} books.", "{x} read {y}'s books plus {n}.", "{x} read {y}'s books minus {n}.",
+        "{x} read {y}'s books times {n}.", "{x} read {y}'s books plus {z}'s.",
         "How many books did {x} read?", "{x} read {work}.",
     ),
     Template(
@@ -71,9 +71,9 @@ TEMPLATES = (
         "How many pears does {x} keep?", "{x} has {work}.",
     ),
     Template(
-        "It took {x} {n} minutes.", "It took {x} {n} minutes longer than {y}.", "It took {x} {n} minutes less than {y}.",
-        "It took {x} {n} times as long as {y}.", "It took {x} as long as {y} plus {z}.",
-        "How many minutes did it take {x}?", "{x} has {work}.",
+        "{x} found {n} shells.", "Add {n} to {y}'s shells to get {x}'s.", "Remove {n} from {y}'s shells to get {x}'s.",
+        "Take {n} times {y}'s shells to get {x}'s.", "Add {y}'s shells to {z}'s to get {x}'s.",
+        "How many shells did {x} find?", "{x} has {work}.",
     ),
 )  # fmt: skip
 
@@ -86,9 +86,9 @@ HELD_OUT_NAMES = "Nora Otto Peer Rosa Seth Tara Umar Vera Wolf Yves Zara Abel".s
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What problems are drawn from. `lengths` are numbers of needed steps."""
+    """What problems are drawn from, each entry as likely as the next. `lengths` are numbers of needed steps."""
 
-    lengths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    lengths: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6)
     templates: tuple[int, ...] = (0, 1, 2, 3)
     names: tuple[str, ...] = tuple(NAMES)
     max_distractors: int = 2
@@ -159,8 +159,9 @@ def generate(
         length = random.Random(f"arithmetic/{seed}/{split}/{index}").choice(distribution.lengths)
         for attempt in range(1000):
             rng = random.Random(f"arithmetic/{seed}/{split}/{index}/{attempt}")
-            drawn = _draw(rng, f"{split}-{index:05d}", length, distribution)
-            if drawn is None:
+            try:
+                drawn = _draw(rng, f"{split}-{index:05d}", length, distribution)
+            except _Redraw:
                 continue
             text = " ".join((*drawn[0].context, drawn[0].question))
             if text not in seen:
@@ -171,35 +172,37 @@ def generate(
             raise ValueError(f"split {split!r}: no new problem after 1000 draws; ask for fewer than {count} problems")
 
 
-def _draw(
-    rng: random.Random, problem_id: str, length: int, distribution: Distribution
-) -> tuple[Problem, Gold] | None:
-    """One problem of `length` needed steps, or None where the numbers ran out of range."""
+class _Redraw(Exception):
+    """A draw ran out of names, or a count out of range: draw anew."""
+
+
+def _draw(rng: random.Random, problem_id: str, length: int, distribution: Distribution) -> tuple[Problem, Gold]:
+    """One problem of `length` needed steps. Raises _Redraw."""
     template = TEMPLATES[rng.choice(distribution.templates)]
     free = rng.sample(distribution.names, len(distribution.names))
     values: dict[str, int] = {}
     facts: list[tuple[str, Expression]] = []
 
-    def give() -> str:
+    def tell(expression: Expression) -> str:
+        value = evaluate(expression, values)
+        if not free or value is None or not 1 <= value <= MAX_VALUE:
+            raise _Redraw
         name = free.pop()
-        values[name] = rng.randint(2, 30)
-        facts.append((name, Number(values[name])))
+        values[name] = value
+        facts.append((name, expression))
         return name
 
-    def derive(y: str, z: str | None) -> str | None:
-        """Tell a new name by an operation on `y` (and `z`), None if the result leaves 1..MAX_VALUE."""
+    def give() -> str:
+        return tell(Number(rng.randint(2, 30)))
+
+    def derive(y: str, z: str | None) -> str:
+        """Tell a new name by an operation on `y` (and `z`)."""
         if z is not None:
             expression = Operation("+", Name(y), Name(z)) if rng.random() < 0.5 else Operation("+", Name(z), Name(y))
         else:
             operator = rng.choice("++--*")
             expression = Operation(operator, Name(y), Number(rng.randint(2, 4 if operator == "*" else 20)))
-        value = evaluate(expression, values)
-        if value is None or not 1 <= value <= MAX_VALUE:
-            return None
-        name = free.pop()
-        values[name] = value
-        facts.append((name, expression))
-        return name
+        return tell(expression)
 
     # Names not yet used by another fact; all of them must flow into the last one, which is asked for.
     loose = [give()]
@@ -215,16 +218,16 @@ def _draw(
             z = None
             if rng.random() < 0.3:
                 z = rng.choice(others) if others and rng.random() < 0.5 else give()
-        derived = derive(y, z)
-        if derived is None:
-            return None
-        loose.append(derived)
+        loose.append(derive(y, z))
     target = facts[-1][0]
     needed = [fact for fact in facts if isinstance(fact[1], Operation)]
     if rng.random() < distribution.second_route:
         facts.extend(_second_route(rng, needed, facts, values))
     for _ in range(rng.randint(0, distribution.max_distractors)):
-        give() if rng.random() < 0.4 else derive(rng.choice(sorted(values)), None)
+        try:
+            give() if rng.random() < 0.4 else derive(rng.choice(sorted(values)), None)
+        except _Redraw:  # one distractor fewer
+            continue
     rng.shuffle(facts)
     steps = [template.step.format(x=name, work=work(expression, values)) for name, expression in _order(rng, needed)]
     steps.append(f"The answer is {values[target]}.")

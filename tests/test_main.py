@@ -1,0 +1,133 @@
+"""The entry point: configs, the whole of the job on a real data set's format, and errors of one line."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from tests_config import ROOT, config_of, small_config
+from tiny_directory import gsm8k_files, random_qwen2
+
+from spare_jax import main, settings
+from spare_jax.models.heads import load_convention
+from spare_jax.store import StoreError
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
+def test_every_config_parses_and_has_a_small_form(name):
+    assert config_of(name).stages
+    small = config_of(name, "runlocal")
+    assert small.stages == config_of(name).stages
+    with pytest.raises(ValueError, match="config argument 'nonsense' is unknown: choose among"):
+        config_of(name, "nonsense=1")
+
+
+def test_arguments_take_the_type_of_their_default():
+    read = settings.parse_argument("a,b=3,c=x", a=False, b=1, c="y", d=2)
+    assert read == {"a": True, "b": 3, "c": "x", "d": 2}
+    with pytest.raises(ValueError, match="b='x' is no int"):
+        settings.parse_argument("b=x", b=1)
+    with pytest.raises(ValueError, match="write b=..."):
+        settings.parse_argument("b", b=1)
+
+
+def gsm8k_config(tmp_path, problems=12, max_length=1024):
+    data = gsm8k_files(tmp_path / "data", problems)
+    texts = [line for path in data.glob("*.jsonl") for line in path.read_text().splitlines()]
+    config = config_of("prm_math", "task=gsm8k")
+    config.data.path = str(data)
+    config.models.generator.path = str(random_qwen2(tmp_path / "model", texts, max_length))
+    config.data.train_problems, config.data.dev_problems, config.data.test_problems = 4, 2, 4
+    config.solve.samples, config.solve.max_tokens = 2, 24
+    config.annotate.max_tokens = 32
+    config.annotate.measured_problems, config.annotate.control_problems = 2, 2
+    config.engine.slots, config.engine.prefill_batch = 8, 4
+    config.engine.dtype = config.prm.train.dtype = "float32"
+    config.prm.train.batch_rows, config.prm.train.row_length = 2, 512
+    return config
+
+
+def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
+    config = gsm8k_config(tmp_path)
+    main.run(config, "gsm8k", str(tmp_path / "work"))
+    metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
+    assert metrics["n_problems"] == 4
+    assert metrics["policy"]["pass_at_1"] == 0
+    assert metrics["selection"]["prm"]["weighted"]["last"] == 0
+    assert metrics["judges"]["spare"]["step_accuracy"] is None  # there is no truth to compare with
+    assert metrics["judges"]["spare"]["parse_failure_rate"] == 1
+    assert metrics["prm"]["first_error_f1"] is None
+    assert "balanced with nothing" in caplog.text
+    assert "exemplars were dropped" in caplog.text
+    assert "NaN" not in (tmp_path / "work" / "metrics.json").read_text()
+    assert load_convention(tmp_path / "work" / "prm" / "export").tag == "<extra_0>"
+    assert "<html" in (tmp_path / "work" / "report.html").read_text()
+    gold = (tmp_path / "work" / "gold.jsonl").read_text()
+    assert "<<" not in gold and "####" not in gold
+
+    # The PRM of that run ranks another run, which trains nothing.
+    config.prm.path = str(tmp_path / "work" / "prm" / "export")
+    main.run(config, "gsm8k", str(tmp_path / "ranked"))
+    problems = [json.loads(line)["id"] for line in (tmp_path / "ranked" / "problems.jsonl").read_text().splitlines()]
+    assert {problem.split("-")[0] for problem in problems} == {"dev", "test"}
+    assert not (tmp_path / "ranked" / "prm").exists()
+    again = json.loads((tmp_path / "ranked" / "metrics.json").read_text())
+    assert again["selection"]["prm"] == metrics["selection"]["prm"]
+    assert "orm" not in again["selection"]
+
+
+def test_splits_of_real_data_share_no_question(tmp_path):
+    from spare_jax import splits
+
+    config = gsm8k_config(tmp_path, problems=20)
+    config.data.train_problems = config.data.dev_problems = config.data.test_problems = None
+    path = pathlib.Path(config.data.path)
+    repeated = (path / "test.jsonl").read_text().splitlines()[0]
+    (path / "train.jsonl").write_text((path / "train.jsonl").read_text() + repeated + "\n")
+    loaded = splits.load(config)
+    questions = [p.question for p in loaded.problems]
+    assert len(questions) == len(set(questions))
+    assert [splits.split_of(p.id) for p in loaded.problems].count("dev") == 2
+    assert any("repeat another one's text" in note for note in loaded.notes)
+    other = splits.load(config.copy_and_resolve_references())
+    config.seed = 1
+    assert splits.load(config).problems != other.problems
+
+
+def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
+    config = small_config()
+    config.stages = ("solve",)
+    main.run(config, "small", str(tmp_path / "a"))
+    config.stages = ("report",)
+    with pytest.raises(ValueError, match=r"stage report needs .*metrics.json: run the stages before it first"):
+        main.run(config, "small", str(tmp_path / "a"))
+    config.stages, config.seed = ("solve",), 1
+    with pytest.raises(StoreError, match=r"config.seed=0, this run asks for 1: give another --workdir"):
+        main.run(config, "small", str(tmp_path / "a"))
+    main.run(config, "small", str(tmp_path / "b"))
+    lines = [set((tmp_path / d / "problems.jsonl").read_text().splitlines()) for d in "ab"]
+    assert len(lines[0]) == len(lines[1]) == 18
+    assert not lines[0] & lines[1]
+    config.stages = ("solv",)
+    with pytest.raises(ValueError, match="config.stages names 'solv': the stages are solve, judge"):
+        main.run(config, "small", str(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(
+    "flags, expected",
+    [
+        (["--config.data.tests=1"], "tests"),
+        (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
+        (["--config.mesh.fsdp=3"], "choose sizes whose product is 1"),
+        (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, gsm8k"),
+        (["surplus"], "unexpected argument 'surplus'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path, flags, expected):
+    config = ROOT / "configs" / "prm_math.py"
+    command = [sys.executable, "-m", "spare_jax.main", f"--config={config}:runlocal", f"--workdir={tmp_path / 'w'}", *flags]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert told.returncode != 0
+    assert expected in told.stderr
+    assert "Traceback" not in told.stderr
