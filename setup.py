@@ -1,10 +1,12 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="spare_jax",
     version="0.1.0",
     description="Process reward models from single-pass annotation, in JAX: SPARE and SPARK",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -27,7 +29,7 @@ setup(
         "sentencepiece>=0.2",
         "tokenizers>=0.21",
         "tqdm>=4.66",
-        "transformers>=5.0",
+        "transformers>=5.23",
     ],
     extras_require={
         "test": [

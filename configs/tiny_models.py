@@ -17,8 +17,10 @@ PHASE = dict(
     patience=1000, checkpoint_every=1000,
 )  # fmt: skip
 # First problems of one and two steps, then of all lengths. A row holds some 2.3 problems.
-SHORT = PHASE | dict(lengths=(1, 2), max_distractors=2, problems=8_000, steps=800)
-WHOLE = PHASE | dict(lengths=world.TRAIN.lengths, max_distractors=2)
+SHORT = PHASE | dict(lengths=(1, 2), max_distractors=1, problems=42_000, steps=3000)
+WHOLE = PHASE | dict(
+    lengths=world.TRAIN.lengths, max_distractors=world.TRAIN.max_distractors, problems=40_000, steps=4000
+)
 
 
 def get_config(argument: str | None = None):
@@ -36,8 +38,8 @@ def get_config(argument: str | None = None):
             max_length=1024,
         )
     )  # fmt: skip
-    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE | dict(problems=62_000, steps=6200)}))
-    config.other_base = ConfigDict(dict(seed=2, phases={"1_short": SHORT, "2_whole": WHOLE | dict(problems=30_000, steps=3000)}))
+    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE}))
+    config.other_base = ConfigDict(dict(seed=2, phases={"1_short": SHORT, "2_whole": WHOLE}))
     config.candidates = ConfigDict(dict(problems=9000, samples=4, max_tokens=176))
     config.teacher = ConfigDict(
         dict(

@@ -43,9 +43,6 @@ _WORDS = (
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
 
-# A few names stay out of the tokenizer's corpus: models see names of several tokens in training too.
-_WHOLE_NAMES = tuple(world.NAMES[:30])
-
 
 def build_tokenizer(vocab_size: int, problems: int = 3000) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of at most `vocab_size` entries, trained on texts of the world's train templates."""
@@ -70,8 +67,7 @@ def build_tokenizer(vocab_size: int, problems: int = 3000) -> PreTrainedTokenize
 
 
 def _corpus(problems: int) -> Iterator[str]:
-    distribution = dataclasses.replace(world.TRAIN, names=_WHOLE_NAMES)
-    for index, (problem, gold) in enumerate(world.generate(0, "tokenizer", problems, distribution)):
+    for index, (problem, gold) in enumerate(world.generate(0, "tokenizer", problems)):
         steps = list(gold.steps)
         if index % 2:
             steps[index % len(steps)] = steps[0]
@@ -143,7 +139,9 @@ def _train_base(run: Run, name: str) -> list[str]:
         examples = list(solving_examples(words, settings.seed, phase.pop("problems"), distribution))
         dev = list(solving_examples(words, settings.seed + 1000, 300, distribution))
         phase["seed"] = settings.seed
-        model = run.train(f"{name} {part}", run.work.path / name / part, phase, model, losses.lm_loss, examples, dev).model
+        model = run.train(
+            f"{name} {part}", run.work.path / name / part, phase, model, losses.lm_loss, examples, dev
+        ).model
     return _export(run, name, model, shape, words)
 
 
@@ -154,7 +152,9 @@ def candidates(run: Run) -> list[str]:
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
     checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.mesh)
-    how = SolveSettings(settings.samples, 1.0, 1.0, settings.max_tokens, huggingface.tokenizer_digest(checkpoint.tokenizer))
+    how = SolveSettings(
+        settings.samples, 1.0, 1.0, settings.max_tokens, huggingface.tokenizer_digest(checkpoint.tokenizer)
+    )
     started = {
         f"grading/{p.id}": functools.partial(solutions, task.TASK, p, checkpoint.tokenizer, how) for p, _ in drawn
     }
@@ -188,7 +188,5 @@ STAGES = {
     "base": Stage(base, ("decoder", "base", "mesh"), ("tokenizer",)),
     "other_base": Stage(other_base, ("decoder", "other_base", "mesh"), ("tokenizer",)),
     "candidates": Stage(candidates, ("candidates", "other_base.seed", "engine", "mesh"), ("models/other_base",)),
-    "teacher": Stage(
-        teacher, ("teacher", "mesh"), ("models/base", "problems.jsonl", "gold.jsonl", "solutions.jsonl")
-    ),
+    "teacher": Stage(teacher, ("teacher", "mesh"), ("models/base", "problems.jsonl", "gold.jsonl", "solutions.jsonl")),
 }

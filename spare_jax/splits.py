@@ -114,7 +114,9 @@ def measured(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> 
 
 
 def controls(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> dict[str, str]:
-    """Of the measured test problems, those that the controls use, each with the problem whose reference is wrong for it."""
+    """The measured test problems that the controls use, each with another one, whose reference is wrong for it."""
     members = sorted(p.id for p in problems if split_of(p.id) == "test")
     chosen = members[: min(config.annotate.measured_problems, config.annotate.control_problems)]
-    return {problem_id: members[i + 1 - len(members)] for i, problem_id in enumerate(chosen)} if len(members) > 1 else {}
+    return (
+        {problem_id: members[i + 1 - len(members)] for i, problem_id in enumerate(chosen)} if len(members) > 1 else {}
+    )

@@ -1,18 +1,17 @@
 """The pipeline: what each stage reads and writes. The only file that knows all of it.
 
-    solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
-    judge      + gold                            -> judgements/{outcome,truth,spare,...}.jsonl, trl_stepwise.jsonl
-    train_prm  train and dev labels              -> prm/export, orm/export
-    rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
-    evaluate   all records                       -> metrics.json
-    report     metrics and some records          -> report.html
+solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
+judge      + gold                            -> judgements/{outcome,truth,spare,...}.jsonl, trl_stepwise.jsonl
+train_prm  train and dev labels              -> prm/export, orm/export
+rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
+evaluate   all records                       -> metrics.json
+report     metrics and some records          -> report.html
 """
 
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
@@ -37,7 +36,6 @@ from spare_jax.training import batches, losses
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("spare_no_reference", "spare_wrong_reference")
-
 
 
 # solve
@@ -77,9 +75,7 @@ def judge(run: Run) -> list[str]:
     run.work.write("judgements/outcome", outcomes)
     written = ["judgements/outcome.jsonl"]
     if splits.has_truth(run.config.task):
-        known = (
-            truth(run.task, arithmetic.step_truth, by_id[s.problem_id], gold[s.problem_id], s) for s in solutions
-        )
+        known = (truth(run.task, arithmetic.step_truth, by_id[s.problem_id], gold[s.problem_id], s) for s in solutions)
         run.work.write("judgements/truth", known)
         written.append("judgements/truth.jsonl")
 
@@ -146,8 +142,6 @@ def _labelled(run: Run, split: str, by_id, gold, solutions) -> Iterator[Labelled
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
     yield from training_examples(run.task, pool, run.judgements("spare"), gold, policy)
-
-
 
 
 # train_prm

@@ -28,7 +28,7 @@ def test_arguments_take_the_type_of_their_default():
     assert read == {"a": True, "b": 3, "c": "x", "d": 2}
     with pytest.raises(ValueError, match="b='x' is no int"):
         settings.parse_argument("b=x", b=1)
-    with pytest.raises(ValueError, match="write b=..."):
+    with pytest.raises(ValueError, match="write b="):
         settings.parse_argument("b", b=1)
 
 
@@ -110,7 +110,7 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
     assert len(lines[0]) == len(lines[1]) == 18
     assert not lines[0] & lines[1]
     config.stages = ("solv",)
-    with pytest.raises(ValueError, match="config.stages names 'solv': the stages are solve, judge"):
+    with pytest.raises(ValueError, match=r"config\.stages names 'solv': the stages are solve, judge"):
         main.run(config, "small", str(tmp_path / "b"))
 
 
@@ -126,7 +126,14 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
 )
 def test_mistakes_are_told_in_one_line(tmp_path, flags, expected):
     config = ROOT / "configs" / "prm_math.py"
-    command = [sys.executable, "-m", "spare_jax.main", f"--config={config}:runlocal", f"--workdir={tmp_path / 'w'}", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "spare_jax.main",
+        f"--config={config}:runlocal",
+        f"--workdir={tmp_path / 'w'}",
+        *flags,
+    ]
     told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert told.returncode != 0
     assert expected in told.stderr

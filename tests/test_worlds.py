@@ -13,7 +13,7 @@ from spare_jax.worlds.arithmetic import HELD_OUT, TRAIN, generate, world_of
 from spare_jax.worlds.arithmetic_judge import ERRORS, judge
 from spare_jax.worlds.expressions import Name, Number, Operation, evaluate, parse
 
-# Ada 7, Ben = Ada + 5 = 12 = Eve - 18, Cal = Ben * 3 = 36, Dan = Cal + Ada = 43; Eve 30 and Fay = Eve - 4 are not needed.
+# Ada 7, Ben 12 (told in two ways), Cal 36, Dan 43; Eve 30 and Fay 26 are not needed.
 FACTS = (
     "Ben = Ada + 5", "Ada = 7", "Fay = Eve - 4", "Dan = Cal + Ada", "Eve = 30", "Cal = Ben * 3", "Ben = Eve - 18",
     "? = Dan",

@@ -62,9 +62,7 @@ def compile_functions(
         decode=jax.jit(
             functools.partial(device.decode_chunk, steps=chunk), donate_argnums=1, out_shardings=(state, place)
         ),
-        score=jax.jit(
-            functools.partial(_score_rows, dtype=dtype), static_argnames="convention", out_shardings=place
-        ),
+        score=jax.jit(functools.partial(_score_rows, dtype=dtype), static_argnames="convention", out_shardings=place),
         place=place,
     )
 

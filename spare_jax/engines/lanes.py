@@ -128,6 +128,4 @@ def _admission(entering: list[tuple[int, int, Job, int]], slots: int) -> device.
         limit[i], top_k[i] = request.max_tokens, request.top_k
         temperature[i], top_p[i] = request.temperature, request.top_p
         stops[i, : len(request.stop)] = request.stop
-    return device.Admission(
-        slot, row, length, digest, sample, device.Settings(limit, temperature, top_p, top_k, stops)
-    )
+    return device.Admission(slot, row, length, digest, sample, device.Settings(limit, temperature, top_p, top_k, stops))

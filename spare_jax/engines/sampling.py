@@ -111,9 +111,7 @@ def _most_probable(
     return above | (ties & (mass_above[:, None] + earlier_ties * amounts < wanted[:, None]))
 
 
-def invert_cumulative(
-    weights: Float[Array, "slots vocab"], uniforms: Float[Array, "slots"]
-) -> Int[Array, "slots"]:
+def invert_cumulative(weights: Float[Array, "slots vocab"], uniforms: Float[Array, "slots"]) -> Int[Array, "slots"]:
     """The id at which the cumulative weight passes `uniforms` (in [0, 1)) of the total.
 
     Walks down a binary tree of partial sums instead of comparing with a cumulative sum: half the additions, and an

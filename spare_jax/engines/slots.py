@@ -109,9 +109,7 @@ def insert(state: SlotState, prefilled: Prefilled, entering: Admission, seed_key
     )
 
 
-def decode_chunk(
-    model: Decoder, state: SlotState, steps: int
-) -> tuple[SlotState, Int[Array, "rows slots"]]:
+def decode_chunk(model: Decoder, state: SlotState, steps: int) -> tuple[SlotState, Int[Array, "rows slots"]]:
     """Generate up to `steps` tokens in every active slot; stops early when none is active.
 
     Returns:
@@ -140,9 +138,7 @@ def decode_chunk(
         active = state.active & (count < settings.limit) & (drawn[:, None] != settings.stops).all(axis=1)
         # An idle slot takes part at position 0, where it costs the attention least and hurts nobody.
         hidden, cache = decode_step(model, state.cache, drawn, jnp.where(active, state.length, 0))
-        state = state._replace(
-            cache=cache, hidden=hidden, length=state.length + active, count=count, active=active
-        )
+        state = state._replace(cache=cache, hidden=hidden, length=state.length + active, count=count, active=active)
         return step + 1, state, ids, logprobs
 
     ids = jnp.full((steps, slots), -1, jnp.int32)

@@ -89,7 +89,8 @@ def choose_threshold(
     """
     known = {score for steps in step_scores for score in steps if score is not None}
     edges = np.array(sorted(known | {0.0, 1.0}))
-    cuts = (edges[1:] + edges[:-1]) / 2
+    between = (edges[1:] + edges[:-1]) / 2
+    cuts = np.where(between > edges[:-1], between, edges[1:])  # neighbouring floats have nothing between them
     a, b = _class_accuracies(step_scores, truth, cuts)
     if a is None or b is None:
         return default

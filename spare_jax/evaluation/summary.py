@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.evaluation.accuracy import Pool, accuracy_curves, oracle, pass_at_1, selection_metrics
+from spare_jax.evaluation.accuracy import Pool, accuracy_curves, pass_at_1, selection_metrics
 from spare_jax.evaluation.calibration import calibration
 from spare_jax.evaluation.process_errors import first_error_report, judge_metrics
 from spare_jax.judges.labels import LabelPolicy, relabel

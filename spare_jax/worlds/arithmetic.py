@@ -77,11 +77,8 @@ TEMPLATES = (
     ),
 )  # fmt: skip
 
-NAMES = (
-    "Ada Ben Cal Dan Eve Fay Gus Hal Ida Jon Kim Leo Mia Ned Ola Pam Ron Sue Tom Una Vic Wes Yan Zoe "
-    "Alma Bert Cora Dirk Elsa Finn Gina Hugo Iris Jack Kate Liam"
-).split()
-HELD_OUT_NAMES = "Nora Otto Peer Rosa Seth Tara Umar Vera Wolf Yves Zara Abel".split()
+NAMES = ["Ada", "Ben", "Cal", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned", "Ola", "Pam"]
+HELD_OUT_NAMES = ["Nora", "Otto", "Peer", "Rosa", "Seth", "Tara", "Umar", "Vera", "Wolf", "Yves", "Zara", "Abel"]
 
 
 @dataclasses.dataclass(frozen=True)

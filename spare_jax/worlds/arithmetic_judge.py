@@ -45,7 +45,7 @@ def judge(problem: Problem, gold: Gold, steps: tuple[str, ...]) -> list[Verdict]
     """One verdict per step; see the module's docstring for the rule."""
     world = world_of(gold)
     reference = {name: i for i, step in enumerate(gold.steps, 1) if (name := _subject(step))}
-    known = _Known({name: 0 for name in world.given()}, {})
+    known = _Known(dict.fromkeys(world.given(), 0), {})
     verdicts = []
     for number, step in enumerate(steps, 1):
         answer = stated_answer(step)
@@ -71,9 +71,7 @@ def _judge_answer(answer: int, world: World, known: _Known, last_reference: int)
     elif at is None:
         error = "PREMISE"
     context = _context(world, (target,)) if at == 0 else ()
-    return Verdict(
-        error is None, error, str(world.values[target]), context, (at,) if at else (), (last_reference,)
-    )
+    return Verdict(error is None, error, str(world.values[target]), context, (at,) if at else (), (last_reference,))
 
 
 def _judge_step(step: str, number: int, world: World, known: _Known, reference: dict[str, int]) -> Verdict:
@@ -202,18 +200,20 @@ def _matches_name(expression: Expression, name: str, world: World, usable: set[s
 
 def _matches_operand(terms: list[Expression], operand: Expression, world: World, usable: set[str]) -> bool:
     """Whether the sum of `terms` stands for `operand`: its number, its name, its value, or its own derivation."""
-    if isinstance(operand, Name) and len(terms) == 1 and operand.name in usable:
-        if terms[0] in (operand, Number(world.values[operand.name])):
-            return True
+    if isinstance(operand, Name) and operand.name in usable and len(terms) == 1:
+        return terms[0] in (operand, Number(world.values[operand.name])) or _derives(terms, operand.name, world, usable)
     if isinstance(operand, Number):
         return terms == [operand]
-    if isinstance(operand, Name):
-        return any(
-            isinstance(fact, Operation) and _matches_terms(terms, fact, world, usable)
-            for name, fact in world.facts
-            if name == operand.name
-        )
-    return False
+    return isinstance(operand, Name) and _derives(terms, operand.name, world, usable)
+
+
+def _derives(terms: list[Expression], name: str, world: World, usable: set[str]) -> bool:
+    """Whether the sum of `terms` is one of the derivations of `name`."""
+    return any(
+        isinstance(fact, Operation) and _matches_terms(terms, fact, world, usable)
+        for told, fact in world.facts
+        if told == name
+    )
 
 
 def _matches_fact(expression: Expression, fact: Expression, world: World, usable: set[str]) -> bool:
@@ -236,9 +236,7 @@ def _matches_terms(terms: list[Expression], fact: Operation, world: World, usabl
         return False
     term = terms[0]
     sides = [(term.left, term.right)] + ([(term.right, term.left)] if fact.operator == "*" else [])
-    return any(
-        _matches_operand(_terms(a, "+"), fact.left, world, usable) and b == fact.right for a, b in sides
-    )
+    return any(_matches_operand(_terms(a, "+"), fact.left, world, usable) and b == fact.right for a, b in sides)
 
 
 def _terms(expression: Expression, operator: str) -> list[Expression]:
