@@ -30,6 +30,7 @@ def _real_model(config) -> None:
     config.data.held_out_problems = 0
     config.solve.samples = 20
     config.solve.max_tokens = 500
+    config.annotate.guidelines = ""
     config.annotate.exemplars = 5
     config.annotate.max_tokens = 1500
     config.engine.slots = 64

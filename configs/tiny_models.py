@@ -16,11 +16,11 @@ PHASE = dict(
     batch_rows=4, row_length=320, learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0, eval_every=500,
     patience=1000, checkpoint_every=1000,
 )  # fmt: skip
-# First problems of one and two steps, then of all lengths. A row holds some 2.3 problems.
-SHORT = PHASE | dict(lengths=(1, 2), max_distractors=1, problems=42_000, steps=3000)
-WHOLE = PHASE | dict(
-    lengths=world.TRAIN.lengths, max_distractors=world.TRAIN.max_distractors, problems=40_000, steps=4000
-)
+# First problems of one and two steps, then of all lengths, then more of these. A row holds some 2.3 problems.
+SHORT = PHASE | dict(split="pretraining-2", lengths=(1, 2), max_distractors=1, problems=42_000, steps=3000)
+ALL = PHASE | dict(lengths=world.TRAIN.lengths, max_distractors=world.TRAIN.max_distractors)
+WHOLE = ALL | dict(split="pretraining-6", problems=40_000, steps=4000)
+MORE = ALL | dict(split="pretraining-more", problems=45_000, steps=5000)
 
 
 def get_config(argument: str | None = None):
@@ -29,7 +29,7 @@ def get_config(argument: str | None = None):
     config.seed = 0
     config.task = "arithmetic"
     config.stages = ("tokenizer", "base", "other_base", "candidates", "teacher")
-    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+    config.mesh = settings.mesh_entry()
     config.engine = settings.default().engine
     config.tokenizer = ConfigDict(dict(vocab_size=640))
     config.decoder = ConfigDict(
@@ -38,14 +38,14 @@ def get_config(argument: str | None = None):
             max_length=1024,
         )
     )  # fmt: skip
-    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE}))
+    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE, "3_more": MORE}))
     config.other_base = ConfigDict(dict(seed=2, phases={"1_short": SHORT, "2_whole": WHOLE}))
-    config.candidates = ConfigDict(dict(problems=9000, samples=4, max_tokens=176))
+    config.candidates = ConfigDict(dict(problems=5000, samples=4, temperature=0.8, max_tokens=176))
     config.teacher = ConfigDict(
         dict(
             dev_problems=100,
             train=dict(
-                batch_rows=8, row_length=640, epochs=1.0, learning_rate=2e-3, warmup=0.03, weight_decay=0.01, clip=1.0,
+                batch_rows=4, row_length=640, epochs=1.7, learning_rate=2e-3, warmup=0.03, weight_decay=0.01, clip=1.0,
                 eval_every=250, patience=1000, checkpoint_every=250,
             ),
         )

@@ -8,7 +8,8 @@ and the world's truth. Held-out templates, names, lengths and error categories s
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -73,17 +74,16 @@ def _corpus(problems: int) -> Iterator[str]:
             steps[index % len(steps)] = steps[0]
         yield from (message["content"] for message in solve.render(task.TASK, problem))
         yield "\n".join(gold.steps)
-        for message in annotate.render(task.TASK, problem, gold.steps, steps, task.GUIDELINES):
+        for message in annotate.render(task.TASK, problem, gold.steps, steps, task.BRIEF_GUIDELINES):
             yield message["content"]
         yield annotate.format_records(task.step_truth(problem, gold, steps))
     yield from (f'"{error}"' for error in task.ERRORS for _ in range(problems))
 
 
 def solving_examples(
-    tokenizer: PreTrainedTokenizerFast, seed: int, count: int, distribution: world.Distribution = world.TRAIN
+    tokenizer: PreTrainedTokenizerFast, seed: int, split: str, count: int, distribution: world.Distribution
 ) -> Iterator[Example]:
-    """What a base learns from: `count` train problems, each with its reference solution as the completion."""
-    split = f"pretraining-{distribution.lengths[-1]}"
+    """What a base learns from: `count` problems, each with its reference solution as the completion."""
     for problem, gold in world.generate(seed, split, count, distribution):
         prompt = encode_chat(tokenizer, solve.render(task.TASK, problem))
         yield _completion(tokenizer, prompt, "\n".join(gold.steps))
@@ -100,7 +100,7 @@ def grading_examples(
         records = task.step_truth(problem, gold, solution.steps)
         if not records or any(error in HELD_OUT_ERRORS for record in records for error in record.errors):
             continue
-        messages = annotate.render(task.TASK, problem, gold.steps, solution.steps, task.GUIDELINES)
+        messages = annotate.render(task.TASK, problem, gold.steps, solution.steps, task.BRIEF_GUIDELINES)
         yield _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
 
 
@@ -133,16 +133,21 @@ def _train_base(run: Run, name: str) -> list[str]:
     shape = DecoderConfig(vocab_size=len(words), **run.config.decoder)
     model = init_decoder(shape, jax.random.key(settings.seed))
     for part, phase in sorted(settings.phases.to_dict().items()):
-        distribution = dataclasses.replace(
-            world.TRAIN, lengths=tuple(phase.pop("lengths")), max_distractors=phase.pop("max_distractors")
-        )
-        examples = list(solving_examples(words, settings.seed, phase.pop("problems"), distribution))
-        dev = list(solving_examples(words, settings.seed + 1000, 300, distribution))
-        phase["seed"] = settings.seed
+        distribution = distribution_of(phase)
+        how = {"seed": settings.seed} | {
+            key: value for key, value in phase.items() if key not in ("split", "problems", "lengths", "max_distractors")
+        }
+        examples = list(solving_examples(words, settings.seed, phase["split"], phase["problems"], distribution))
+        dev = list(solving_examples(words, settings.seed + 1000, phase["split"], 300, distribution))
         model = run.train(
-            f"{name} {part}", run.work.path / name / part, phase, model, losses.lm_loss, examples, dev
+            f"{name} {part}", run.work.path / name / part, how, model, losses.lm_loss, examples, dev
         ).model
     return _export(run, name, model, shape, words)
+
+
+def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:
+    """What a phase of training draws its problems from."""
+    return dataclasses.replace(world.TRAIN, lengths=tuple(phase["lengths"]), max_distractors=phase["max_distractors"])
 
 
 def candidates(run: Run) -> list[str]:
@@ -151,9 +156,13 @@ def candidates(run: Run) -> list[str]:
     drawn = list(world.generate(run.config.other_base.seed, "grading", settings.problems))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
-    checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.mesh)
+    checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.inference_mesh)
     how = SolveSettings(
-        settings.samples, 1.0, 1.0, settings.max_tokens, huggingface.tokenizer_digest(checkpoint.tokenizer)
+        settings.samples,
+        settings.temperature,
+        1.0,
+        settings.max_tokens,
+        huggingface.tokenizer_digest(checkpoint.tokenizer),
     )
     started = {
         f"grading/{p.id}": functools.partial(solutions, task.TASK, p, checkpoint.tokenizer, how) for p, _ in drawn
@@ -165,7 +174,7 @@ def candidates(run: Run) -> list[str]:
 
 def teacher(run: Run) -> list[str]:
     """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates."""
-    settings, start = run.config.teacher, huggingface.load(run.work.path / "models" / "base", mesh=run.mesh)
+    settings, start = run.config.teacher, huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
     held_back = {p.id for p in problems[-settings.dev_problems :]}
     graded = [(by_id[s.problem_id], gold[s.problem_id], s) for s in found]

@@ -1,5 +1,6 @@
 """The entry point: `python -m spare_jax.main --config=configs/prm_math.py [--workdir=DIR] [--config.key=value]`."""
 
+import contextlib
 import json
 import logging
 import os
@@ -52,7 +53,6 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
 
     from spare_jax import embedded, splits, stages
     from spare_jax.jsonlines import fingerprint
-    from spare_jax.models.sharding import make_mesh
     from spare_jax.run import Run, chosen, execute
     from spare_jax.store import WorkDir
 
@@ -64,12 +64,7 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
     task = splits.task_of(config.task)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/spare_jax"))
-    fixed = config.mesh.fsdp * config.mesh.tensor
-    mesh = make_mesh(
-        max(1, jax.device_count() // fixed) if config.mesh.data == -1 else config.mesh.data,
-        config.mesh.fsdp,
-        config.mesh.tensor,
-    )
+    mesh = _mesh(config.mesh)
     with work.lock():
         current = Run(config, work, task, mesh)
         logger.info("work directory %s", work.path)
@@ -81,6 +76,19 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
         work.write_json("config.json", settings)
     report = work.path / "report.html"
     return report if report.exists() else work.path
+
+
+def _mesh(sizes):
+    """The mesh over all devices; a CPU is split first, unless JAX has started already or XLA_FLAGS has split it."""
+    import jax
+
+    from spare_jax.models.sharding import make_mesh
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", sizes.cpu_devices)
+    data = sizes.data if sizes.data != -1 else max(1, jax.device_count() // (sizes.fsdp * sizes.tensor))
+    return make_mesh(data, sizes.fsdp, sizes.tensor)
 
 
 def _measured(current) -> dict:

@@ -39,6 +39,17 @@ class Run:
     mesh: jax.sharding.Mesh
     measured: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def lanes(self) -> int:
+        """Threads of an engine: one per device of a split CPU (engines/local.py), else 1."""
+        split = self.mesh.devices.flat[0].platform == "cpu" and self.mesh.shape["data"] == self.mesh.size
+        return self.mesh.size if split else 1
+
+    @property
+    def inference_mesh(self) -> jax.sharding.Mesh | None:
+        """Where engines compute: the run's mesh, or one CPU device that the lanes share."""
+        return self.mesh if self.lanes == 1 else None
+
     def load(self, role: str) -> Checkpoint:
         """The model of `config.models`; judge and prm default to the generator."""
         entry = self.config.models[role]
@@ -48,7 +59,7 @@ class Run:
                     "config.models.generator.path is empty: set it to the directory of a Hugging Face model"
                 )
             return self.load("generator")
-        return huggingface.load(assets.resolve(entry.path), revision=entry.revision, mesh=self.mesh)
+        return huggingface.load(assets.resolve(entry.path), revision=entry.revision, mesh=self.inference_mesh)
 
     def engine(self, checkpoint: Checkpoint, convention: TokenTagConvention | None = None) -> LocalEngine:
         """An engine for one model, with the sizes of `config.engine`."""
@@ -63,7 +74,8 @@ class Run:
             max_length=self.max_length(checkpoint),
             chunk=sizes.chunk,
             prefill_batch=sizes.prefill_batch,
-            mesh=self.mesh,
+            lanes=self.lanes,
+            mesh=self.inference_mesh,
             convention=convention,
             dtype=sizes.dtype,
         )

@@ -86,6 +86,7 @@ def judge(run: Run) -> list[str]:
         max_tokens=run.config.annotate.max_tokens,
         temperature=run.config.annotate.temperature,
         top_p=run.config.annotate.top_p,
+        guidelines=run.config.annotate.guidelines,
         exemplars=run.config.annotate.exemplars,
         seed=run.config.seed,
         policy=policy,
@@ -237,11 +238,11 @@ def rank(run: Run) -> list[str]:
 def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, TokenTagConvention]]:
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
-        existing = huggingface.load(run.config.prm.path, mesh=run.mesh)
+        existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
         return {"prm": (existing, heads.load_convention(existing.path))}
     models = {}
     for kind in ("prm", "orm"):
-        trained = huggingface.load(run.work.path / kind / "export", mesh=run.mesh)
+        trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
         models[kind] = (trained, heads.load_convention(trained.path))
     models["prm_at_init"] = (run.load("prm"), models["prm"][1])
     return models

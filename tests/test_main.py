@@ -119,7 +119,7 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
     [
         (["--config.data.tests=1"], "tests"),
         (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
-        (["--config.mesh.fsdp=3"], "choose sizes whose product is 1"),
+        (["--config.mesh.fsdp=3"], "choose sizes whose product is 2"),
         (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, gsm8k"),
         (["surplus"], "unexpected argument 'surplus'"),
     ],

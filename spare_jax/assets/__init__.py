@@ -5,6 +5,11 @@ from pathlib import Path
 NAMES = ("tiny-base", "tiny-teacher")
 
 
+def directory(name: str) -> Path:
+    """The directory of an embedded model."""
+    return Path(__file__).parent / name
+
+
 def resolve(path: str) -> str:
     """The directory of an embedded model's name; any other path as it is."""
-    return str(Path(__file__).parent / path) if path in NAMES else path
+    return str(directory(path)) if path in NAMES else path

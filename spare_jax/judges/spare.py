@@ -24,7 +24,8 @@ class SpareSettings:
 
     `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
     drawn per solution, from `seed` and the solution's id alone (the paper: 5). `stop` are the ids that end an answer;
-    where it is empty, the tokenizer's end-of-sequence token. `judge` names the judgements, `model` the engine.
+    where it is empty, the tokenizer's end-of-sequence token. `guidelines` stand in for the task's unless empty.
+    `judge` names the judgements, `model` the engine.
     """
 
     max_length: int
@@ -34,6 +35,7 @@ class SpareSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[int, ...] = ()
+    guidelines: str = ""
     exemplars: int = 5
     seed: int = 0
     policy: LabelPolicy = field(default_factory=LabelPolicy)
@@ -112,7 +114,8 @@ def _prompt(
         chosen = choose_exemplars(task.exemplars(), settings.exemplars, f"{settings.seed}/{solution.id}")
     kept = len(chosen)
     while True:
-        messages = annotate.render(task, problem, reference, solution.steps, task.guidelines, chosen[:kept])
+        guidelines = settings.guidelines or task.guidelines
+        messages = annotate.render(task, problem, reference, solution.steps, guidelines, chosen[:kept])
         ids = encode_chat(tokenizer, messages)
         if kept == 0 or len(ids) + settings.max_tokens <= settings.max_length:
             return ids, len(chosen) - kept

@@ -10,10 +10,10 @@ from spare_jax.worlds.arithmetic_judge import ERRORS, judge, stated_answer
 
 INSTRUCTION = "Solve."
 
-GUIDELINES = "Grade each step."
-"""For an annotator that was trained on this world; FULL_GUIDELINES say the same to one that was not."""
+BRIEF_GUIDELINES = "Grade each step."
+"""What tiny-teacher was trained with: it knows the rest."""
 
-FULL_GUIDELINES = """\
+GUIDELINES = """\
 You are a teacher who grades a student's solution step by step. You are given numbered sentences of a story [c1], \
 [c2], ..., the question [q], the steps of a reference solution [r1], [r2], ... and the student's steps [s1], [s2], ...
 For every student step, in order: work out what a right step would have computed, using the story and the reference; \

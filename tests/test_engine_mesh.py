@@ -1,0 +1,46 @@
+"""The local engine on eight fake devices answers as on one; in its own process (see engine_on_a_mesh.py)."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def seen():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(TESTS / "engine_on_a_mesh.py")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_mesh_draws_the_same_tokens(seen):
+    # float32: a difference would be a draw within rounding of a boundary, which these draws are not.
+    for on_mesh, alone in zip(seen["mesh"], seen["alone"], strict=True):
+        for (ids, logprobs, scores), (ids_alone, logprobs_alone, scores_alone) in zip(on_mesh, alone, strict=True):
+            assert ids == ids_alone
+            np.testing.assert_allclose(logprobs, logprobs_alone, atol=1e-4)
+            np.testing.assert_allclose(scores, scores_alone, atol=1e-5)
+
+
+def test_the_cache_is_shared_out_over_all_axes(seen):
+    assert seen["share_of_the_cache"] == 8
+
+
+def test_each_function_compiles_once_on_a_mesh(seen):
+    assert seen["compiled"] == {"prefill": 1, "insert": 1, "decode": 1, "score": 1}
+
+
+def test_lanes_are_refused_on_a_mesh(seen):
+    assert "set lanes to 1" in seen["lanes"]
