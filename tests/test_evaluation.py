@@ -243,6 +243,12 @@ def test_no_threshold_beats_the_chosen_one(solutions):
     assert max(row["f1"] for row in threshold_sweep(scores, truth, grid) if row["threshold"] <= 1) <= at_chosen + 1e-9
 
 
+def test_a_threshold_exists_between_neighbouring_floats():
+    scores, truth = [[0.0], [5e-324]], [0, None]
+    chosen = choose_threshold(scores, truth)
+    assert first_error_metrics([first_error(s, chosen) for s in scores], truth)["f1"] == 1.0
+
+
 def test_the_position_baseline_learns_what_positions_tell():
     # Two-step solutions mostly fail at step 0, three-step ones never: nothing else needs to be read.
     truth = [0] * 8 + [None] * 2 + [None] * 10

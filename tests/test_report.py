@@ -220,6 +220,13 @@ def test_every_section_and_figure_is_there():
     assert "1 min 06 s" in shown.replace("\u202f", " ")  # both runs of the stage added up
 
 
+def test_models_are_named_briefly_in_the_text_and_fully_at_the_end():
+    page = render({}, [], {"models": {"generator": "/data/models/small-qwen/"}, "trained": False})
+    assert "The policy (small-qwen) answers" in page
+    assert "generator /data/models/small-qwen/" in page
+    assert "made earlier weights the vote" in page
+
+
 def test_the_interval_decides_what_the_headline_says():
     metrics = _metrics()
     for low, verdict in ((0.01, "it excludes zero"), (-0.01, "it includes zero, so no difference is shown")):

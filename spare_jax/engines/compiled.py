@@ -58,7 +58,8 @@ def compile_functions(
             functools.partial(device.prefill_prompts, dtype=dtype),
             out_shardings=device.Prefilled(by_row, row_cache, row_cache),
         ),
-        insert=jax.jit(device.insert, donate_argnums=0, out_shardings=state),
+        # A function of its own: jax counts what it compiled by function, not by what jit returned.
+        insert=jax.jit(functools.partial(device.insert), donate_argnums=0, out_shardings=state),
         decode=jax.jit(
             functools.partial(device.decode_chunk, steps=chunk), donate_argnums=1, out_shardings=(state, place)
         ),

@@ -8,22 +8,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, UInt32
 
 from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
 from spare_jax.models.decoder import Decoder, DecoderConfig, KVCache, decode_step, init_cache, logits, prefill
 
 MAX_STOPS = 8
+_Given = np.ndarray | Array  # filled by the host, read on the device
 
 
 class Settings(NamedTuple):
     """What a request asks for, per slot."""
 
-    limit: Int[Array, "slots"]  # most tokens to generate, >= 1
-    temperature: Float[Array, "slots"]  # >= 0; 0 is greedy
-    top_p: Float[Array, "slots"]  # in (0, 1]; 1 is off
-    top_k: Int[Array, "slots"]  # >= 0; 0 is off
-    stops: Int[Array, "slots max_stops"]  # ids that end the sequence, padded with -1, which is no id
+    limit: Int[_Given, "slots"]  # most tokens to generate, >= 1
+    temperature: Float[_Given, "slots"]  # >= 0; 0 is greedy
+    top_p: Float[_Given, "slots"]  # in (0, 1]; 1 is off
+    top_k: Int[_Given, "slots"]  # >= 0; 0 is off
+    stops: Int[_Given, "slots max_stops"]  # ids that end the sequence, padded with -1, which is no id
 
 
 class SlotState(NamedTuple):
@@ -31,21 +33,21 @@ class SlotState(NamedTuple):
 
     cache: KVCache  # k and v [layers, slots, length, kv_heads, head_dim]: written at positions < length of the slot
     hidden: Float[Array, "slots hidden"]  # after the final norm, at position length - 1: the next token's source
-    length: Int[Array, "slots"]  # tokens in the cache = prompt tokens + count
-    count: Int[Array, "slots"]  # tokens generated so far; count < limit where active
+    length: Int[Array, "slots"]  # tokens in the cache = prompt tokens + drawn, where active
+    drawn: Int[Array, "slots"]  # tokens generated so far; less than the limit where active
     active: Bool[Array, "slots"]  # whether the next token of this slot is wanted
-    keys: Key[Array, "slots"]  # key of the sample; token t is drawn with fold_in(key, t)
+    key_data: UInt32[Array, "slots words"]  # key of the sample; token t is drawn with fold_in(key, t)
     settings: Settings
 
 
 class Admission(NamedTuple):
     """Samples that enter slots together. Entries past the last sample have a slot number >= slots and are dropped."""
 
-    slot: Int[Array, "entries"]  # where to; each at most once
-    row: Int[Array, "entries"]  # which row of the prefilled batch
-    length: Int[Array, "entries"]  # tokens of the prompt
-    digest: UInt32[Array, "entries"]  # digest32 of the request id
-    sample: Int[Array, "entries"]  # index among the request's n samples
+    slot: Int[_Given, "entries"]  # where to; each at most once
+    row: Int[_Given, "entries"]  # which row of the prefilled batch
+    length: Int[_Given, "entries"]  # tokens of the prompt
+    digest: UInt32[_Given, "entries"]  # digest32 of the request id
+    sample: Int[_Given, "entries"]  # index among the request's n samples
     settings: Settings  # per entry
 
 
@@ -65,9 +67,10 @@ def empty_slots(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike
         cache=init_cache(config, slots, length, dtype),
         hidden=jnp.zeros((slots, config.hidden_size), dtype),
         length=zeros + 0,
-        count=zeros + 0,
+        drawn=zeros + 0,
         active=jnp.zeros(slots, bool),
-        keys=jax.random.split(jax.random.key(0), slots),
+        # Data and not keys: the sharding of a key array is not fixed by out_shardings down to its last axis.
+        key_data=jnp.zeros((slots, *jax.random.key_data(jax.random.key(0)).shape), jnp.uint32),
         settings=Settings(
             limit=zeros + 1,
             temperature=jnp.zeros(slots),
@@ -90,6 +93,7 @@ def insert(state: SlotState, prefilled: Prefilled, entering: Admission, seed_key
     """Copy prompts to the slots of their samples and make these active."""
     bucket = prefilled.k.shape[2]
     slot, row = entering.slot, entering.row
+    keys = sample_keys(seed_key, entering.digest, entering.sample)
 
     def put(old, new):
         return old.at[slot].set(new, mode="drop")
@@ -102,9 +106,9 @@ def insert(state: SlotState, prefilled: Prefilled, entering: Admission, seed_key
         cache=cache,
         hidden=put(state.hidden, prefilled.hidden[row]),
         length=put(state.length, entering.length),
-        count=put(state.count, 0),
+        drawn=put(state.drawn, 0),
         active=put(state.active, True),
-        keys=put(state.keys, sample_keys(seed_key, entering.digest, entering.sample)),
+        key_data=put(state.key_data, jax.random.key_data(keys)),
         settings=jax.tree.map(put, state.settings, entering.settings),
     )
 
@@ -125,20 +129,20 @@ def decode_chunk(model: Decoder, state: SlotState, steps: int) -> tuple[SlotStat
     def advance(carry):
         step, state, ids, logprobs = carry
         settings = state.settings
-        drawn, logprob = sample_tokens(
+        token, logprob = sample_tokens(
             logits(model, state.hidden),
-            token_keys(state.keys, state.count),
+            token_keys(jax.random.wrap_key_data(state.key_data), state.drawn),
             settings.temperature,
             settings.top_p,
             settings.top_k,
         )
-        ids = ids.at[step].set(jnp.where(state.active, drawn, -1))
+        ids = ids.at[step].set(jnp.where(state.active, token, -1))
         logprobs = logprobs.at[step].set(logprob)
-        count = state.count + state.active
-        active = state.active & (count < settings.limit) & (drawn[:, None] != settings.stops).all(axis=1)
+        drawn = state.drawn + state.active
+        active = state.active & (drawn < settings.limit) & (token[:, None] != settings.stops).all(axis=1)
         # An idle slot takes part at position 0, where it costs the attention least and hurts nobody.
-        hidden, cache = decode_step(model, state.cache, drawn, jnp.where(active, state.length, 0))
-        state = state._replace(cache=cache, hidden=hidden, length=state.length + active, count=count, active=active)
+        hidden, cache = decode_step(model, state.cache, token, jnp.where(active, state.length, 0))
+        state = state._replace(cache=cache, hidden=hidden, length=state.length + active, drawn=drawn, active=active)
         return step + 1, state, ids, logprobs
 
     ids = jnp.full((steps, slots), -1, jnp.int32)

@@ -19,6 +19,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 QUERY_BLOCK = 128  # queries attend in blocks of this size, so keys after a block's end are never computed
 KEY_BLOCK = 64  # cached decoding reads keys in blocks of this size, up to the longest live position
+UNROLLED_LAYERS = 4  # a decoder of so few layers is unrolled: a sixth less time per gradient on a CPU
 _MASKED = -1e30  # finite: a row that is masked everywhere (padding) must not become NaN
 
 
@@ -96,7 +97,8 @@ def hidden_states(
 
     if remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
-    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks)
+    unroll = model.config.num_layers <= UNROLLED_LAYERS
+    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks, unroll=unroll)
     return _norm(x, model.final_norm, model.config)
 
 

@@ -403,8 +403,9 @@ def _footer(meta: Mapping[str, Any]) -> str:
     return "<br>".join(parts)
 
 
-def _named(models: Any, role: str) -> str:
-    return f" ({text(models[role])})" if models.get(role) else ""
+def _named(models: Mapping[str, Any], role: str) -> str:
+    """The model of a role in brackets, by the last part of its path; the footer has the whole of it."""
+    return f" ({text(str(models[role]).rstrip('/').rsplit('/', 1)[-1])})" if models.get(role) else ""
 
 
 def _pair(*charts: tuple[str, str, str], beside: str = "", numbers: Numbers) -> str:
