@@ -26,6 +26,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "safetensors>=0.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2",
         "tokenizers>=0.21",
         "tqdm>=4.66",

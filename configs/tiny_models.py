@@ -45,7 +45,7 @@ def get_config(argument: str | None = None):
         dict(
             dev_problems=100,
             train=dict(
-                batch_rows=4, row_length=640, epochs=1.7, learning_rate=2e-3, warmup=0.03, weight_decay=0.01, clip=1.0,
+                batch_rows=4, row_length=640, steps=1300, learning_rate=2e-3, warmup=0.03, weight_decay=0.01, clip=1.0,
                 eval_every=250, patience=1000, checkpoint_every=250,
             ),
         )
@@ -62,4 +62,4 @@ def _small(config) -> None:
             phase.update(problems=40, steps=2, batch_rows=4, checkpoint_every=1)
     config.candidates.update(problems=6, samples=2, max_tokens=32)
     config.teacher.dev_problems = 2
-    config.teacher.train.update(batch_rows=2, epochs=1.0)
+    config.teacher.train.update(batch_rows=2, steps=2)

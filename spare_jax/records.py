@@ -5,6 +5,7 @@ method is in `Gold`. Every annotator, reward model and the world's truth answer 
 """
 
 import dataclasses
+import functools
 import types
 import typing
 from typing import Any, Self
@@ -123,6 +124,7 @@ class Judgement(Record):
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)
 
 
+@functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
@@ -148,7 +150,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         except RecordError as error:
             raise RecordError(f"{where}: {error}") from None
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise RecordError(f"{where}: a number of {len(str(value))} digits is out of range") from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise RecordError(f"{where}: expected {hint.__name__}, found {type(value).__name__}")
     return value

@@ -282,10 +282,12 @@ def report(run: Run) -> list[str]:
     meta = {
         "task": run.config.task,
         "generated": splits.has_truth(run.config.task),
+        "trained": not run.config.prm.path,
         "device": jax.devices()[0].device_kind,
         "models": {
             "generator": run.config.models.generator.path,
             "judge": run.config.models.judge.path or run.config.models.generator.path,
+            "prm": run.config.prm.path,
         },
         "counts": summary.counts(found, solutions, {p.id: splits.group_of(p.id) for p in found}),
         "runs": runs,

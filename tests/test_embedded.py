@@ -87,8 +87,8 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
 
 def test_exemplars_of_the_world_come_from_a_policy_and_both_classes():
     pool = task.exemplars()
-    assert len(pool) == 12
-    assert sum(e.is_correct for e in pool) == 6
+    assert len(pool) == 10
+    assert sum(e.is_correct for e in pool) == 5
     for exemplar in pool:
         assert len(exemplar.candidate) == len(exemplar.judgements)
         assert exemplar.candidate[-1].startswith("The answer is ")

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ def compile_functions(
     they are replicated. Every result has a fixed sharding: one that the compiler chose could differ from the
     argument's and make the next call compile again.
     """
+    by_row: Any  # Any: trees of shardings are built from classes whose fields are arrays
+    slot_cache: Any
+    row_cache: Any
     if mesh is None:
         place = by_slot = slot_cache = by_row = row_cache = SingleDeviceSharding(jax.devices()[0])
     else:

@@ -4,18 +4,17 @@ All functions are pure; shapes never depend on requests, so each compiles once (
 per prompt bucket). Whatever a request may choose is an array.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, UInt32
 
 from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
 from spare_jax.models.decoder import Decoder, DecoderConfig, KVCache, decode_step, init_cache, logits, prefill
 
 MAX_STOPS = 8
-_Given = np.ndarray | Array  # filled by the host, read on the device
+_Given = Any  # a numpy array where the host fills it, a jax array on the device
 
 
 class Settings(NamedTuple):

@@ -15,6 +15,7 @@ from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
 RANKERS = ("prm", "orm", "prm_at_init")
 HELD_OUT = "held_out"
+_NO_TRUTH = "the truth of single steps is not known for this task"
 
 Judgements = Mapping[str, Mapping[str, Judgement]]
 Groups = Mapping[str, Sequence[Solution]]
@@ -82,6 +83,7 @@ def metrics(
             **_process(dev, test, judgements),
             "out_of_distribution": _process(dev, held_out, judgements),
         },
+        **({} if judgements["truth"] else {"reasons": {"judges": _NO_TRUTH, "prm": _NO_TRUTH}}),
         "curves": accuracy_curves(
             _pools(test, judgements), _rankers(test, judgements), _scoring(test, judgements), seed
         ),

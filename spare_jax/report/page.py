@@ -99,7 +99,8 @@ def _kicker(metrics: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
 
 
 def _headline(numbers: Numbers, meta: Mapping[str, Any]) -> str:
-    models = meta.get("models") if isinstance(meta.get("models"), Mapping) else {}
+    models: Any = meta.get("models")
+    models = models if isinstance(models, Mapping) else {}
     n_problems, n_samples = numbers.number("n_problems"), numbers.number("n_samples")
     problems = f"{count(n_problems) if n_problems is not None else 'the'} {text(meta.get('task') or '')} test problems"
     samples = f"{count(n_samples)} times" if n_samples is not None else "several times"

@@ -1,6 +1,7 @@
 """The arithmetic world as a task: problems and truth come from worlds/arithmetic.py."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from spare_jax.records import StepJudgement
@@ -52,42 +53,44 @@ def step_truth(problem, gold, steps: Sequence[str]) -> tuple[StepJudgement, ...]
     )
 
 
+@functools.cache
 def exemplars() -> tuple[Exemplar, ...]:
-    """Twelve graded candidates on problems of a split of their own; every other one has a wrong step.
+    """Ten graded candidates on problems of a split of their own: five references, and five mistakes of a policy.
 
-    The wrong candidates were written by hand against the problems that seed 0 draws: `_SLIPS` says which step says
-    what instead. The judgements are the world's own.
+    The mistakes were sampled from an early tiny-base and picked by hand; the judgements are the world's own.
     """
-    short = dataclasses.replace(arithmetic.TRAIN, lengths=(2, 3, 4))
     pool = []
-    for index, (problem, gold) in enumerate(arithmetic.generate(0, "exemplars", 12, short)):
-        candidate = list(gold.steps)
-        if index % 2:
-            old, new = _SLIPS[index // 2]
-            at = old % len(candidate)
-            candidate[at] = new(candidate[at])
-        pool.append(Exemplar(problem.id, problem, gold.steps, tuple(candidate), step_truth(problem, gold, candidate)))
+    for index, (problem, gold) in enumerate(arithmetic.generate(0, "exemplars", 10, _EXEMPLAR_PROBLEMS)):
+        candidate = _MISTAKES.get(index, gold.steps)
+        pool.append(Exemplar(problem.id, problem, gold.steps, candidate, step_truth(problem, gold, candidate)))
     return tuple(pool)
 
 
-def _result_off_by(amount: int):
-    """The same step with another number at its end."""
+_EXEMPLAR_PROBLEMS = dataclasses.replace(arithmetic.TRAIN, lengths=(2, 3, 4))
 
-    def slip(step: str) -> str:
-        head, _, value = step.rstrip(".").rpartition(" ")
-        return f"{head} {int(value) + amount}."
-
-    return slip
-
-
-_SLIPS = (
-    (0, _result_off_by(10)),
-    (1, _result_off_by(1)),
-    (-1, _result_off_by(2)),
-    (1, _result_off_by(10)),
-    (0, _result_off_by(3)),
-    (-1, _result_off_by(20)),
-)
+_MISTAKES = {
+    0: (
+        "Ned read Mia + Ned = 29 + 23 = 52.",
+        "Dan read  booksDan - 4 = 52 - 4 = 48.",
+        "Ada read Dan * 2 = 48 * 2 = 96.",
+        "The answer is 96.",
+    ),
+    1: ("Pam has Cal + 8 = 12 + 8 = 20.", "Leo has Pam + 16 = 20 + 16 = 36.", "The answer is 36."),
+    2: (
+        "Eve scored Cal - 3 = 21 - 3 = 18.",
+        "Pam scored Eve + 11 = 21 + 11 = 32.",
+        "Mia scored Pam + Ben = 9 + 32 = 41.",
+        "Leo scored Mia + 8 = 41 + 8 = 49.",
+        "The answer is 49.",
+    ),
+    4: ("Dan has Ola - 7 = 12 - 7 = 5.", "Eve has Fay + Dan = 5 + 12 = 17.", "The answer is 17."),
+    6: (
+        "Gus read Eve + Eve = 8 + 8 = 16.",
+        "Mia read Gus + 19 = 16 + 19 = 35.",
+        "Hal read Mia + 20 = 35 + 20 = 55.",
+        "The answer is 55.",
+    ),
+}
 
 TASK = Task(
     name="arithmetic",
