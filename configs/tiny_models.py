@@ -25,7 +25,7 @@ MORE = ALL | dict(split="pretraining-more", problems=45_000, steps=5000)
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False)
-    config = ConfigDict()
+    config: settings.Config = ConfigDict()
     config.seed = 0
     config.task = "arithmetic"
     config.stages = ("tokenizer", "base", "other_base", "candidates", "teacher")

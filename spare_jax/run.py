@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_collections
 import tqdm
+from ml_collections import ConfigDict
 
 from spare_jax import assets, programs
 from spare_jax.engines.local import LocalEngine
@@ -21,6 +21,7 @@ from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import TokenTagConvention
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.settings import Config
 from spare_jax.store import WorkDir
 from spare_jax.tasks.task import Task
 from spare_jax.training import loop
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Run:
     """One run over a work directory: the config, the mesh, and what the run has measured so far."""
 
-    config: ml_collections.ConfigDict
+    config: Config
     work: WorkDir
     task: Task
     mesh: jax.sharding.Mesh
@@ -169,7 +170,7 @@ class Stage:
     derived: bool = False
 
 
-def chosen(config: ml_collections.ConfigDict, stages: Mapping[str, Stage]) -> list[str]:
+def chosen(config: Config, stages: Mapping[str, Stage]) -> list[str]:
     """The config's stages in the order of `stages`.
 
     Raises:
@@ -180,7 +181,7 @@ def chosen(config: ml_collections.ConfigDict, stages: Mapping[str, Stage]) -> li
     return [name for name in stages if name in config.stages]
 
 
-def settings_of(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[str, Any]:
+def settings_of(config: Config, keys: Iterable[str]) -> dict[str, Any]:
     """The part of the config that lies under `keys`, nested as the config is."""
     part: dict[str, Any] = {}
     for key in keys:
@@ -189,7 +190,7 @@ def settings_of(config: ml_collections.ConfigDict, keys: Iterable[str]) -> dict[
         for parent in parents:
             value, place = value[parent], place.setdefault(parent, {})
         value = value[last]
-        place[last] = value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+        place[last] = value.to_dict() if isinstance(value, ConfigDict) else value
     return part
 
 

@@ -1,16 +1,20 @@
 """Every key of the config, with its default and what it means. Configs change values; they add no key."""
 
+from typing import Any
+
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 from spare_jax.tasks.arithmetic import BRIEF_GUIDELINES
 
+Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
+
 STAGES = ("solve", "judge", "train_prm", "rank", "evaluate", "report")
 
 
-def default() -> ml_collections.ConfigDict:
+def default() -> Config:
     """The settings of the pipeline for the arithmetic world and the embedded models."""
-    config = ml_collections.ConfigDict()
+    config: Config = ml_collections.ConfigDict()
     config.seed = 0  # decides every generated problem, draw and data order
     config.task = "arithmetic"
     config.stages = STAGES

@@ -7,9 +7,8 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
-import ml_collections
-
 from spare_jax.records import Gold, Problem
+from spare_jax.settings import Config
 from spare_jax.tasks import arithmetic, gsm8k
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task
@@ -51,20 +50,20 @@ def group_of(problem_id: str) -> str:
     return problem_id.rsplit("-", 1)[0]
 
 
-def load(config: ml_collections.ConfigDict) -> Loaded:
+def load(config: Config) -> Loaded:
     """All problems of the run, every split cut to the config's number."""
     if config.task == "arithmetic":
         return _generated(config)
     return _read(config)
 
 
-def _sizes(config: ml_collections.ConfigDict) -> dict[str, int | None]:
+def _sizes(config: Config) -> dict[str, int | None]:
     """Problems per split; with an existing PRM nothing is trained, so nothing is solved for it."""
     train = 0 if config.prm.path else config.data.train_problems
     return {"train": train, "dev": config.data.dev_problems, "test": config.data.test_problems}
 
 
-def _generated(config: ml_collections.ConfigDict) -> Loaded:
+def _generated(config: Config) -> Loaded:
     seen: set[str] = set()
     pairs: list[tuple[Problem, Gold]] = []
     for split, size in _sizes(config).items():
@@ -76,7 +75,7 @@ def _generated(config: ml_collections.ConfigDict) -> Loaded:
     return Loaded([p for p, _ in pairs], [g for _, g in pairs], [])
 
 
-def _read(config: ml_collections.ConfigDict) -> Loaded:
+def _read(config: Config) -> Loaded:
     malformed: list[str] = []
     train = list(gsm8k.load(config.data.path, "train", config.data.on_error, malformed))
     test = list(gsm8k.load(config.data.path, "test", config.data.on_error, malformed))
@@ -103,7 +102,7 @@ def _read(config: ml_collections.ConfigDict) -> Loaded:
     return Loaded(problems, gold, notes)
 
 
-def measured(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> set[str]:
+def measured(config: Config, problems: Sequence[Problem]) -> set[str]:
     """Ids of the test and held-out problems whose solutions are annotated to measure the annotator."""
     count = config.annotate.measured_problems
     chosen: set[str] = set()
@@ -113,7 +112,7 @@ def measured(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> 
     return chosen
 
 
-def controls(config: ml_collections.ConfigDict, problems: Sequence[Problem]) -> dict[str, str]:
+def controls(config: Config, problems: Sequence[Problem]) -> dict[str, str]:
     """The measured test problems that the controls use, each with another one, whose reference is wrong for it."""
     members = sorted(p.id for p in problems if split_of(p.id) == "test")
     chosen = members[: min(config.annotate.measured_problems, config.annotate.control_problems)]

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Iterator
 
 import jax
-import ml_collections
 
 from spare_jax import programs, solving, splits
 from spare_jax.evaluation import summary
@@ -30,6 +29,7 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.report import examples, page
 from spare_jax.run import Run, Stage
+from spare_jax.settings import Config
 from spare_jax.tasks import arithmetic
 from spare_jax.training import batches, losses
 
@@ -130,7 +130,7 @@ def judge(run: Run) -> list[str]:
     return [*written, "trl_stepwise.jsonl"]
 
 
-def label_policy(config: ml_collections.ConfigDict) -> LabelPolicy:
+def label_policy(config: Config) -> LabelPolicy:
     """The switches of `config.annotate` as a policy."""
     names = (field.name for field in dataclasses.fields(LabelPolicy))
     return LabelPolicy(**{name: config.annotate[name] for name in names})

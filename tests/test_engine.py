@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spare_jax.engines.local import LocalEngine, bucket_length
+from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import TokenTagConvention
 from spare_jax.programs import Prefix, Sample, Score, run
@@ -143,6 +144,17 @@ def test_bits_do_not_depend_on_the_number_of_lanes(model):
     requests = list(crowd())
     threaded = new_engine(model, slots=18, lanes=3)
     assert answers(threaded, requests) == answers(new_engine(model), requests)
+
+
+def test_the_key_of_a_token_is_that_of_its_request_sample_and_index(model):
+    """Draws again, without the engine, from the logits of the full forward."""
+    request = sample(20, max_tokens=4, n=3, temperature=0.9)
+    for k, completion in enumerate(answers(new_engine(model, seed=7), [("a/0/0", request)])["a/0/0"]):
+        before = all_logits(model, jnp.array([*request.ids, *completion.ids])[None])[0, 19:-1]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(7), np.uint32(digest32("a/0/0"))), k)
+        keys = jax.vmap(lambda t, key=key: jax.random.fold_in(key, t))(jnp.arange(4))
+        drawn, _ = sample_tokens(before, keys, jnp.full(4, 0.9), jnp.ones(4), jnp.zeros(4, int))
+        assert tuple(drawn.tolist()) == completion.ids
 
 
 def test_another_seed_or_request_id_draws_otherwise(model):
