@@ -41,8 +41,14 @@ def full_forward(model, ids):
 
 
 def insert(cache, k, v):
-    length = k.shape[2]
-    return decoder.KVCache(cache.k.at[:, :, :length].set(k), cache.v.at[:, :, :length].set(v))
+    return decoder.insert_prompts(cache, k, v, jnp.arange(k.shape[1]), jnp.arange(k.shape[1]))
+
+
+def by_position(cache):
+    """Keys and values as [layers, slots, position, kv_heads, head_dim]."""
+    layers, blocks, slots, heads, size, block = cache.k.shape
+    k, v = cache.k.transpose(0, 2, 1, 5, 3, 4), cache.v.transpose(0, 2, 1, 4, 3, 5)
+    return (x.reshape(layers, slots, blocks * block, heads, size) for x in (k, v))
 
 
 def test_packed_segments_equal_separate_rows(model, ids):
@@ -102,15 +108,16 @@ def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
     others, _ = decode_step(model, cache, ids[:, 20].at[1:].set(7), jnp.array([20, 149, 90]))
     np.testing.assert_array_equal(hidden[0], others[0])
 
-    moved = decoder.KVCache(cache.k[:, ::-1], cache.v[:, ::-1])
+    moved = decoder.KVCache(cache.k[:, :, ::-1], cache.v[:, :, ::-1])
     in_last_slot, _ = decode_step(model, moved, ids[::-1, 20], jnp.array([20, 20, 20]))
     np.testing.assert_array_equal(hidden[0], in_last_slot[2])
 
-    longer = insert(decoder.init_cache(CONFIG, 3, 400), k[:, :, :21], v[:, :, :21])
-    longer = decoder.KVCache(longer.k.at[:, :, 21:].set(1e6), longer.v.at[:, :, 21:].set(-1e6))
+    garbage = jax.tree.map(lambda x: jnp.full_like(x, 1e6), decoder.init_cache(CONFIG, 3, 400))
+    longer = insert(garbage, k.at[:, :, 21:].set(1e6), v.at[:, :, 21:].set(-1e6))
     in_longer, _ = decode_step(model, longer, ids[:, 20].at[1:].set(7), jnp.array([20, 399, 90]))
     np.testing.assert_array_equal(hidden[0], in_longer[0])
-    np.testing.assert_array_equal(after.k[:, :, 21:LENGTH], k[:, :, 21:])  # only the written position changed
+    keys_after, _ = by_position(after)
+    np.testing.assert_array_equal(keys_after[:, :, 21:LENGTH], k[:, :, 21:])  # only the written position changed
 
 
 def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
@@ -126,7 +133,19 @@ def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
 
 
 def test_cache_length_is_a_whole_number_of_blocks():
-    assert decoder.init_cache(CONFIG, 2, 65).k.shape == (2, 2, 2 * decoder.KEY_BLOCK, 2, 8)
+    cache = decoder.init_cache(CONFIG, 2, 65)
+    assert cache.k.shape == (2, 2, 2, 2, 8, decoder.KEY_BLOCK)
+    assert cache.v.shape == (2, 2, 2, 2, decoder.KEY_BLOCK, 8)
+
+
+def test_prompts_are_copied_to_their_slots(model, ids):
+    _, k, v = prefill(model, ids, jnp.full(3, LENGTH))
+    empty = decoder.init_cache(CONFIG, 4, 300)
+    cache = decoder.insert_prompts(empty, k, v, rows=jnp.array([2, 0, 2, 1]), slots=jnp.array([1, 3, 0, 9]))
+    for found, expected in zip(by_position(cache), (k, v), strict=True):
+        for slot, row in ((1, 2), (3, 0), (0, 2)):
+            np.testing.assert_array_equal(found[:, slot, :LENGTH], expected[:, row])
+        assert not found[:, 2].any(), "a slot number past the end must be left out"
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -50,9 +50,8 @@ def compile_functions(
         head_axis = None if config.num_kv_heads % mesh.shape["tensor"] else "tensor"
         place = NamedSharding(mesh, PartitionSpec())
         by_slot, by_row = (NamedSharding(mesh, PartitionSpec(axes)) for axes in (slot_axes, row_axes))
-        slot_cache, row_cache = (
-            NamedSharding(mesh, PartitionSpec(None, axes, None, head_axis)) for axes in (slot_axes, row_axes)
-        )
+        slot_cache = NamedSharding(mesh, PartitionSpec(None, None, slot_axes, head_axis))
+        row_cache = NamedSharding(mesh, PartitionSpec(None, row_axes, None, head_axis))
     empty = functools.partial(device.empty_slots, config, slots, length, dtype)
     state = jax.tree.map(lambda _: by_slot, jax.eval_shape(empty))._replace(cache=KVCache(slot_cache, slot_cache))
     return Compiled(

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, UInt32
 
 from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
-from spare_jax.models.decoder import Decoder, DecoderConfig, KVCache, decode_step, init_cache, logits, prefill
+from spare_jax.models.decoder import (
+    Decoder,
+    DecoderConfig,
+    KVCache,
+    decode_step,
+    init_cache,
+    insert_prompts,
+    logits,
+    prefill,
+)
 
 MAX_STOPS = 8
 _Given = Any  # a numpy array where the host fills it, a jax array on the device
@@ -30,7 +39,7 @@ class Settings(NamedTuple):
 class SlotState(NamedTuple):
     """One sequence per slot. An idle slot (not active) holds the rest of an old one, which is never read."""
 
-    cache: KVCache  # k and v [layers, slots, length, kv_heads, head_dim]: written at positions < length of the slot
+    cache: KVCache  # meaningful at positions < length of the slot
     hidden: Float[Array, "slots hidden"]  # after the final norm, at position length - 1: the next token's source
     length: Int[Array, "slots"]  # tokens in the cache = prompt tokens + drawn, where active
     drawn: Int[Array, "slots"]  # tokens generated so far; less than the limit where active
@@ -90,19 +99,14 @@ def prefill_prompts(
 
 def insert(state: SlotState, prefilled: Prefilled, entering: Admission, seed_key: Key[Array, ""]) -> SlotState:
     """Copy prompts to the slots of their samples and make these active."""
-    bucket = prefilled.k.shape[2]
     slot, row = entering.slot, entering.row
     keys = sample_keys(seed_key, entering.digest, entering.sample)
 
     def put(old, new):
         return old.at[slot].set(new, mode="drop")
 
-    cache = KVCache(
-        k=state.cache.k.at[:, slot, :bucket].set(prefilled.k[:, row], mode="drop"),
-        v=state.cache.v.at[:, slot, :bucket].set(prefilled.v[:, row], mode="drop"),
-    )
     return SlotState(
-        cache=cache,
+        cache=insert_prompts(state.cache, prefilled.k, prefilled.v, row, slot),
         hidden=put(state.hidden, prefilled.hidden[row]),
         length=put(state.length, entering.length),
         drawn=put(state.drawn, 0),

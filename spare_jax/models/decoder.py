@@ -59,10 +59,14 @@ class DecoderConfig:
 
 
 class KVCache(NamedTuple):
-    """Keys (already rotated) and values of every layer and slot; `length` is a multiple of KEY_BLOCK."""
+    """Keys (already rotated) and values of every layer and slot, in blocks of KEY_BLOCK positions.
 
-    k: Float[Array, "layers slots length kv_heads head_dim"]
-    v: Float[Array, "layers slots length kv_heads head_dim"]
+    Position p of a slot lies in block p // KEY_BLOCK. A block of all slots is contiguous and in the order in which
+    the matmuls of a decode step read it: on a CPU that halves the time of the attention.
+    """
+
+    k: Float[Array, "layers blocks slots kv_heads head_dim key_block"]
+    v: Float[Array, "layers blocks slots kv_heads key_block head_dim"]
 
 
 def init_decoder(config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> "Decoder":
@@ -124,9 +128,33 @@ def class_logits(
 
 def init_cache(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
     """An empty cache. `length` is rounded up to a multiple of KEY_BLOCK."""
-    length = -(-length // KEY_BLOCK) * KEY_BLOCK
-    shape = (config.num_layers, slots, length, config.num_kv_heads, config.head_dim)
-    return KVCache(k=jnp.zeros(shape, dtype), v=jnp.zeros(shape, dtype))
+    shape = (config.num_layers, -(-length // KEY_BLOCK), slots, config.num_kv_heads)
+    return KVCache(
+        k=jnp.zeros((*shape, config.head_dim, KEY_BLOCK), dtype),
+        v=jnp.zeros((*shape, KEY_BLOCK, config.head_dim), dtype),
+    )
+
+
+def insert_prompts(
+    cache: KVCache,
+    k: Float[Array, "layers batch length kv_heads head_dim"],
+    v: Float[Array, "layers batch length kv_heads head_dim"],
+    rows: Int[Array, " entries"],
+    slots: Int[Array, " entries"],
+) -> KVCache:
+    """Copy the keys and values of `prefill`, rows `rows`, to the first positions of `slots`; a slot number that is
+    not below the number of slots is left out. Positions up to the end of the last block are overwritten."""
+    pad = -k.shape[2] % KEY_BLOCK
+    blocks = (k.shape[2] + pad) // KEY_BLOCK
+
+    def blocked(x):
+        x = jnp.pad(x[:, rows], ((0, 0), (0, 0), (0, pad), (0, 0), (0, 0)))
+        return x.reshape(*x.shape[:2], blocks, KEY_BLOCK, *x.shape[3:])
+
+    return KVCache(
+        k=cache.k.at[:, :blocks, slots].set(blocked(k).transpose(0, 2, 1, 4, 5, 3), mode="drop"),
+        v=cache.v.at[:, :blocks, slots].set(blocked(v).transpose(0, 2, 1, 4, 3, 5), mode="drop"),
+    )
 
 
 def prefill(
@@ -169,18 +197,20 @@ def decode_step(
     """
     slots = jnp.arange(ids.shape[0])
     rotation = rotary_angles(positions[:, None], model.config)
-    used_blocks = jnp.minimum(jnp.max(positions) // KEY_BLOCK + 1, cache.k.shape[2] // KEY_BLOCK)
+    used_blocks = jnp.minimum(jnp.max(positions) // KEY_BLOCK + 1, cache.k.shape[1])
+    block, offset = positions // KEY_BLOCK, positions % KEY_BLOCK
 
     # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
     def layer(carry, inputs):
         x, cache = carry
-        block, index = inputs
-        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
+        weights, index = inputs
+        q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
         cache = KVCache(
-            k=cache.k.at[index, slots, positions].set(k[:, 0]), v=cache.v.at[index, slots, positions].set(v[:, 0])
+            k=cache.k.at[index, block, slots, :, :, offset].set(k[:, 0]),
+            v=cache.v.at[index, block, slots, :, offset].set(v[:, 0]),
         )
-        x = x + block.attention.output(_cached_attention(q[:, 0], cache, index, positions, used_blocks)[:, None])
-        return (x + block.mlp(_norm(x, block.mlp_norm, model.config)), cache), None
+        x = x + weights.attention.output(_cached_attention(q[:, 0], cache, index, positions, used_blocks)[:, None])
+        return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
 
     x = _embed(model, ids[:, None], cache.k.dtype)
     (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers)))
@@ -345,20 +375,18 @@ def _cached_attention(q, cache: KVCache, index, positions, used_blocks):
     with jax.named_scope("cached_attention"):
         slots, kv_heads, group, head_dim = q.shape
         q = q * head_dim**-0.5
-        block_shape = (1, slots, KEY_BLOCK, kv_heads, head_dim)
 
         def add_block(number, state):
             maximum, total, mixed = state
             start = number * KEY_BLOCK
-            k = jax.lax.dynamic_slice(cache.k, (index, 0, start, 0, 0), block_shape)[0]
-            v = jax.lax.dynamic_slice(cache.v, (index, 0, start, 0, 0), block_shape)[0]
+            k, v = cache.k[index, number], cache.v[index, number]
             allowed = (start + jnp.arange(KEY_BLOCK) <= positions[:, None])[:, None, None, :]
-            scores = jnp.einsum("shgd,skhd->shgk", q, k, preferred_element_type=jnp.float32)
+            scores = jnp.einsum("shgd,shdk->shgk", q, k, preferred_element_type=jnp.float32)
             scores = jnp.where(allowed, scores, _MASKED)
             new_maximum = jnp.maximum(maximum, scores.max(axis=-1))
             weights = jnp.where(allowed, jnp.exp(scores - new_maximum[..., None]), 0.0)
             factor = jnp.where(new_maximum == maximum, 1.0, jnp.exp(maximum - new_maximum))
-            added = jnp.einsum("shgk,skhd->shgd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+            added = jnp.einsum("shgk,shkd->shgd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
             return new_maximum, total * factor + weights.sum(axis=-1), mixed * factor[..., None] + added
 
         zeros = jnp.zeros((slots, kv_heads, group), jnp.float32)
