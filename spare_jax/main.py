@@ -23,7 +23,7 @@ logger = logging.getLogger("spare_jax")
 def main(argv: list[str]) -> None:
     """Run the config's stages; a mistake of the user's is told in one line."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: settings are given as --config.key=value")
+        sys.exit(f"error: unexpected argument {argv[1]!r}: settings are given as --config.key=value")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(logging.StreamHandler())
@@ -105,6 +105,21 @@ def _measured(current) -> dict:
     }
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """The flags, read by absl; what it would tell by a trace is told in one line."""
+    given = [a.split("=", 1)[1] for a in argv if a.startswith(("--config=", "-config="))]
+    if given and not pathlib.Path(given[-1].split(":", 1)[0]).is_file():
+        sys.exit(f"error: config file {given[-1].split(':', 1)[0]} is missing: name one of configs/")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+    except (AttributeError, KeyError) as error:
+        key = str(error).strip("\"'")
+        full = next((a.split("=")[0] for a in argv if a.startswith("--config.") and key in a.split("=")[0]), key)
+        sys.exit(f"error: there is no config key {full.removeprefix('--')}: spare_jax/settings.py lists them all")
+
+
 def _config_name() -> str:
     """The config file's name, from the flag as it was given."""
     text = next((a.split("=", 1)[1] for a in sys.argv if a.startswith(("--config=", "-config="))), "config")
@@ -112,4 +127,4 @@ def _config_name() -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spare_jax.programs import Program, Sample
 from spare_jax.prompts import solve
-from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Problem, Solution
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def solutions(task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: 
     The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort.
     """
     prompt = encode_chat(tokenizer, solve.render(task, problem))
-    stop = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    stop = end_ids(tokenizer)
     request = Sample(
         model=settings.model,
         ids=tuple(prompt),

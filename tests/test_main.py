@@ -117,7 +117,10 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (["--config.data.tests=1"], "tests"),
+        (["--config.data.tests=1"], "there is no config key config.data.tests: spare_jax/settings.py lists them all"),
+        (["--config.seed=x"], "invalid literal for int() with base 10: 'x'"),
+        (["--config=configs/none.py"], "config file configs/none.py is missing: name one of configs/"),
+        (["--config=configs/prm_math.py:foo"], "config argument 'foo' is unknown: choose among runlocal, task"),
         (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
         (["--config.mesh.fsdp=3"], "choose sizes whose product is 2"),
         (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, gsm8k"),
@@ -138,3 +141,4 @@ def test_mistakes_are_told_in_one_line(tmp_path, flags, expected):
     assert told.returncode != 0
     assert expected in told.stderr
     assert "Traceback" not in told.stderr
+    assert [line for line in told.stderr.splitlines() if line][-1].startswith("error: ")

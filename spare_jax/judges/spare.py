@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
 from spare_jax.programs import Program, Sample
 from spare_jax.prompts import annotate
-from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.tasks.task import choose_exemplars
@@ -67,15 +67,13 @@ def spare(
         ids, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
         room = settings.max_length - len(ids)
         if room > 0:
-            end_id = cast(int | None, tokenizer.eos_token_id)
-            stop = settings.stop or (() if end_id is None else (end_id,))
             request = Sample(
                 model=settings.model,
                 ids=tuple(ids),
                 max_tokens=min(settings.max_tokens, room),
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                stop=stop,
+                stop=settings.stop or end_ids(tokenizer),
             )
             ((completion,),) = yield [request]
             end = len(completion.ids) - (completion.finish_reason == "stop")

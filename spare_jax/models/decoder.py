@@ -227,7 +227,7 @@ def rotary_angles(
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def logical_axes(variable: nnx.Variable) -> tuple[str | None, ...]:
+def logical_axes(variable: nnx.Variable) -> tuple[str, ...]:
     """The logical axis names of a Param, one per dimension; stacking puts "layers" in front."""
     axes = variable.get_metadata()["logical_axes"]
     return ("layers",) * (len(variable.get_value().shape) - len(axes)) + tuple(axes)

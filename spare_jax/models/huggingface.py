@@ -11,7 +11,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from spare_jax.models.sharding import ShardingRules, shardings_of
 
 SHARD_BYTES = 5 * 10**9
 
-_FAMILIES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
+_FAMILIES: dict[str, Literal["llama", "qwen2"]] = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 # Our parameter -> (tensor name in the directory, whether it is stored transposed). "{}" is the number of the layer.
 _TENSORS = {
     "embed": ("model.embed_tokens.weight", False),

@@ -19,6 +19,12 @@ def encode(tokenizer: "Tokenizer", text: str) -> list[int]:
     return cast(list[int], tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
+def end_ids(tokenizer: "Tokenizer") -> tuple[int, ...]:
+    """The ids that end an answer: the end-of-sequence token, where there is one."""
+    end = cast(int | None, tokenizer.eos_token_id)
+    return () if end is None else (end,)
+
+
 def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
     """Ids of a conversation as the tokenizer's chat template renders it.
 
