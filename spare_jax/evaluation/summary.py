@@ -97,7 +97,7 @@ def counts(problems: Sequence[Problem], solutions: Sequence[Solution], groups: M
 
 
 def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
-    """The problems' candidates as selection sees them. Answers that are both right are one answer to a vote."""
+    """The problems' candidates as selection sees them; a vote counts answers by their text."""
     outcomes = judgements["outcome"]
     pools = []
     for problem_id, found in test.items():
