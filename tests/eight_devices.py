@@ -38,7 +38,7 @@ def main(directory: str) -> dict:
     abstract = jax.eval_shape(lambda key: decoder.init_decoder(CONFIG, key), jax.random.key(0))
     model_shardings = sharding.shardings_of(abstract, mesh)
     abstract_moments = jax.eval_shape(optimizer.init, abstract)
-    state_shardings = sharding.shard_moments(optimizer, abstract_moments, model_shardings, mesh)
+    state_shardings = sharding.shard_moments(abstract_moments, model_shardings, mesh)
     replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def init(key):

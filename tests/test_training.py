@@ -255,9 +255,30 @@ def test_weight_decay_spares_norms_and_biases():
         assert moved == ("kernel" in name or name.startswith(("embed", "head"))), name
 
 
-def test_moments_are_float32_for_bfloat16_parameters(model):
+def test_muon_moves_kernels_by_orthogonal_updates_and_all_else_as_nesterov_adamw():
+    model = decoder.init_decoder(CONFIG, jax.random.key(0))
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), model)
+    nadamw = optax.chain(optax.clip_by_global_norm(1.0), optax.nadamw(0.1, b2=0.95, weight_decay=0.5))
+    muon = optimizer.muon(optax.constant_schedule(0.1), weight_decay=0.5, clip=1.0)
+    updates, expected = (jax.jit(tx.update)(grads, optimizer.init_state(tx, model), model)[0] for tx in (muon, nadamw))
+    pairs = zip(jax.tree.leaves_with_path(updates), jax.tree.leaves(expected), jax.tree.leaves(model), strict=True)
+    for (path, moved), other, param in pairs:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if "kernel" not in name:
+            np.testing.assert_allclose(moved, other, rtol=1e-5, atol=1e-8, err_msg=name)
+            continue
+        for layer, (update, weights) in enumerate(zip(moved, param, strict=True)):
+            # -rate x (0.2 sqrt(longer side) O + decay x weights), O near orthogonal: singular values near 1, while
+            # those of a square random matrix spread down to 0.
+            step = -update / 0.1 - 0.5 * weights
+            values = np.linalg.svd(step / (0.2 * np.sqrt(max(step.shape))), compute_uv=False)
+            assert values.min() > 0.3 and values.max() < 1.4, (name, layer, values)
+
+
+@pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
+def test_moments_are_float32_for_bfloat16_parameters(name, model):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)
-    tx = optimizer.adamw(optax.constant_schedule(1e-3), weight_decay=0.0, clip=1.0)
+    tx = optimizer.OPTIMIZERS[name](optax.constant_schedule(1e-3), weight_decay=0.0, clip=1.0)
     state = jax.eval_shape(functools.partial(optimizer.init_state, tx), half)
     assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
 

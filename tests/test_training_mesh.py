@@ -9,13 +9,16 @@ import sys
 import numpy as np
 import pytest
 
+from spare_jax.training import optimizer
+
 TESTS = pathlib.Path(__file__).parent
 MESHES = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
 
 
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory):
-    command = [sys.executable, str(TESTS / "training_on_meshes.py"), str(tmp_path_factory.mktemp("runs"))]
+@pytest.fixture(scope="module", params=optimizer.OPTIMIZERS)
+def seen(request, tmp_path_factory):
+    script, directory = TESTS / "training_on_meshes.py", tmp_path_factory.mktemp(request.param)
+    command = [sys.executable, str(script), str(directory), request.param]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",

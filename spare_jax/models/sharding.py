@@ -7,7 +7,6 @@ shardings, for a new model, a loaded one and the optimizer's moments alike.
 import dataclasses
 
 import jax
-import optax
 from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
@@ -79,15 +78,19 @@ def shardings_of(model: Decoder, mesh: Mesh, rules: ShardingRules = ShardingRule
     return jax.tree.unflatten(jax.tree.structure(model), shardings)
 
 
-def shard_moments(
-    optimizer: optax.GradientTransformation, state: PyTree, model_shardings: Decoder, mesh: Mesh
-) -> PyTree:
+def shard_moments(state: PyTree, model_shardings: Decoder, mesh: Mesh) -> PyTree:
     """The shardings of an optimizer state (abstract or not): arrays that mirror a parameter have its sharding, all
-    others are replicated. Without these as out_shardings every moment would be born whole on every device."""
+    others are replicated. Without these as out_shardings every moment would be born whole on every device.
+
+    An array mirrors the parameter whose path ends its own: a moment is kept in a tree like the model's.
+    """
+    by_path = dict(jax.tree.leaves_with_path(model_shardings))
     replicated = NamedSharding(mesh, PartitionSpec())
-    return optax.tree_map_params(
-        optimizer, lambda _, sharding: sharding, state, model_shardings, transform_non_params=lambda _: replicated
-    )
+
+    def sharding(path: tuple, _: object) -> NamedSharding:
+        return next((by_path[path[i:]] for i in range(len(path)) if path[i:] in by_path), replicated)
+
+    return jax.tree.map_with_path(sharding, state)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

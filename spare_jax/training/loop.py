@@ -42,7 +42,8 @@ class TrainConfig:
 
     `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
     or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.
-    Parameters and moments stay float32; `dtype` is what the model computes in.
+    `optimizer` is
+    adamw or muon. Parameters and moments stay float32; `dtype` is what the model computes in.
     """
 
     batch_rows: int = 32
@@ -50,6 +51,7 @@ class TrainConfig:
     steps: int | None = None
     epochs: float = 1.0
     accumulate: int = 1
+    optimizer: str = "adamw"
     learning_rate: float = 1e-4
     warmup: float = 0.03
     weight_decay: float = 0.001
@@ -118,14 +120,14 @@ def train(
     steps = config.steps or max(1, math.ceil(config.epochs * train_rows.rows / config.batch_rows))
     schedule = optimizer.learning_rate_schedule(config.learning_rate, steps, config.warmup)
     learning_rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
-    tx = optimizer.adamw(schedule, config.weight_decay, config.clip)
+    tx = optimizer.OPTIMIZERS[config.optimizer](schedule, config.weight_decay, config.clip)
     loss = functools.partial(loss, remat=config.remat, dtype=jnp.dtype(config.dtype))
 
     replicated = NamedSharding(mesh, PartitionSpec())
     batch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
     model_shardings = sharding.shardings_of(model, mesh)
     init_state = functools.partial(optimizer.init_state, tx)
-    state_shardings = sharding.shard_moments(tx, jax.eval_shape(init_state, model), model_shardings, mesh)
+    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, model), model_shardings, mesh)
     train_step = make_train_step(loss, tx, model_shardings, state_shardings, replicated)
     eval_step = jax.jit(loss, out_shardings=(replicated, replicated))
 

@@ -1,10 +1,11 @@
-"""AdamW with warm-up and cosine decay (methods.md 1.5)."""
+"""AdamW and Muon with warm-up and cosine decay (methods.md 1.5)."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 
 def learning_rate_schedule(peak: float, steps: int, warmup: float) -> optax.Schedule:
@@ -29,6 +30,40 @@ def adamw(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.G
         optax.add_decayed_weights(weight_decay, mask=decayed),
         optax.scale_by_learning_rate(schedule),
     )
+
+
+def muon(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.GradientTransformation:
+    """Muon for the kernels of the blocks; AdamW with Nesterov momentum for embeddings, head, norms and biases.
+
+    Muon (Jordan et al. 2024) moves a kernel by its orthogonalised momentum. Scaled to the RMS of Adam's updates
+    (Liu et al. 2025, section 2.2), it takes the same learning rate and weight decay as the AdamW beside it. Unlike
+    `adamw`, this decays all parameters: optax has no mask for those beside the kernels.
+    """
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.contrib.muon(
+            schedule,
+            weight_decay=weight_decay,
+            adam_b2=0.95,
+            adam_weight_decay=weight_decay,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_kernels,
+        ),
+    )
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+
+
+def _kernels(params: Any) -> Any:
+    """Tree like `params`: the axes of a stacked kernel [layers, in, out] that Muon takes, None where it is not used."""
+
+    def axes(path: Any, _: Any) -> optax.contrib.MuonDimensionNumbers | None:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        stacked = name.startswith("blocks.") and ".kernel" in name
+        return optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2) if stacked else None
+
+    return jax.tree.map_with_path(axes, params)
 
 
 def init_state(optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
