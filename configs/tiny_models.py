@@ -1,6 +1,6 @@
 """The embedded models, from nothing: tokenizer, tiny-base, another base, its solutions, tiny-teacher.
 
-    python -m spare_jax.main --config=configs/tiny_models.py        about 100 minutes on two CPU cores
+    python -m spare_jax.main --config=configs/tiny_models.py        about 70 minutes on two CPU cores
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
 spare_jax/assets/ holds as tiny-base and tiny-teacher. README.md says how good they are. A phase of training names the
@@ -13,14 +13,12 @@ from spare_jax import settings
 from spare_jax.worlds import arithmetic as world
 
 PHASE = dict(
-    batch_rows=4, row_length=320, learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0, eval_every=500,
-    patience=1000, checkpoint_every=1000,
+    batch_rows=4, row_length=320, optimizer="muon", learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0,
+    eval_every=500, patience=1000, checkpoint_every=1000, max_distractors=world.TRAIN.max_distractors,
 )  # fmt: skip
-# First problems of one and two steps, then of all lengths, then more of these. A row holds some 2.3 problems.
-SHORT = PHASE | dict(split="pretraining-2", lengths=(1, 2), max_distractors=1, problems=42_000, steps=3000)
-ALL = PHASE | dict(lengths=world.TRAIN.lengths, max_distractors=world.TRAIN.max_distractors)
-WHOLE = ALL | dict(split="pretraining-6", problems=40_000, steps=4000)
-MORE = ALL | dict(split="pretraining-more", problems=45_000, steps=5000)
+# First whose a count is: solutions that state every count of a short story. Then the reference solutions alone.
+COUNTS = PHASE | dict(split="pretraining-counts", lengths=(0, 1, 2, 3), max_distractors=4, every_count=True)
+SOLVE = PHASE | dict(split="pretraining-solve", lengths=world.TRAIN.lengths, every_count=False)
 
 
 def get_config(argument: str | None = None):
@@ -38,15 +36,34 @@ def get_config(argument: str | None = None):
             max_length=1024,
         )
     )  # fmt: skip
-    config.base = ConfigDict(dict(seed=1, phases={"1_short": SHORT, "2_whole": WHOLE, "3_more": MORE}))
-    config.other_base = ConfigDict(dict(seed=2, phases={"1_short": SHORT, "2_whole": WHOLE}))
-    config.candidates = ConfigDict(dict(problems=5000, samples=4, temperature=0.8, max_tokens=176))
+    config.base = ConfigDict(
+        dict(
+            seed=2,
+            look_back=(1, 2, 3, 5),
+            phases={
+                "1_counts": COUNTS | dict(problems=27_000, steps=3000),
+                "2_solve": SOLVE | dict(problems=24_000, steps=2500),
+            },
+        )
+    )
+    # Weaker, from plain random weights: its mistakes are the teacher's lessons.
+    config.other_base = ConfigDict(
+        dict(
+            seed=1,
+            look_back=(),
+            phases={
+                "1_counts": COUNTS | dict(problems=36_000, steps=4000),
+                "2_solve": SOLVE | dict(problems=100_000, steps=11_000),
+            },
+        )
+    )
+    config.candidates = ConfigDict(dict(problems=7000, samples=4, temperature=0.8, top_p=1.0, max_tokens=176))
     config.teacher = ConfigDict(
         dict(
             dev_problems=100,
             train=dict(
-                batch_rows=4, row_length=640, steps=1300, learning_rate=2e-3, warmup=0.03, weight_decay=0.01, clip=1.0,
-                eval_every=250, patience=1000, checkpoint_every=250,
+                batch_rows=4, row_length=640, optimizer="muon", steps=2000, learning_rate=2e-3, warmup=0.03,
+                weight_decay=0.01, clip=1.0, eval_every=500, patience=1000, checkpoint_every=500,
             ),
         )
     )  # fmt: skip

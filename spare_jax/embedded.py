@@ -7,22 +7,22 @@ and the world's truth. Held-out templates, names, lengths and error categories s
 """
 
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator, Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.models import huggingface
-from spare_jax.models.decoder import DecoderConfig, init_decoder
+from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Gold, Problem, Solution
 from spare_jax.run import Run, Stage
-from spare_jax.solving import SolveSettings, solutions
 from spare_jax.tasks import arithmetic as task
 from spare_jax.training import losses
 from spare_jax.training.batches import Example, completion_example
@@ -81,12 +81,20 @@ def _corpus(problems: int) -> Iterator[str]:
 
 
 def solving_examples(
-    tokenizer: PreTrainedTokenizerFast, seed: int, split: str, count: int, distribution: world.Distribution
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    split: str,
+    count: int,
+    distribution: world.Distribution,
+    every_count: bool,
 ) -> Iterator[Example]:
-    """What a base learns from: `count` problems, each with its reference solution as the completion."""
+    """What a base learns from: `count` problems, each with its reference solution as the completion, or with one that
+    states every count of the story: the quickest way to learn whose a count is (docs/embedded.md)."""
+    rng = random.Random(f"every_count/{seed}/{split}")
     for problem, gold in world.generate(seed, split, count, distribution):
         prompt = encode_chat(tokenizer, solve.render(task.TASK, problem))
-        yield _completion(tokenizer, prompt, "\n".join(gold.steps))
+        steps = world.every_count(problem, gold, rng) if every_count else gold.steps
+        yield _completion(tokenizer, prompt, "\n".join(steps))
 
 
 def grading_examples(
@@ -132,17 +140,61 @@ def _train_base(run: Run, name: str) -> list[str]:
     settings, words = run.config[name], huggingface.load_tokenizer(run.work.path / "tokenizer")
     shape = DecoderConfig(vocab_size=len(words), **run.config.decoder)
     model = init_decoder(shape, jax.random.key(settings.seed))
+    if settings.look_back:
+        model = look_back(model, settings.look_back)
     for part, phase in sorted(settings.phases.to_dict().items()):
-        distribution = distribution_of(phase)
-        how = {"seed": settings.seed} | {
-            key: value for key, value in phase.items() if key not in ("split", "problems", "lengths", "max_distractors")
-        }
-        examples = list(solving_examples(words, settings.seed, phase["split"], phase["problems"], distribution))
-        dev = list(solving_examples(words, settings.seed + 1000, phase["split"], 300, distribution))
-        model = run.train(
-            f"{name} {part}", run.work.path / name / part, how, model, losses.lm_loss, examples, dev
-        ).model
+
+        def examples(seed: int, count: int, phase: Mapping[str, Any] = phase) -> list[Example]:
+            distribution = distribution_of(phase)
+            return list(solving_examples(words, seed, phase["split"], count, distribution, phase["every_count"]))
+
+        how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _PROBLEMS}
+        train, dev = examples(settings.seed, phase["problems"]), examples(settings.seed + 1000, 300)
+        model = run.train(f"{name} {part}", run.work.path / name / part, how, model, losses.lm_loss, train, dev).model
     return _export(run, name, model, shape, words)
+
+
+def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
+    """A new model whose first layer begins by looking back: head h attends to the token `offsets[h]` before its own.
+
+    To retrieve by name, later layers must know what stood just before a token; learning to look there is what takes a
+    small model longest (docs/embedded.md). Query and key read a direction that all embeddings are given in common: it
+    adds the same to every logit of a tied head. With rotary embedding, a fixed key and the same vector turned back by
+    the offset as the query match best at that distance. All of it is trained on like any other weight.
+
+    Raises ValueError unless there is one offset per head.
+    """
+    config, attention = model.config, model.blocks.attention
+    if len(offsets) != config.num_heads:
+        raise ValueError(f"look_back has {len(offsets)} offsets for {config.num_heads} heads: give one per head")
+    hidden, half = config.hidden_size, config.head_dim // 2
+    common = np.full(hidden, hidden**-0.5)
+    # Embeddings have unit length before `common` is added, so its share of a normed state is sqrt(hidden / 2).
+    gain = LOOK_BACK_SHARPNESS / (hidden / 2) ** 0.5
+    frequencies = config.rope_theta ** (-np.arange(half) / half)
+    fast = 1.0 * (np.arange(half) < LOOK_BACK_FREQUENCIES)  # the others turn too little from token to token
+
+    def turned(offset: int) -> np.ndarray:
+        return np.concatenate([fast * np.cos(frequencies * offset), -fast * np.sin(frequencies * offset)])
+
+    def first_layer(kernel, heads: list[np.ndarray]) -> np.ndarray:
+        whole = np.array(kernel[...])
+        whole[0] = LOOK_BACK_CONTENT * whole[0] + gain * np.outer(common, np.concatenate(heads))
+        return whole
+
+    query = first_layer(attention.query.kernel, [turned(offset) for offset in offsets])
+    key = first_layer(attention.key.kernel, [turned(0)] * config.num_kv_heads)
+    model.embed[...] = model.embed[...] + jnp.asarray(common, jnp.float32)
+    attention.query.kernel[...], attention.key.kernel[...] = jnp.asarray(query), jnp.asarray(key)
+    return model
+
+
+# How sharply a head looks back, how many of the fastest rotary frequencies it does so with, and what share of their
+# random weights its query and key keep.
+LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
+
+# Keys of a phase that say what its problems are; the others are settings of its training.
+_PROBLEMS = ("split", "problems", "lengths", "max_distractors", "every_count")
 
 
 def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:
@@ -151,31 +203,33 @@ def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:
 
 
 def candidates(run: Run) -> list[str]:
-    """Sample the other base on problems of its own seed: the mistakes that the teacher learns to find."""
-    settings = run.config.candidates
-    drawn = list(world.generate(run.config.other_base.seed, "grading", settings.problems))
+    """Sample the other base on problems of its own seed: the mistakes that the teacher learns to find.
+
+    Every second problem's solutions begin with some right steps, so that mistakes come late too.
+    """
+    settings, seed = run.config.candidates, run.config.other_base.seed
+    drawn = list(world.generate(seed, "grading", settings.problems))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
     checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.inference_mesh)
-    how = SolveSettings(
-        settings.samples,
-        settings.temperature,
-        1.0,
-        settings.max_tokens,
-        huggingface.tokenizer_digest(checkpoint.tokenizer),
-    )
-    started = {
-        f"grading/{p.id}": functools.partial(solutions, task.TASK, p, checkpoint.tokenizer, how) for p, _ in drawn
-    }
-    found = run.answer("candidates", "", {"generator": run.engine(checkpoint)}, started)
-    run.work.write("solutions", (solution for several in found for solution in several))
+    rng, begun = random.Random(f"begun/{seed}"), {}
+    for problem, gold in drawn[::2]:
+        steps = world.another_solution(problem, gold, rng)
+        right = steps[: rng.randrange(len(steps))]
+        begun[problem.id] = encode(checkpoint.tokenizer, "".join(f"{step}\n" for step in right))
+    run.solve("candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
 def teacher(run: Run) -> list[str]:
-    """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates."""
+    """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates and on a right solution of
+    every problem."""
     settings, start = run.config.teacher, huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
+    rng = random.Random(f"right/{run.config.other_base.seed}")
+    for p in problems:
+        steps = tuple(world.another_solution(p, gold[p.id], rng))
+        found.append(Solution(f"{p.id}/right", p.id, steps, task.extract_answer(steps), "stop"))
     held_back = {p.id for p in problems[-settings.dev_problems :]}
     graded = [(by_id[s.problem_id], gold[s.problem_id], s) for s in found]
     examples = list(grading_examples(start.tokenizer, (g for g in graded if g[0].id not in held_back)))

@@ -4,6 +4,7 @@ A stage that has ended is not run again; one that was killed goes on from its jo
 """
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import jax
 import tqdm
 from ml_collections import ConfigDict
 
-from spare_jax import assets, programs
+from spare_jax import assets, programs, solving
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder
@@ -108,6 +109,34 @@ class Run:
             for name, value in engine.stats.items():
                 measured[name] = measured.get(name, 0) + value
         return [results[program_id] for program_id in started]
+
+    def solve(
+        self,
+        stage: str,
+        checkpoint: Checkpoint,
+        problems: Sequence[Problem],
+        how: Config,
+        begun: Mapping[str, Sequence[int]] | None = None,
+    ) -> None:
+        """Sample `how.samples` solutions of every problem by one policy, and write them as records.
+
+        `begun` has the token ids that a problem's solutions begin with, by its id; the others begin with nothing.
+        """
+        settings = solving.SolveSettings(
+            samples=how.samples,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            max_tokens=how.max_tokens,
+            tokenizer_digest=huggingface.tokenizer_digest(checkpoint.tokenizer),
+        )
+        started = {
+            f"{stage}/{p.id}": functools.partial(
+                solving.solutions, self.task, p, checkpoint.tokenizer, settings, (begun or {}).get(p.id, ())
+            )
+            for p in problems
+        }
+        found = self.answer(stage, "", {"generator": self.engine(checkpoint)}, started)
+        self.work.write("solutions", (solution for several in found for solution in several))
 
     def train(
         self,

@@ -22,7 +22,7 @@ def default() -> Config:
     config.data = data = ml_collections.ConfigDict()
     data.path = ""  # directory of a real dataset's files; unused by worlds
     data.on_error = "raise"  # a malformed line: "raise", or "skip" and count
-    data.train_problems = 240  # how many problems of each split; null takes all there are
+    data.train_problems = 480  # how many problems of each split; null takes all there are
     data.dev_problems = 60
     data.test_problems = 300
     data.held_out_problems = 40  # worlds: test problems per kind that all training has held out
@@ -67,7 +67,7 @@ def default() -> Config:
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
     prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
     prm.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
-    train.batch_rows = 16
+    train.batch_rows = 8
     train.row_length = 384
     train.epochs = 2.0
     train.accumulate = 1
@@ -75,9 +75,9 @@ def default() -> Config:
     train.warmup = 0.05
     train.weight_decay = 0.001
     train.clip = 1.0
-    train.eval_every = 25
+    train.eval_every = 50
     train.patience = 7
-    train.checkpoint_every = 50
+    train.checkpoint_every = 100
     train.dtype = "float32"
     train.remat = False
     return config

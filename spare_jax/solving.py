@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spare_jax.programs import Program, Sample
@@ -26,12 +27,15 @@ class SolveSettings:
     model: str = "generator"
 
 
-def solutions(task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: SolveSettings) -> Program:
+def solutions(
+    task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: SolveSettings, begun: Sequence[int] = ()
+) -> Program:
     """The program that samples `settings.samples` solutions of `problem`; returns them as a list.
 
-    The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort.
+    The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort. `begun` are the token ids that every
+    solution begins with; they count as prompt, and have no part in the mean log-probability.
     """
-    prompt = encode_chat(tokenizer, solve.render(task, problem))
+    prompt = [*encode_chat(tokenizer, solve.render(task, problem)), *begun]
     stop = end_ids(tokenizer)
     request = Sample(
         model=settings.model,
@@ -45,7 +49,8 @@ def solutions(task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: 
     (completions,) = yield [request]
     found = []
     for k, completion in enumerate(completions):
-        steps, spans, _ = solve.split_solution(tokenizer, completion.ids, stop)
+        ids = (*begun, *completion.ids)
+        steps, spans, _ = solve.split_solution(tokenizer, ids, stop)
         found.append(
             Solution(
                 id=f"{problem.id}/{k:03d}",
@@ -53,7 +58,7 @@ def solutions(task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: 
                 steps=steps,
                 answer=task.extract_answer(steps),
                 finish_reason=completion.finish_reason,
-                token_ids=completion.ids,
+                token_ids=ids,
                 spans=spans,
                 tokenizer=settings.tokenizer_digest,
                 mean_logprob=math.fsum(completion.logprobs) / max(1, len(completion.logprobs)),

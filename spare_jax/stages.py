@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from spare_jax import programs, solving, splits
+from spare_jax import programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.formats import trl_stepwise
 from spare_jax.judges.labels import LabelledSolution, LabelPolicy, check_pool, training_examples
@@ -48,20 +48,7 @@ def solve(run: Run) -> list[str]:
         logger.warning(line)
     run.work.write("problems", counted.problems)
     run.work.write("gold", counted.gold)
-    checkpoint = run.load("generator")
-    settings = solving.SolveSettings(
-        samples=run.config.solve.samples,
-        temperature=run.config.solve.temperature,
-        top_p=run.config.solve.top_p,
-        max_tokens=run.config.solve.max_tokens,
-        tokenizer_digest=huggingface.tokenizer_digest(checkpoint.tokenizer),
-    )
-    started = {
-        f"solve/{p.id}": functools.partial(solving.solutions, run.task, p, checkpoint.tokenizer, settings)
-        for p in counted.problems
-    }
-    found = run.answer("solve", "", {"generator": run.engine(checkpoint)}, started)
-    run.work.write("solutions", (solution for several in found for solution in several))
+    run.solve("solve", run.load("generator"), counted.problems, run.config.solve)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 

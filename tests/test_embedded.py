@@ -3,12 +3,15 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import assets, embedded
-from spare_jax.models import huggingface
+from spare_jax import assets, embedded, programs, solving
+from spare_jax.models import decoder, huggingface
+from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
 from spare_jax.tasks import arithmetic as task
@@ -29,7 +32,7 @@ def manifest(name):
 def test_models_are_small_and_load(name):
     loaded = huggingface.load(assets.resolve(name))
     files = list(assets.directory(name).iterdir())
-    assert sum(np.size(leaf) for leaf in __import__("jax").tree.leaves(loaded.model)) <= 2_000_000
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(loaded.model)) <= 2_000_000
     assert sum(path.stat().st_size for path in files) <= 4 * 2**20
     assert all(path.suffix in (".json", ".safetensors", ".jinja") for path in files)  # data, no code
 
@@ -55,17 +58,44 @@ def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
     for phase in config_of("tiny_models").base.phases.values():
         distribution = embedded.distribution_of(phase.to_dict())
         assert set(distribution.names) <= set(world.TRAIN.names)
-        assert set(distribution.lengths) <= set(world.TRAIN.lengths)
+        assert set(distribution.lengths) <= {0, *world.TRAIN.lengths}
         assert set(distribution.templates) <= set(world.TRAIN.templates)
-        examples = list(embedded.solving_examples(tokenizer, 3, "check", 40, distribution))
+        every_count = phase.every_count
+        examples = list(embedded.solving_examples(tokenizer, 3, "check", 40, distribution, every_count))
         drawn = list(world.generate(3, "check", 40, distribution))
         for example, (problem, gold) in zip(examples, drawn, strict=True):
             text = decode(tokenizer, example.ids)
             shown = "\n".join((*problem.context, problem.question))
-            steps = "\n".join(gold.steps)
+            learnt = decode(tokenizer, np.asarray(example.ids)[np.asarray(example.loss_mask)])
+            steps = learnt.removesuffix("<|end|>")
+            assert steps == "\n".join(gold.steps) or every_count
+            assert all(verdict.correct for verdict in judge(problem, gold, steps.split("\n")))
             assert text == f"<|system|>Solve.<|user|>{shown}<|assistant|>{steps}<|end|>"
-            learnt = np.asarray(example.ids)[np.asarray(example.loss_mask)]
-            assert decode(tokenizer, learnt) == f"{steps}<|end|>"
+
+
+def test_look_back_makes_each_head_of_the_first_layer_attend_to_its_offset():
+    shape = decoder.DecoderConfig(100, 128, 64, 2, 4, 2, 32)
+    plain, offsets, length = decoder.init_decoder(shape, jax.random.key(0)), (1, 2, 3, 5), 40
+    model = embedded.look_back(jax.tree.map(jnp.copy, plain), offsets)
+    ids = jax.random.randint(jax.random.key(1), (1, length), 0, 100)
+    states = model.embed[...][ids]
+    states = states / jnp.sqrt(jnp.mean(states**2, axis=-1, keepdims=True))
+    first = jax.tree.map(lambda leaf: leaf[0], model.blocks.attention)
+    q, k, _ = first.project(states, decoder.rotary_angles(jnp.arange(length)[None], shape), shape)
+    scores = jnp.einsum("tkgd,skd->kgts", q[0], k[0]).reshape(4, length, length) / np.sqrt(32)
+    weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones((length, length), bool)), scores, -jnp.inf), axis=-1)
+    for head, offset in enumerate(offsets):
+        assert jnp.diagonal(weights[head], -offset).mean() > 0.6
+    # All else is as it was drawn.
+    changed = {
+        jax.tree_util.keystr(path, simple=True, separator=".")
+        for (path, a), b in zip(jax.tree.leaves_with_path(model), jax.tree.leaves(plain), strict=True)
+        if not jnp.array_equal(a, b)
+    }
+    assert changed == {"embed.value", "blocks.attention.query.kernel.value", "blocks.attention.key.kernel.value"}
+    np.testing.assert_array_equal(model.blocks.attention.query.kernel[1], plain.blocks.attention.query.kernel[1])
+    with pytest.raises(ValueError, match="3 offsets for 4 heads"):
+        embedded.look_back(plain, (1, 2, 3))
 
 
 def test_the_teacher_never_sees_a_held_out_error(tokenizer):
@@ -83,6 +113,24 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
     assert len(texts) == len(graded) - skipped
     assert not any(error in text for text in texts for error in HELD_OUT_ERRORS)
     assert sum('"INCORRECT"' in text for text in texts) > 20
+
+
+def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
+    ((problem, gold),) = world.generate(5, "check", 1, dataclasses.replace(world.TRAIN, lengths=(3,)))
+    begun = encode(tokenizer, f"{gold.steps[0]}\n")
+    rest = (*encode(tokenizer, "\n".join(gold.steps[1:])), tokenizer.eos_token_id)
+    settings = solving.SolveSettings(2, 0.8, 1.0, 100, "digest")
+    program = solving.solutions(task.TASK, problem, tokenizer, settings, begun)
+    (request,) = next(program)
+    assert list(request.ids[-len(begun) :]) == begun
+    completion = programs.Completion(rest, (-0.5,) * len(rest), "stop")
+    with pytest.raises(StopIteration) as stop:
+        program.send([(completion, completion)])
+    for solution in stop.value.value:
+        assert solution.steps == gold.steps
+        assert solution.token_ids == (*begun, *rest)
+        assert solution.mean_logprob == -0.5
+        assert solution.prompt_tokens == len(request.ids)
 
 
 def test_exemplars_of_the_world_come_from_a_policy_and_both_classes():

@@ -57,6 +57,7 @@ def test_the_reference_is_right_and_aligned():
         ("Ben has Eve - 18 = 30 - 18 = 12.", "Cal has Ben * 3 = 12 * 3 = 36."),  # the other route
         ("Fay has Eve - 4 = 30 - 4 = 26.", *REFERENCE),  # true and not needed
         ("Ada has 7.", *REFERENCE, "Dan has 43."),  # true things said again
+        ("Ada has 7 apples.", *REFERENCE),  # a count with its unit
     ],
 )
 def test_valid_routes_are_right(steps):
@@ -118,6 +119,27 @@ def test_every_reference_is_right(distribution):
         assert [verdict.reference for verdict in found] == [(i,) for i in range(1, len(gold.steps) + 1)]
         assert len(gold.steps) - 1 in distribution.lengths
         assert all(1 <= value <= arithmetic.MAX_VALUE for value in world_of(gold).values.values())
+
+
+def test_every_count_states_each_fact_once_and_is_right():
+    distribution = dataclasses.replace(TRAIN, lengths=(0, 1, 2, 3), max_distractors=4)
+    for problem, gold in generate(8, "x", 100, distribution):
+        steps = arithmetic.every_count(problem, gold, random.Random(problem.id))
+        assert all(verdict.correct for verdict in judge(problem, gold, steps))
+        told = [(step.split()[0], "=" in step) for step in steps[:-1]]
+        facts = world_of(gold).facts
+        assert sorted(told) == sorted((name, not isinstance(expression, Number)) for name, expression in facts)
+        assert steps[-1] == gold.steps[-1]
+
+
+def test_other_solutions_are_right_and_differ():
+    others = 0
+    for problem, gold in generate(9, "x", 200):
+        steps = tuple(arithmetic.another_solution(problem, gold, random.Random(problem.id)))
+        assert all(verdict.correct for verdict in judge(problem, gold, steps))
+        assert steps[-1] == gold.steps[-1]
+        others += steps != gold.steps
+    assert others > 50
 
 
 def test_a_changed_number_is_always_found():

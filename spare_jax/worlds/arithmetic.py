@@ -144,6 +144,42 @@ def work(expression: Expression, values: dict[str, int]) -> str:
     return f"{expression} = {with_values(expression, values)} = {evaluate(expression, values)}"
 
 
+def every_count(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
+    """A longer solution than the reference: steps that state every count of the story, those that are given and those
+    that nothing asks for too, in a random order in which each comes after those it rests on; then the answer."""
+    return _tell(problem, gold, list(world_of(gold).facts), rng)
+
+
+def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
+    """A right solution that need not be the reference's: by any of the routes, in any order, operands either way."""
+    world = world_of(gold)
+    facts, wanted = {}, [world.target]
+    order = {name: i for i, name in enumerate(world.values)}  # each name after those it rests on
+    while wanted:
+        name = wanted.pop()
+        told = [e for n, e in world.facts if n == name and all(order[other] < order[name] for other in names(e))]
+        expression = rng.choice(told)
+        if isinstance(expression, Operation) and expression.operator == "+" and rng.random() < 0.3:
+            expression = Operation("+", expression.right, expression.left)
+        if name not in facts and isinstance(expression, Operation):
+            facts[name] = expression
+            wanted += names(expression)
+    return _tell(problem, gold, list(facts.items()), rng)
+
+
+def _tell(problem: Problem, gold: Gold, facts: list[tuple[str, Expression]], rng: random.Random) -> list[str]:
+    """`facts` as steps, each after those it rests on, and the answer."""
+    world = world_of(gold)
+    template = next(t for t in TEMPLATES if t.ask.format(x=world.target) == problem.question)
+    steps = [
+        template.fact(name, expression)
+        if isinstance(expression, Number)
+        else template.step.format(x=name, work=work(expression, world.values))
+        for name, expression in _order(rng, facts)
+    ]
+    return [*steps, gold.steps[-1]]
+
+
 def generate(
     seed: int, split: str, count: int, distribution: Distribution = TRAIN, avoid: set[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:

@@ -23,7 +23,7 @@ before it was established; an earlier error built upon; a wrong final answer; te
 HELD_OUT_ERRORS = ("PREMISE",)
 """Categories kept out of all training of judges."""
 
-_STEP = re.compile(r"^\s*(?:([A-Z][a-z]+)(?:\s+(?:has|owns|scored|read)|\s*:|\s*=)\s+)?(.+?)\s*\.?\s*$")
+_STEP = re.compile(r"^\s*(?:([A-Z][a-z]+)(?:\s+(?:has|owns|scored|read)|\s*:|\s*=)\s+)?(.+?)(?:\s+[a-z]+)?\s*\.?\s*$")
 _ANSWER = re.compile(r"^\s*The answer is\s+(\d{1,6})\s*\.?\s*$")
 
 
