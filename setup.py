@@ -25,6 +25,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
+        "pyarrow>=15.0",
         "safetensors>=0.5",
         "scipy>=1.13",
         "sentencepiece>=0.2",

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 # Files up to this size are digested whole, larger ones (weights) by their size and evenly spaced parts.
 WHOLE_DIGEST_BYTES = 1 << 30
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -34,33 +35,60 @@ def read_lines(
 
     Args:
       convert: makes a record of a decoded line; a ValueError of it should name the field at fault.
-      on_error: "raise" ends at the first malformed line, "skip" passes over it and warns at the end.
-      malformed: where "skip" leaves one message per line that it passed over, to be counted and reported.
+      on_error, malformed: as for `convert_rows`.
 
     Raises:
       StoreError: the file is missing, or a line is malformed; names file, line and field.
+    """
+    return convert_rows(path, lines(path), lambda _, line: convert(decode(line)), on_error, malformed)
+
+
+def lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers from 1.
+
+    Raises:
+      StoreError: the file is missing.
+    """
+    if not Path(path).is_file():
+        raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
+    with open(path, "rb") as file:
+        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def convert_rows(
+    source: str | Path,
+    rows: Iterable[tuple[int, R]],
+    convert: Callable[[int, R], T],
+    on_error: str = "raise",
+    malformed: list[str] | None = None,
+) -> Iterator[tuple[int, T]]:
+    """What `convert` makes of numbered rows, with their numbers.
+
+    Args:
+      source: where the rows come from, for messages.
+      convert: takes a row's number and the row; a ValueError of it should name the field at fault.
+      on_error: "raise" ends at the first malformed row, "skip" passes over it and warns at the end.
+      malformed: where "skip" leaves one message per row that it passed over, to be counted and reported.
+
+    Raises:
+      StoreError: a row is malformed; names source, row and field.
     """
     if on_error not in ("raise", "skip"):
         raise StoreError(f'config.data.on_error is {on_error!r}: set it to "raise" or "skip"')
     malformed = [] if malformed is None else malformed
     before = len(malformed)
-    if not Path(path).is_file():
-        raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = convert(_decode(line))
-            except (ValueError, OverflowError, RecursionError) as error:
-                reason = "nested too deeply" if isinstance(error, RecursionError) else error
-                if on_error == "raise":
-                    raise StoreError(f"{path}:{number}: {reason}") from None
-                malformed.append(f"{path}:{number}: {reason}")
-                continue
-            yield number, value
+    for number, row in rows:
+        try:
+            value = convert(number, row)
+        except (ValueError, OverflowError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            if on_error == "raise":
+                raise StoreError(f"{source}:{number}: {reason}") from None
+            malformed.append(f"{source}:{number}: {reason}")
+            continue
+        yield number, value
     if count := len(malformed) - before:
-        logger.warning("%s: %d malformed lines skipped, the first: %s", path, count, malformed[before])
+        logger.warning("%s: %d malformed lines skipped, the first: %s", source, count, malformed[before])
 
 
 def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -93,7 +121,7 @@ def read_json(path: str | Path) -> Any:
     if not Path(path).is_file():
         raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
     try:
-        return _decode(Path(path).read_bytes())
+        return decode(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: {error}") from None
 
@@ -129,7 +157,8 @@ def digest(path: str | Path) -> str:
     return state.hexdigest()
 
 
-def _decode(line: bytes) -> Any:
+def decode(line: bytes) -> Any:
+    """The value of a line of JSON. Raises ValueError where it is none, or no finite number."""
     try:
         return json.loads(line.decode("utf-8-sig"), parse_constant=_not_finite, parse_float=_finite)
     except UnicodeDecodeError:

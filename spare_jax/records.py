@@ -38,7 +38,7 @@ class Record:
         for field in dataclasses.fields(cls):
             if field.name not in row and field.default is dataclasses.MISSING:
                 raise RecordError(f"{cls.__name__}: field {field.name!r} is missing")
-        return cls(**{name: _convert(value, hints[name], f"{cls.__name__}.{name}") for name, value in row.items()})
+        return cls(**{name: convert(value, hints[name], f"{cls.__name__}.{name}") for name, value in row.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,26 +124,68 @@ class Judgement(Record):
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelledSolution(Record):
+    """A solution and what a judge says of its steps: what reward models train on, and what files of labels hold.
+
+    `gold` is what the file knows of the answer; the pipeline's own examples leave it out.
+    """
+
+    problem: Problem
+    solution: Solution
+    judgement: Judgement
+    gold: Gold | None = None
+
+    def __post_init__(self):
+        """Raises RecordError where there is not one judged step per step of the solution."""
+        if len(self.judgement.steps) != len(self.solution.steps):
+            raise RecordError(
+                f"solution {self.solution.id!r} has {len(self.solution.steps)} steps and judge "
+                f"{self.judgement.judge!r} labelled {len(self.judgement.steps)}: the judgements are of other "
+                "solutions, judge these anew"
+            )
+
+    @property
+    def labels(self) -> tuple[bool | None, ...]:
+        """One per step; None where it is unknown, which is masked in training."""
+        return tuple(step.label for step in self.judgement.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preference(Record):
+    """Two solutions of a problem, the better one first; scores per step where there are any."""
+
+    problem: Problem
+    chosen: Solution
+    rejected: Solution
+    chosen_scores: tuple[float | None, ...] = ()
+    rejected_scores: tuple[float | None, ...] = ()
+
+
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint` asks for; only the JSON-shaped types that records use are known."""
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type `hint` asks for; only the JSON-shaped types that records use are known.
+
+    Raises:
+      RecordError: it does not fit; begins with `where`.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        return _convert(value, next(a for a in args if a is not type(None)), where)
+        return convert(value, next(a for a in args if a is not type(None)), where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise RecordError(f"{where}: expected a list, found {type(value).__name__}")
         if args[-1] is Ellipsis:
-            return tuple(_convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+            return tuple(convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
             raise RecordError(f"{where}: expected {len(args)} items, found {len(value)}")
-        return tuple(_convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
+        return tuple(convert(v, a, f"{where}[{i}]") for i, (v, a) in enumerate(zip(value, args, strict=True)))
     if isinstance(hint, type) and issubclass(hint, Record):
         try:
             return hint.from_json(value)

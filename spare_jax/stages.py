@@ -17,8 +17,8 @@ import jax
 
 from spare_jax import programs, splits
 from spare_jax.evaluation import summary
-from spare_jax.formats import trl_stepwise
-from spare_jax.judges.labels import LabelledSolution, LabelPolicy, check_pool, training_examples
+from spare_jax.formats import files
+from spare_jax.judges.labels import LabelPolicy, check_pool, training_examples
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.reward_model import RewardModelSettings, outcome_score, process_scores
 from spare_jax.judges.spare import SpareSettings, spare
@@ -27,6 +27,7 @@ from spare_jax.models import heads, huggingface
 from spare_jax.models.heads import TokenTagConvention
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
+from spare_jax.records import LabelledSolution
 from spare_jax.report import examples, page
 from spare_jax.run import Run, Stage
 from spare_jax.settings import Config
@@ -109,11 +110,9 @@ def judge(run: Run) -> list[str]:
         written.append(f"judgements/{name}.jsonl")
     if dropped := sum(j.exemplars_dropped for j in judgements):
         logger.warning("judge: %d exemplars were dropped so that prompts fit the context", dropped)
-    rows = (
-        trl_stepwise.row_of(by_id[item.solution.problem_id], item.solution, item.labels)
-        for item in _labelled(run, "train", by_id, gold, solutions)
-    )
-    trl_stepwise.write(run.work.path / "trl_stepwise.jsonl", (row for row in rows if row is not None))
+    labelled = _labelled(run, "train", by_id, gold, solutions)
+    if left_out := files.write(run.work.path / "trl_stepwise.jsonl", "trl_stepwise", labelled):
+        logger.warning("judge: %d solutions with a step without label are not in trl_stepwise.jsonl", left_out)
     return [*written, "trl_stepwise.jsonl"]
 
 
@@ -129,7 +128,7 @@ def _labelled(run: Run, split: str, by_id, gold, solutions) -> Iterator[Labelled
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
-    yield from training_examples(run.task, pool, run.judgements("spare"), gold, policy)
+    yield from training_examples(run.task, by_id, pool, run.judgements("spare"), gold, policy)
 
 
 # train_prm
@@ -149,9 +148,9 @@ def train_prm(run: Run) -> list[str]:
     labelled = {split: list(_labelled(run, split, by_id, gold, solutions)) for split in ("train", "dev")}
 
     def example(item: LabelledSolution, kind: str) -> batches.Example:
-        ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.outcome,))
+        ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.judgement.outcome,))
         steps = solution_ids(start.tokenizer, item.solution, digest)
-        ids, tags = ids_of(start.tokenizer, run.task, by_id[item.solution.problem_id], steps, convention.tag_id)
+        ids, tags = ids_of(start.tokenizer, run.task, item.problem, steps, convention.tag_id)
         return batches.Example(ids, tags=tags, labels=labels)
 
     written = []
@@ -159,7 +158,8 @@ def train_prm(run: Run) -> list[str]:
         sets = {}
         for split, items in labelled.items():
             limit = run.config.prm.balanced_limit if split == "train" else run.config.prm.balanced_limit // 40
-            chosen, warning = batches.outcome_balanced(items, [bool(i.outcome) for i in items], run.config.seed, limit)
+            outcomes = [bool(item.judgement.outcome) for item in items]
+            chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
             if warning:
                 logger.warning("train_prm, %s split: %s", split, warning)
             sets[split] = [example(item, kind) for item in chosen]

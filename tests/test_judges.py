@@ -33,6 +33,7 @@ from spare_jax.worlds import arithmetic
 
 PROBLEM = Problem("p", "How many has Ben?", ("Ada has 5.", "Ben has 3 more than Ada."))
 GOLD = Gold("p", ("8",), ("Ben has 5 + 3 = 8.", "8"))
+PROBLEMS = {"p": PROBLEM, "q": dataclasses.replace(PROBLEM, id="q")}
 GOLDS = {"p": GOLD, "q": Gold("q", ("3",))}
 RIGHT, WRONG = StepJudgement(label=True, explanation="8"), StepJudgement(label=False, explanation="8")
 POOL = tuple(
@@ -372,19 +373,19 @@ class TestTrainingExamples:
             s.id: Judgement(s.id, "spare", (StepJudgement(label=None), *[RIGHT] * (len(s.steps) - 1)), outcome=True)
             for s in self.SOLUTIONS
         }
-        return list(training_examples(TASK, self.SOLUTIONS, judgements, GOLDS, policy))
+        return list(training_examples(TASK, PROBLEMS, self.SOLUTIONS, judgements, GOLDS, policy))
 
     def test_labels_go_with_their_solution(self):
         examples = self.examples(LabelPolicy())
         assert [example.solution for example in examples] == list(self.SOLUTIONS)
         assert [example.labels for example in examples] == [(None, True), (None,), (None,)]
-        assert all(example.outcome is True for example in examples)
+        assert all(example.judgement.outcome is True for example in examples)
 
     def test_the_reference_joins_once_per_problem_that_has_one(self):
         examples = self.examples(LabelPolicy(reference_as_sample=True))
         (added,) = [example for example in examples if example.solution not in self.SOLUTIONS]
         assert added.solution.id == "p/reference" and added.solution.steps == GOLD.steps
-        assert added.labels == (True, True) and added.outcome is True
+        assert added.labels == (True, True) and added.judgement.outcome is True
         assert TASK.answers_equal(added.solution.answer, GOLD.answers)
         assert len(examples) == len(self.SOLUTIONS) + 1
 
@@ -396,7 +397,7 @@ class TestTrainingExamples:
     def test_labels_of_another_solution_are_refused(self):
         judgements = {"p/0": Judgement("p/0", "spare", (RIGHT,))}
         with pytest.raises(ValueError, match="2 steps"):
-            list(training_examples(TASK, self.SOLUTIONS[:1], judgements, GOLDS, LabelPolicy()))
+            list(training_examples(TASK, PROBLEMS, self.SOLUTIONS[:1], judgements, GOLDS, LabelPolicy()))
 
 
 def test_these_rooms_import_neither_jax_nor_transformers():

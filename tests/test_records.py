@@ -9,9 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_strategies import record
 
-from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement
+from spare_jax.records import (
+    Gold,
+    Judgement,
+    LabelledSolution,
+    Preference,
+    Problem,
+    RecordError,
+    Solution,
+    StepJudgement,
+)
 
-TYPES = (Problem, Gold, Solution, StepJudgement, Judgement)
+TYPES = (Problem, Gold, Solution, StepJudgement, Judgement, Preference)
 EXAMPLES = (
     Problem("p", "How many?", ("Ann has 3.",)),
     Gold("p", ("3",), ("Ann has 3.",), ("a=3",)),
@@ -19,10 +28,22 @@ EXAMPLES = (
     StepJudgement(True, 0.5, "right", (1,), (2,), (3,), ("NUMERIC",), False),
     Judgement("p/0", "spare", (StepJudgement(False),), True, "[]", True, 1, 2, 3, 4),
 )
+EXAMPLES += (
+    LabelledSolution(EXAMPLES[0], EXAMPLES[2], EXAMPLES[4], EXAMPLES[1]),
+    Preference(EXAMPLES[0], EXAMPLES[2], EXAMPLES[2], (0.5,), (None,)),
+)
 FIELDS = [(example, field.name) for example in EXAMPLES for field in dataclasses.fields(example)]
 
 
-@given(st.one_of(*map(record, TYPES)))
+@st.composite
+def labelled_solutions(draw):
+    solution, steps = draw(record(Solution)), record(StepJudgement)
+    judged = tuple(draw(steps) for _ in solution.steps)
+    judgement = dataclasses.replace(draw(record(Judgement)), steps=judged)
+    return LabelledSolution(draw(record(Problem)), solution, judgement, draw(st.none() | record(Gold)))
+
+
+@given(st.one_of(labelled_solutions(), *map(record, TYPES)))
 def test_json_round_trip(value):
     again = type(value).from_json(json.loads(json.dumps(value.to_json())))
     assert again == value
@@ -78,3 +99,12 @@ def test_first_error_is_the_first_step_labelled_incorrect():
     assert judged(True, None, False, False) == 2
     assert judged(True, None) is None
     assert judged() is None
+
+
+def test_a_labelled_solution_has_one_judged_step_per_step():
+    problem, solution, judgement = EXAMPLES[0], EXAMPLES[2], EXAMPLES[4]
+    with pytest.raises(RecordError, match="'p/0' has 1 steps and judge 'spare' labelled 0"):
+        LabelledSolution(problem, solution, dataclasses.replace(judgement, steps=()))
+    labels = (StepJudgement(), StepJudgement(label=False))
+    two = dataclasses.replace(solution, steps=("a", "b")), dataclasses.replace(judgement, steps=labels)
+    assert LabelledSolution(problem, *two).labels == (None, False)

@@ -551,6 +551,6 @@ def test_runs_are_counted(tmp_path):
 
 
 def test_these_rooms_do_without_jax():
-    rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.trl_stepwise"
+    rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.files"
     code = f"import sys, {rooms}; print('jax' in sys.modules)"
     assert python(code).communicate()[0] == "False\n"

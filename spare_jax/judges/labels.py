@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.prompts.annotate import ParsedAnnotation, parse
-from spare_jax.records import Gold, Judgement, Solution, StepJudgement
+from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
@@ -95,17 +95,9 @@ def relabel(judgement: Judgement, policy: LabelPolicy) -> tuple[Judgement, Label
     return replace(judgement, steps=steps), counts
 
 
-@dataclass(frozen=True)
-class LabelledSolution:
-    """A training example of a reward model: `labels` per step (None: masked) for a PRM, `outcome` for an ORM."""
-
-    solution: Solution
-    labels: tuple[bool | None, ...]
-    outcome: bool | None
-
-
 def training_examples(
     task: "Task",
+    problems: Mapping[str, Problem],
     solutions: Iterable[Solution],
     judgements: Mapping[str, Judgement],
     golds: Mapping[str, Gold],
@@ -114,8 +106,8 @@ def training_examples(
     """Solutions with their labels, for TRAINING alone: with `reference_as_sample` they hold each problem's reference.
 
     Args:
+      problems, golds: by problem id.
       judgements: of every solution, by its id, labelled under the policy already.
-      golds: by problem id.
 
     Raises:
       ValueError: a judgement has another number of labels than its solution has steps.
@@ -123,19 +115,15 @@ def training_examples(
     """
     with_reference: set[str] = set()
     for solution in solutions:
-        judgement = judgements[solution.id]
-        if len(judgement.steps) != len(solution.steps):
-            raise ValueError(
-                f"solution {solution.id!r} has {len(solution.steps)} steps and judge {judgement.judge!r} labelled "
-                f"{len(judgement.steps)}: the judgements are of other solutions, judge these anew"
-            )
-        yield LabelledSolution(solution, tuple(step.label for step in judgement.steps), judgement.outcome)
         problem_id = solution.problem_id
+        yield LabelledSolution(problems[problem_id], solution, judgements[solution.id])
         if policy.reference_as_sample and problem_id not in with_reference:
             with_reference.add(problem_id)
             if golds[problem_id].steps:
                 reference = reference_solution(task, golds[problem_id])
-                yield LabelledSolution(reference, (True,) * len(reference.steps), True)
+                all_correct = (StepJudgement(label=True),) * len(reference.steps)
+                judgement = Judgement(reference.id, "reference", all_correct, outcome=True)
+                yield LabelledSolution(problems[problem_id], reference, judgement)
 
 
 def reference_solution(task: "Task", gold: Gold) -> Solution:

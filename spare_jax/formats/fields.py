@@ -1,0 +1,93 @@
+"""Fields of a row that somebody else wrote: checked as they are taken, named where they do not fit."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, RecordError, Solution, StepJudgement, convert
+
+Row = Mapping[str, Any]
+Ids = tuple[str, str]  # of a problem and of a solution of it
+T = TypeVar("T")
+
+# What `Solution.finish_reason` says of a solution that comes from a file.
+IMPORTED = "imported"
+
+
+def field(row: Any, name: str, hint: type[T], within: str = "") -> T:
+    """The value of `row[name]`, of the type `hint`; lists become tuples.
+
+    Args:
+      within: what holds the row, for messages: "label.steps[3]".
+
+    Raises:
+      RecordError: `row` is no object, or the field is missing or of another type.
+    """
+    where = f"{within}.{name}" if within else name
+    if not isinstance(row, Mapping):
+        raise RecordError(f"{within or 'row'}: expected an object, found {type(row).__name__}")
+    if name not in row:
+        raise RecordError(f"field {where!r} is missing")
+    return convert(row[name], hint, where)
+
+
+def optional(row: Any, name: str, hint: type[T], within: str = "") -> T | None:
+    """As `field`; None where the field is missing or null (tables in Arrow fill up what is missing with null)."""
+    if isinstance(row, Mapping) and row.get(name) is None:
+        return None
+    return field(row, name, hint, within)
+
+
+def ids_of(row: Row, default: str, count: int) -> list[Ids]:
+    """Ids of the `count` solutions of a row: "<default>/0", "<default>/1", ..., or the row's own `id`.
+
+    The formats that use this have no id of their own. The rows that we write have one and hold one solution; what
+    stands before the last "/" of it is the problem's id.
+    """
+    own = optional(row, "id", str)
+    if not own:
+        return [(default, f"{default}/{k}") for k in range(count)]
+    problem_id = own.rpartition("/")[0] or own
+    return [(problem_id, own), *((problem_id, f"{own}/{k}") for k in range(1, count))]
+
+
+def named_ids(problem_id: str, name: str | None) -> Ids:
+    """Ids of a problem and of its one solution, which `name` tells from others: "<problem_id>/<name>"."""
+    return problem_id, f"{problem_id}/{name}" if name else problem_id
+
+
+def name_of(record: LabelledSolution) -> str:
+    """What the solution's id has behind the problem's: the inverse of `named_ids`."""
+    return record.solution.id.removeprefix(record.problem.id).removeprefix("/")
+
+
+def labelled(
+    judge: str,
+    ids: Ids,
+    question: str,
+    steps: Sequence[str],
+    judged: Sequence[StepJudgement],
+    *,
+    answers: Sequence[str] = (),
+    reference: Sequence[str] = (),
+    outcome: bool | None = None,
+    text: str = "",
+    finish_reason: str = IMPORTED,
+) -> LabelledSolution:
+    """The records of one solution that a row labels; without answers and reference there is no Gold."""
+    problem_id, solution_id = ids
+    return LabelledSolution(
+        Problem(problem_id, question),
+        Solution(solution_id, problem_id, tuple(steps), None, finish_reason),
+        Judgement(solution_id, judge, tuple(judged), outcome, text),
+        Gold(problem_id, tuple(answers), tuple(reference)) if answers or reference else None,
+    )
+
+
+def judged_by(labels: Sequence[bool | None]) -> tuple[StepJudgement, ...]:
+    """Steps judged by a label alone."""
+    return tuple(StepJudgement(label=label) for label in labels)
+
+
+def prompt(problem: Problem) -> str:
+    """The problem as one text: its context sentences and the question, each on its line."""
+    return "\n".join((*problem.context, problem.question))

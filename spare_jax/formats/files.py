@@ -1,0 +1,155 @@
+"""Files in any format, by name: rows from a file or the hub to records, and records to JSON lines.
+
+A format is two functions: what a row says as records, and a record as a row (None where the format cannot say it).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spare_jax.formats import (
+    math_shepherd,
+    omegaprm,
+    prm800k,
+    prmbench,
+    processbench,
+    rlhflow,
+    trl_preference,
+    trl_stepwise,
+)
+from spare_jax.formats.fields import Row
+from spare_jax.jsonlines import StoreError, convert_rows, decode, lines, write_lines
+from spare_jax.records import Record
+
+
+@dataclass(frozen=True)
+class Format:
+    """`records_of(row, default_id)` takes an id for rows without their own; `row_of(record)` is its inverse."""
+
+    records_of: Callable[[Row, str], tuple[Record, ...]]
+    row_of: Callable[[Any], Row | None]
+
+
+# Records are LabelledSolution, but for trl_preference, whose are Preference.
+FORMATS = {
+    "trl_stepwise": Format(trl_stepwise.records_of, trl_stepwise.row_of),
+    "math_shepherd": Format(math_shepherd.records_of, math_shepherd.row_of),
+    "prm800k_neutral_right": Format(functools.partial(prm800k.records_of, neutral=True), prm800k.row_of),
+    "prm800k_neutral_wrong": Format(functools.partial(prm800k.records_of, neutral=False), prm800k.row_of),
+    "prm800k_neutral_masked": Format(functools.partial(prm800k.records_of, neutral=None), prm800k.row_of),
+    "rlhflow": Format(rlhflow.records_of, rlhflow.row_of),
+    "processbench": Format(processbench.records_of, processbench.row_of),
+    "prmbench": Format(prmbench.records_of, prmbench.row_of),
+    "omegaprm": Format(omegaprm.records_of, omegaprm.row_of),
+    "trl_preference": Format(trl_preference.records_of, trl_preference.row_of),
+}
+
+
+def read(
+    source: str | Path,
+    format_name: str,
+    *,
+    split: str = "train",
+    revision: str | None = None,
+    on_error: str = "raise",
+    malformed: list[str] | None = None,
+) -> Iterator[Any]:
+    """The records of a source in its order; rows without id get "<name>-<number>".
+
+    Args:
+      source, split, revision: as for `rows`.
+      format_name: a key of FORMATS.
+      on_error, malformed: as for `jsonlines.convert_rows`.
+
+    Raises:
+      StoreError: there is no such format or source, or a row is malformed; names source, row and field.
+    """
+    chosen, stem = _format(format_name), Path(source).name.partition(".")[0]
+
+    def convert(number: int, row: Any) -> tuple[Record, ...]:
+        return chosen.records_of(decode(row) if isinstance(row, bytes) else row, f"{stem}-{number:05d}")
+
+    for _, records in convert_rows(source, rows(source, split, revision), convert, on_error, malformed):
+        yield from records
+
+
+def write(path: str | Path, format_name: str, records: Iterable[Record]) -> int:
+    """Write records as JSON lines, one row each, in the order given, whole or not at all.
+
+    Returns:
+      How many records were left out because the format cannot say them.
+
+    Raises:
+      StoreError: there is no such format.
+    """
+    chosen, left_out = _format(format_name), 0
+
+    def said() -> Iterator[Row]:
+        nonlocal left_out
+        for record in records:
+            row = chosen.row_of(record)
+            if row is None:
+                left_out += 1
+            else:
+                yield row
+
+    write_lines(path, said())
+    return left_out
+
+
+def rows(source: str | Path, split: str = "train", revision: str | None = None) -> Iterator[tuple[int, Any]]:
+    """Numbered rows (from 1) of a data set; a line of a JSON lines file is not decoded yet, so that its reader can say
+    what is wrong with it.
+
+    Args:
+      source: a .jsonl, .json (JSON lines too) or .parquet file, or else a hub id or a directory for `datasets`.
+      split, revision: which part and version of a hub id or directory; a file has neither.
+
+    Raises:
+      StoreError: there is no such source, or it cannot be read.
+    """
+    path = Path(source)
+    if path.suffix in (".jsonl", ".json"):
+        yield from lines(path)
+    elif path.suffix == ".parquet":
+        yield from enumerate(_parquet_rows(path), 1)
+    else:
+        yield from enumerate(_dataset(str(source), split, revision), 1)
+
+
+def _parquet_rows(path: Path) -> Iterator[Any]:
+    # Neither this nor `datasets` is imported before it is needed: each takes a second.
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise StoreError(f"{path}: {_first_line(error)}: check the path, and that it is a Parquet file") from None
+
+
+def _dataset(name: str, split: str, revision: str | None) -> Iterable[Any]:
+    import datasets
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return datasets.load_dataset(name, split=split, revision=revision)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        raise StoreError(
+            f"data set {name!r}, split {split!r}: {_first_line(error)}: name a .jsonl or .parquet file, a directory, "
+            "or a hub id, and a split that it has"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise StoreError(f"format {name!r} is unknown: choose among {', '.join(FORMATS)}")
+    return FORMATS[name]

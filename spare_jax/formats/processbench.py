@@ -1,0 +1,44 @@
+"""ProcessBench (arXiv:2412.06559): {"id", "generator", "problem", "steps", "final_answer_correct", "label"}.
+
+`label` is the index of the first wrong step, -1 where there is none. The people who labelled stopped there: later
+steps have no label. `final_answer_correct` is the outcome, and a right answer may follow a wrong step.
+"""
+
+from spare_jax.formats.fields import Row, field, judged_by, labelled, name_of, named_ids, optional, prompt
+from spare_jax.records import LabelledSolution, RecordError
+
+JUDGE = "processbench"
+
+
+def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
+    """The one labelled solution of a row; its id is "<id>/<generator>", the problem's "<id>".
+
+    Raises:
+      RecordError: a field is missing or does not fit, or `label` is no step.
+    """
+    question, steps = field(row, "problem", str), field(row, "steps", tuple[str, ...])
+    outcome, first_error = field(row, "final_answer_correct", bool), field(row, "label", int)
+    if not -1 <= first_error < len(steps):
+        raise RecordError(f"label: {first_error} is neither -1 nor one of {len(steps)} steps")
+    right = len(steps) if first_error == -1 else first_error
+    labels = [True] * right + [False, *[None] * len(steps)][: len(steps) - right]
+    ids = named_ids(optional(row, "id", str) or default_id, optional(row, "generator", str))
+    return (labelled(JUDGE, ids, question, steps, judged_by(labels), outcome=outcome),)
+
+
+def row_of(record: LabelledSolution) -> Row | None:
+    """A labelled solution as a row; None where its outcome, or a step up to the first error, is unknown.
+
+    `generator` is what the solution's id has behind the problem's. Labels behind the first error are not kept.
+    """
+    first_error = record.judgement.first_error
+    if None in record.labels[:first_error] or record.judgement.outcome is None:
+        return None
+    return {
+        "id": record.problem.id,
+        "generator": name_of(record),
+        "problem": prompt(record.problem),
+        "steps": record.solution.steps,
+        "final_answer_correct": record.judgement.outcome,
+        "label": -1 if first_error is None else first_error,
+    }
