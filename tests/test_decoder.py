@@ -132,6 +132,64 @@ def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
     np.testing.assert_array_equal(training[0, :40], training2[0, :40])
 
 
+@pytest.fixture(scope="module", params=["all layers", "one of two"])
+def windowed(request):
+    """A window shorter than a key block, so that blocks before it exist; or one in the second layer alone."""
+    if request.param == "all layers":
+        config = dataclasses.replace(CONFIG, family="mistral", sliding_window=20)
+    else:
+        config = dataclasses.replace(CONFIG, family="qwen3", qk_norm=True, sliding_window=20, full_layers=(0,))
+    return init(config, jax.random.key(6))
+
+
+def test_a_token_sees_its_window_and_no_further(ids):
+    """With one layer: the last of `window` tokens alone has the state that it has at the end of a long row."""
+    config = dataclasses.replace(CONFIG, num_layers=1, family="mistral", sliding_window=20)
+    model = init(config, jax.random.key(6))
+    whole = full_forward(model, ids)
+    for end in (20, 21, 128, 129, LENGTH):
+        alone = full_forward(model, ids[:, end - 20 : end])
+        np.testing.assert_allclose(whole[:, end - 1], alone[:, -1], atol=1e-5)
+
+
+def test_only_layers_with_a_window_forget(windowed, ids):
+    changed = full_forward(windowed, ids.at[:, 0].set((ids[:, 0] + 1) % CONFIG.vocab_size))
+    difference = jnp.abs(changed - full_forward(windowed, ids)).max(axis=(0, 2))
+    reach = 39 if windowed.config.family == "mistral" else LENGTH  # two layers of 20 see 39 tokens
+    assert (difference[:reach] > 0).all() and (difference[reach:] == 0).all()
+
+
+def test_windows_count_within_a_packed_segment(windowed, ids):
+    lengths = (70, 60, 20)
+    packed = jnp.concatenate([row[:n] for row, n in zip(ids, lengths, strict=True)])[None]
+    positions = jnp.concatenate([jnp.arange(n) for n in lengths])[None]
+    segments = jnp.repeat(jnp.array([1, 2, 3]), jnp.array(lengths), total_repeat_length=LENGTH)[None]
+    separate = full_forward(windowed, ids)
+    expected = jnp.concatenate([row[:n] for row, n in zip(separate, lengths, strict=True)])
+    np.testing.assert_allclose(forward(windowed, packed, positions, segments)[0], expected, atol=1e-5)
+
+
+def test_decoding_through_a_window_equals_the_full_forward(windowed, ids):
+    """From positions in different key blocks, and with all far on, where the first block is not read any more."""
+    expected = full_forward(windowed, ids)
+    for starts in ([5, 64, 141], [100, 120, 141]):
+        at = jnp.array(starts)
+        _, k, v = prefill(windowed, ids, at)
+        cache = insert(decoder.init_cache(windowed.config, 3, LENGTH), k, v)
+        hidden, cache = decode_step(windowed, cache, ids[jnp.arange(3), at], at)
+        again, _ = decode_step(windowed, cache, ids[jnp.arange(3), at + 1], at + 1)
+        np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
+        np.testing.assert_allclose(again, expected[jnp.arange(3), at + 1], atol=1e-5)
+
+
+def test_a_slot_behind_a_window_keeps_its_bits_whatever_the_others_hold(windowed, ids):
+    _, k, v = prefill(windowed, ids, jnp.full(3, LENGTH))
+    cache = insert(decoder.init_cache(windowed.config, 3, LENGTH), k, v)
+    far, _ = decode_step(windowed, cache, ids[:, 140], jnp.array([140, 140, 140]))
+    with_idle, _ = decode_step(windowed, cache, ids[:, 140], jnp.array([140, 0, 70]))  # the first block is read
+    np.testing.assert_array_equal(far[0], with_idle[0])
+
+
 def test_cache_length_is_a_whole_number_of_blocks():
     cache = decoder.init_cache(CONFIG, 2, 65)
     assert cache.k.shape == (2, 2, 2, 2, 8, decoder.KEY_BLOCK)
@@ -213,6 +271,14 @@ def test_building_leaves_global_flax_settings_alone():
         ({"head_dim": 7}, "head_dim=7"),
         ({"family": "gpt2"}, "family='gpt2'"),
         ({"attention_bias": True}, "attention_bias=True"),
+        ({"qk_norm": True}, "qk_norm=True"),
+        ({"family": "qwen3"}, "qk_norm=False"),
+        ({"sliding_window": 4}, "sliding_window=4.*'llama'"),
+        ({"family": "mistral", "sliding_window": 0}, "sliding_window=0"),
+        ({"family": "mistral", "sliding_window": 4, "full_layers": (0,)}, r"full_layers=\(0,\).*'mistral'"),
+        ({"family": "qwen3", "qk_norm": True, "full_layers": (0,)}, "sliding_window=None"),
+        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
+        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
     ],
 )
 def test_a_config_that_cannot_be_computed_is_an_error(change, named):

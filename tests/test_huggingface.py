@@ -1,4 +1,4 @@
-"""Model directories: what transformers computes, what comes back after saving, and what is refused."""
+"""Model directories: what comes back after saving, and what is refused (parity with torch: test_families.py)."""
 
 import dataclasses
 import json
@@ -16,15 +16,6 @@ LLAMA = decoder.DecoderConfig(
     vocab_size=270, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
 QWEN2 = dataclasses.replace(LLAMA, family="qwen2", attention_bias=True, rope_theta=1e6, norm_eps=1e-5)
-
-# Both families: one kv head, every head its own, head_dim other than hidden / heads, tied and untied.
-PARITY = [
-    LLAMA,
-    dataclasses.replace(LLAMA, num_kv_heads=1, tie_embeddings=False, rope_theta=5e5),
-    dataclasses.replace(LLAMA, num_kv_heads=4, hidden_size=20, head_dim=12, num_layers=3, norm_eps=1e-5),
-    QWEN2,
-    dataclasses.replace(QWEN2, num_kv_heads=1, head_dim=16, tie_embeddings=False),
-]
 
 init = jax.jit(decoder.init_decoder, static_argnums=(0, 2))
 
@@ -51,12 +42,6 @@ def noisy(config, seed=0, dtype=jnp.float32):
     return jax.tree.unflatten(structure, moved)
 
 
-def all_logits(model, ids):
-    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-    hidden = jax.jit(decoder.hidden_states)(model, jnp.asarray(ids), positions, jnp.ones_like(ids))
-    return np.asarray(decoder.logits(model, hidden))
-
-
 def edit_config(directory, **changes):
     path = directory / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -66,45 +51,6 @@ def edit_config(directory, **changes):
 def saved(tmp_path, tokenizer):
     huggingface.save(tmp_path, noisy(QWEN2), QWEN2, tokenizer)
     return tmp_path
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("config", PARITY, ids=lambda c: f"{c.family}-{c.num_kv_heads}kv")
-def test_transformers_computes_the_same_logits_from_what_we_save(config, tmp_path, tokenizer):
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    model = noisy(config, seed=3)
-    huggingface.save(tmp_path, model, config, tokenizer)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    assert type(theirs).__name__ == {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[config.family]
-    ids = np.random.default_rng(0).integers(0, config.vocab_size, (2, 40))
-    with torch.no_grad():
-        expected = theirs(torch.tensor(ids)).logits.numpy()
-    np.testing.assert_allclose(all_logits(model, ids), expected, atol=1e-4)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("name", ["Llama", "Qwen2"])
-def test_we_compute_the_same_logits_from_what_transformers_saves(name, tmp_path, tokenizer):
-    torch = pytest.importorskip("torch")
-    import transformers
-
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=270, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=False, rope_parameters={"rope_type": "default", "rope_theta": 3e5},
-    )  # fmt: skip
-    theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
-    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    tokenizer.save_pretrained(tmp_path)
-    loaded = huggingface.load(tmp_path)
-    assert loaded.config.rope_theta == 3e5 and loaded.config.head_dim == 6
-    ids = np.random.default_rng(0).integers(0, 270, (2, 40))
-    with torch.no_grad():
-        expected = theirs(torch.tensor(ids)).logits.numpy()
-    np.testing.assert_allclose(all_logits(loaded.model, ids), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 20000])
@@ -142,13 +88,9 @@ def test_tokenizer_and_chat_template_come_back(saved, tokenizer):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"architectures": ["MistralForCausalLM"]}, "architectures=.*Mistral.*LlamaForCausalLM or Qwen2ForCausalLM"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "architectures=.*GPT2.*LlamaForCausalLM or Mistral.* or Qwen2"),
         ({"architectures": None}, "architectures=None"),
-        ({"hidden_act": "gelu"}, "hidden_act='gelu'.*'silu'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling=.*llama3"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling=.*linear"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_parameters=.*yarn"),
-        ({"use_sliding_window": True}, "use_sliding_window=True.*full attention"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types=.*sliding"),
         ({"mlp_bias": True}, "mlp_bias=True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config=.*bits"),

@@ -1,9 +1,12 @@
-"""One decoder for the Llama and Qwen2 families, for training, prefill and cached decoding.
+"""One decoder for the Llama, Mistral, Qwen2 and Qwen3 families, for training, prefill and cached decoding.
 
-Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. Parameters live in Flax NNX modules
-used as plain pytrees (tree mode): blocks are stacked on a leading layer axis by `jax.vmap` and run by `jax.lax.scan`,
-nothing mutates, and the key-value cache is an argument and a result. Each Param names its axes in the metadata key
-`logical_axes`; a stacked Param has one axis more, in front, which `logical_axes` here calls "layers".
+Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. The families differ in little:
+biases on q, k and v (Qwen2), norms on q and k (Qwen3), sliding windows (all but Llama).
+
+Parameters live in Flax NNX modules used as plain pytrees (tree mode): blocks are stacked on a leading layer axis by
+`jax.vmap` and run by `jax.lax.scan`, nothing mutates, and the key-value cache is an argument and a result. Each Param
+names its axes in the metadata key `logical_axes`; a stacked Param has one axis more, in front, which `logical_axes`
+here calls "layers".
 
 Weights are cast where they are used, so float32 master weights can compute in bfloat16. Norms, rotary angles,
 attention scores and logits are float32 in either case.
@@ -14,6 +17,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
@@ -24,8 +28,26 @@ _MASKED = -1e30  # finite: a row that is masked everywhere (padding) must not be
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's change of the rotary frequencies for longer sequences: see `rotary_frequencies`."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_max_length: int
+
+    def __post_init__(self):
+        if not 0 < self.low_frequency_factor < self.high_frequency_factor or self.factor < 1:
+            raise ValueError(f"{self}: needs factor >= 1 and 0 < low_frequency_factor < high_frequency_factor")
+
+
+@dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes of a decoder. `max_length` is the longest sequence the model was made for; it is not enforced here."""
+    """Sizes of a decoder. `max_length` is the longest sequence the model was made for; it is not enforced here.
+
+    With a `sliding_window` a token attends to that many positions, itself and those before it, in all layers but
+    `full_layers`; None is all positions in all layers.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -39,7 +61,11 @@ class DecoderConfig:
     attention_bias: bool = False
     tie_embeddings: bool = True
     max_length: int = 2048
-    family: Literal["llama", "qwen2"] = "llama"
+    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
+    qk_norm: bool = False
+    rope_scaling: RopeScaling | None = None
+    sliding_window: int | None = None
+    full_layers: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.num_heads % self.num_kv_heads:
@@ -49,12 +75,28 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, choose an even head_dim")
-        if self.family not in ("llama", "qwen2"):
-            raise ValueError(f"family={self.family!r} is unknown: choose 'llama' or 'qwen2'")
+        if self.family not in ("llama", "mistral", "qwen2", "qwen3"):
+            raise ValueError(f"family={self.family!r} is unknown: choose 'llama', 'mistral', 'qwen2' or 'qwen3'")
         if self.attention_bias != (self.family == "qwen2"):
             raise ValueError(
                 f"attention_bias={self.attention_bias} does not fit family={self.family!r}: "
-                "qwen2 has biases on q, k and v, llama has none"
+                "qwen2 has biases on q, k and v, the others have none"
+            )
+        if self.qk_norm != (self.family == "qwen3"):
+            raise ValueError(
+                f"qk_norm={self.qk_norm} does not fit family={self.family!r}: qwen3 has norms on q and k, the others "
+                "have none"
+            )
+        if self.sliding_window is not None and (self.sliding_window < 1 or self.family == "llama"):
+            raise ValueError(
+                f"sliding_window={self.sliding_window} does not fit family={self.family!r}: use 1 or more, and None "
+                "for llama, which attends to all positions"
+            )
+        possible = range(self.num_layers) if self.sliding_window and self.family != "mistral" else ()
+        if not set(self.full_layers) <= set(possible) or len(self.full_layers) == self.num_layers:
+            raise ValueError(
+                f"full_layers={self.full_layers} does not fit family={self.family!r} with {self.num_layers} layers and "
+                f"sliding_window={self.sliding_window}: name some layers, not all, of a qwen2 or qwen3 with a window"
             )
 
 
@@ -88,21 +130,24 @@ def hidden_states(
     """Hidden states after the final norm.
 
     A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
-    packed in one row. Segment 0 is padding; its states are finite and mean nothing. `positions` are the rotary
-    positions, counted within each segment. `remat` recomputes a block in the backward pass instead of keeping its
-    activations. `dtype` is that of the computation and of the result.
+    packed in one row; a layer with a sliding window of w leaves it itself and the w - 1 before it. Segment 0 is
+    padding; its states are finite and mean nothing. `positions` are the rotary positions, counted within each
+    segment. `remat` recomputes a block in the backward pass instead of keeping its activations. `dtype` is that of
+    the computation and of the result.
     """
     rotation = rotary_angles(positions, model.config)
+    windows, reach = _windows(model.config)
 
-    def layer(x, block):
+    def layer(x, inputs):
+        block, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(_packed_attention(q, k, v, segments))
+        x = x + block.attention.output(_packed_attention(q, k, v, segments, window, reach))
         return x + block.mlp(_norm(x, block.mlp_norm, model.config)), None
 
     if remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
     unroll = model.config.num_layers <= UNROLLED_LAYERS
-    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks, unroll=unroll)
+    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), (model.blocks, windows), unroll=unroll)
     return _norm(x, model.final_norm, model.config)
 
 
@@ -177,43 +222,50 @@ def prefill(
     positions = jnp.broadcast_to(jnp.arange(length), ids.shape)
     segments = (positions < lengths[:, None]).astype(jnp.int32)
     rotation = rotary_angles(positions, model.config)
+    windows, reach = _windows(model.config)
 
-    def layer(x, block):
+    def layer(x, inputs):
+        block, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(_packed_attention(q, k, v, segments))
+        x = x + block.attention.output(_packed_attention(q, k, v, segments, window, reach))
         return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
 
-    x, (k, v) = jax.lax.scan(layer, _embed(model, ids, dtype), model.blocks)
+    x, (k, v) = jax.lax.scan(layer, _embed(model, ids, dtype), (model.blocks, windows))
     return _norm(x, model.final_norm, model.config), k, v
 
 
 def decode_step(
     model: "Decoder", cache: KVCache, ids: Int[Array, " slots"], positions: Int[Array, " slots"]
 ) -> tuple[Float[Array, "slots hidden"], KVCache]:
-    """One token per slot: write its key and value at `positions`, attend to all positions up to it.
+    """One token per slot: write its key and value at `positions`, attend to all positions up to it that the layer's
+    sliding window leaves.
 
     Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at position 0.
-    The cost follows the largest of `positions`, while the bits of a slot depend on that slot alone.
+    The cost follows the largest of `positions` (with a window, how far that is from the smallest one's window), while
+    the bits of a slot depend on that slot alone.
     """
     slots = jnp.arange(ids.shape[0])
     rotation = rotary_angles(positions[:, None], model.config)
+    windows, _ = _windows(model.config)
     used_blocks = jnp.minimum(jnp.max(positions) // KEY_BLOCK + 1, cache.k.shape[1])
     block, offset = positions // KEY_BLOCK, positions % KEY_BLOCK
 
     # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
     def layer(carry, inputs):
         x, cache = carry
-        weights, index = inputs
+        weights, index, window = inputs
         q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
         cache = KVCache(
             k=cache.k.at[index, block, slots, :, :, offset].set(k[:, 0]),
             v=cache.v.at[index, block, slots, :, offset].set(v[:, 0]),
         )
-        x = x + weights.attention.output(_cached_attention(q[:, 0], cache, index, positions, used_blocks)[:, None])
+        x = x + weights.attention.output(
+            _cached_attention(q[:, 0], cache, index, window, positions, used_blocks)[:, None]
+        )
         return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
 
     x = _embed(model, ids[:, None], cache.k.dtype)
-    (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers)))
+    (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers), windows))
     return _norm(x, model.final_norm, model.config)[:, 0], cache
 
 
@@ -221,10 +273,29 @@ def rotary_angles(
     positions: Int[Array, "batch length"], config: DecoderConfig
 ) -> tuple[Float[Array, "batch length 1 half"], Float[Array, "batch length 1 half"]]:
     """Cosines and sines of the rotary angles in float32, with an axis of size 1 for the heads."""
-    half = config.head_dim // 2
-    frequencies = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    angles = positions[..., None, None].astype(jnp.float32) * rotary_frequencies(config)
     return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotary_frequencies(config: DecoderConfig) -> Float[np.ndarray, " half"]:
+    """Radians per position of each rotated pair: f_i = theta^(-2i / head_dim), in float32.
+
+    With `rope_scaling` a pair that turns less than low_frequency_factor times over the original length turns `factor`
+    times more slowly, one that turns more than high_frequency_factor times keeps its frequency, and the frequencies
+    between are interpolated linearly in the number of turns (Llama 3.1's published code).
+
+    Made on the host and rounded where torch rounds: at position 8000 one unit in the last place of a frequency is
+    half a thousandth of a radian, and a TPU's power function is further off than that.
+    """
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequencies = np.float32(1) / (config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
+    if config.rope_scaling is None:
+        return frequencies
+    scaling = config.rope_scaling
+    turns = scaling.original_max_length * frequencies.astype(np.float64) / (2 * np.pi)
+    span = scaling.high_frequency_factor - scaling.low_frequency_factor
+    kept = np.clip((turns - scaling.low_frequency_factor) / span, 0, 1)
+    return ((1 - kept) * frequencies / scaling.factor + kept * frequencies).astype(np.float32)
 
 
 def logical_axes(variable: nnx.Variable) -> tuple[str, ...]:
@@ -246,12 +317,14 @@ class Linear(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """The projections of grouped-query attention."""
+    """The projections of grouped-query attention, and the norms of each head's query and key where there are any."""
 
     def __init__(self, config: DecoderConfig, key, dtype):
         keys = jax.random.split(key, 4)
         d, heads, kv = config.hidden_size, config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         bias = config.attention_bias
+        self.query_norm = _unit_scale(config.head_dim, "head_dim", dtype) if config.qk_norm else None
+        self.key_norm = _unit_scale(config.head_dim, "head_dim", dtype) if config.qk_norm else None
         self.query = Linear(keys[0], d, heads, ("embed", "heads"), dtype, bias=bias)
         self.key = Linear(keys[1], d, kv, ("embed", "kv_heads"), dtype, bias=bias)
         self.value = Linear(keys[2], d, kv, ("embed", "kv_heads"), dtype, bias=bias)
@@ -263,9 +336,12 @@ class Attention(nnx.Module):
         with jax.named_scope("attention_project"):
             batch, length, _ = x.shape
             kv_heads, group = config.num_kv_heads, config.num_heads // config.num_kv_heads
-            q = _rotate(self.query(x).reshape(batch, length, config.num_heads, config.head_dim), *rotation)
-            k = _rotate(self.key(x).reshape(batch, length, kv_heads, config.head_dim), *rotation)
+            q = self.query(x).reshape(batch, length, config.num_heads, config.head_dim)
+            k = self.key(x).reshape(batch, length, kv_heads, config.head_dim)
             v = self.value(x).reshape(batch, length, kv_heads, config.head_dim)
+            if self.query_norm is not None and self.key_norm is not None:
+                q, k = _norm(q, self.query_norm, config), _norm(k, self.key_norm, config)
+            q, k = _rotate(q, *rotation), _rotate(k, *rotation)
             return q.reshape(batch, length, kv_heads, group, config.head_dim), k, v
 
 
@@ -289,9 +365,9 @@ class Block(nnx.Module):
 
     def __init__(self, config: DecoderConfig, key, dtype):
         attention_key, mlp_key = jax.random.split(key)
-        self.attention_norm = _unit_scale(config, dtype)
+        self.attention_norm = _unit_scale(config.hidden_size, "embed", dtype)
         self.attention = Attention(config, attention_key, dtype)
-        self.mlp_norm = _unit_scale(config, dtype)
+        self.mlp_norm = _unit_scale(config.hidden_size, "embed", dtype)
         self.mlp = MLP(config, mlp_key, dtype)
 
 
@@ -304,7 +380,7 @@ class Decoder(nnx.Module):
         self.config = config
         self.embed = _normal(embed_key, (vocab, d), ("vocab", "embed"), dtype, d**-0.5)
         self.blocks = jax.vmap(lambda k: Block(config, k, dtype))(jax.random.split(blocks_key, config.num_layers))
-        self.final_norm = _unit_scale(config, dtype)
+        self.final_norm = _unit_scale(config.hidden_size, "embed", dtype)
         tied = config.tie_embeddings
         self.head = None if tied else _normal(head_key, (d, vocab), ("embed", "vocab"), dtype, d**-0.5)
 
@@ -313,8 +389,8 @@ def _normal(key, shape, axes, dtype, scale) -> nnx.Param:
     return nnx.Param((jax.random.normal(key, shape) * scale).astype(dtype), logical_axes=axes)
 
 
-def _unit_scale(config: DecoderConfig, dtype) -> nnx.Param:
-    return nnx.Param(jnp.ones((config.hidden_size,), dtype), logical_axes=("embed",))
+def _unit_scale(size: int, axis: str, dtype) -> nnx.Param:
+    return nnx.Param(jnp.ones((size,), dtype), logical_axes=(axis,))
 
 
 def _embed(model: Decoder, ids, dtype):
@@ -335,11 +411,23 @@ def _rotate(x, cos, sin):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _packed_attention(q, k, v, segments):
+def _windows(config: DecoderConfig) -> tuple[Int[np.ndarray, " layers"] | None, int | None]:
+    """How many positions each layer sees, to be scanned over, and the most that any layer does; None: all of them."""
+    if config.sliding_window is None:
+        return None, None
+    everything = np.iinfo(np.int32).max
+    windows = np.full(config.num_layers, config.sliding_window, np.int32)
+    windows[list(config.full_layers)] = everything
+    return windows, None if config.full_layers else config.sliding_window
+
+
+def _packed_attention(q, k, v, segments, window, reach):
     """Causal attention within segments; q [batch, length, kv_heads, group, head_dim] -> [batch, length, hidden].
 
-    The queries of one key-value head are folded into one matrix per query block: on a CPU that is twice as fast as
-    an einsum over all heads, and blocks above the diagonal are not computed at all.
+    `window` is this layer's (None: no layer has one) and may be traced; `reach`, a Python int, bounds that of every
+    layer (None: unbounded). The queries of one key-value head are folded into one matrix per query block: on a CPU
+    that is twice as fast as an einsum over all heads, and blocks above the diagonal or out of reach are not computed
+    at all.
     """
     with jax.named_scope("attention"):
         batch, length, kv_heads, group, head_dim = q.shape
@@ -349,24 +437,29 @@ def _packed_attention(q, k, v, segments):
         row, outputs = jnp.arange(length), []
         for start in range(0, length, QUERY_BLOCK):
             end = min(start + QUERY_BLOCK, length)
-            rows = (batch, kv_heads, (end - start) * group)
-            allowed = (row[start:end, None] >= row[:end]) & (segments[:, start:end, None] == segments[:, None, :end])
+            first = 0 if reach is None else max(0, start - reach + 1)
+            rows, keys = (batch, kv_heads, (end - start) * group), slice(first, end)
+            distance = row[start:end, None] - row[keys]
+            allowed = (distance >= 0) & (segments[:, start:end, None] == segments[:, None, keys])
+            if window is not None:
+                allowed &= distance < window
             scores = jnp.matmul(
-                q[:, :, start * group : end * group], k[..., :end], preferred_element_type=jnp.float32
-            ).reshape(batch, kv_heads, end - start, group, end)
+                q[:, :, start * group : end * group], k[..., keys], preferred_element_type=jnp.float32
+            ).reshape(batch, kv_heads, end - start, group, end - first)
             scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
             weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
             total = weights.sum(axis=-1).reshape(*rows, 1)
             mixed = jnp.matmul(
-                weights.reshape(*rows, end).astype(v.dtype), v[:, :, :end], preferred_element_type=jnp.float32
+                weights.reshape(*rows, end - first).astype(v.dtype), v[:, :, keys], preferred_element_type=jnp.float32
             )
             outputs.append((mixed / total).astype(v.dtype))
         output = jnp.concatenate(outputs, axis=2).reshape(batch, kv_heads, length, group, head_dim)
         return output.transpose(0, 2, 1, 3, 4).reshape(batch, length, kv_heads * group * head_dim)
 
 
-def _cached_attention(q, cache: KVCache, index, positions, used_blocks):
-    """Attention of one query per slot, q [slots, kv_heads, group, head_dim], over layer `index` of the cache.
+def _cached_attention(q, cache: KVCache, index, window, positions, used_blocks):
+    """Attention of one query per slot, q [slots, kv_heads, group, head_dim], over layer `index` of the cache, whose
+    sliding window is `window` (None: no layer has one).
 
     Online softmax over key blocks. A block that is masked for a slot leaves its maximum, sum and accumulator exactly
     as they were (the factor is 1 and nothing is added), so a slot's bits depend neither on how far other slots have
@@ -375,12 +468,14 @@ def _cached_attention(q, cache: KVCache, index, positions, used_blocks):
     with jax.named_scope("cached_attention"):
         slots, kv_heads, group, head_dim = q.shape
         q = q * head_dim**-0.5
+        first = jnp.zeros_like(positions) if window is None else jnp.maximum(positions - window + 1, 0)
 
         def add_block(number, state):
             maximum, total, mixed = state
             start = number * KEY_BLOCK
             k, v = cache.k[index, number], cache.v[index, number]
-            allowed = (start + jnp.arange(KEY_BLOCK) <= positions[:, None])[:, None, None, :]
+            position = start + jnp.arange(KEY_BLOCK)
+            allowed = ((position >= first[:, None]) & (position <= positions[:, None]))[:, None, None, :]
             scores = jnp.einsum("shgd,shdk->shgk", q, k, preferred_element_type=jnp.float32)
             scores = jnp.where(allowed, scores, _MASKED)
             new_maximum = jnp.maximum(maximum, scores.max(axis=-1))
@@ -391,5 +486,5 @@ def _cached_attention(q, cache: KVCache, index, positions, used_blocks):
 
         zeros = jnp.zeros((slots, kv_heads, group), jnp.float32)
         state = (zeros + _MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
-        _, total, mixed = jax.lax.fori_loop(0, used_blocks, add_block, state)
+        _, total, mixed = jax.lax.fori_loop(jnp.min(first) // KEY_BLOCK, used_blocks, add_block, state)
         return (mixed / total[..., None]).astype(q.dtype).reshape(slots, kv_heads * group * head_dim)

@@ -1,8 +1,8 @@
 """Hugging Face model directories, in and out: config.json, safetensors, tokenizer and chat template.
 
-LlamaForCausalLM and Qwen2ForCausalLM. What the decoder cannot compute exactly is an error that names the key of
-config.json and its value; nothing is guessed or dropped. Torch stores a linear layer as [out, in], this package as
-[in, out], so kernels are transposed on the way.
+Llama, Mistral, Qwen2 and Qwen3, as published. What the decoder cannot compute exactly is an error that names the key
+of config.json and its value; nothing is guessed or dropped. Torch stores a linear layer as [out, in], this package as
+[in, out], so kernels are transposed on the way. Weights go from the file to their devices piece by piece (weights.py).
 """
 
 import dataclasses
@@ -10,48 +10,33 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import DTypeLike
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
-from spare_jax.models.sharding import ShardingRules, shardings_of
+from spare_jax.models.decoder import Decoder, DecoderConfig, RopeScaling
+from spare_jax.models.weights import SHARD_BYTES, ModelError, load_weights, read_json, save_weights, write_json
 
-SHARD_BYTES = 5 * 10**9
-
-_FAMILIES: dict[str, Literal["llama", "qwen2"]] = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
-# Our parameter -> (tensor name in the directory, whether it is stored transposed). "{}" is the number of the layer.
-_TENSORS = {
-    "embed": ("model.embed_tokens.weight", False),
-    "final_norm": ("model.norm.weight", False),
-    "head": ("lm_head.weight", True),
-    "blocks.attention_norm": ("model.layers.{}.input_layernorm.weight", False),
-    "blocks.attention.query.kernel": ("model.layers.{}.self_attn.q_proj.weight", True),
-    "blocks.attention.query.bias": ("model.layers.{}.self_attn.q_proj.bias", False),
-    "blocks.attention.key.kernel": ("model.layers.{}.self_attn.k_proj.weight", True),
-    "blocks.attention.key.bias": ("model.layers.{}.self_attn.k_proj.bias", False),
-    "blocks.attention.value.kernel": ("model.layers.{}.self_attn.v_proj.weight", True),
-    "blocks.attention.value.bias": ("model.layers.{}.self_attn.v_proj.bias", False),
-    "blocks.attention.output.kernel": ("model.layers.{}.self_attn.o_proj.weight", True),
-    "blocks.mlp_norm": ("model.layers.{}.post_attention_layernorm.weight", False),
-    "blocks.mlp.gate.kernel": ("model.layers.{}.mlp.gate_proj.weight", True),
-    "blocks.mlp.up.kernel": ("model.layers.{}.mlp.up_proj.weight", True),
-    "blocks.mlp.down.kernel": ("model.layers.{}.mlp.down_proj.weight", True),
+_FAMILIES: dict[str, Literal["llama", "mistral", "qwen2", "qwen3"]] = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
 }
+# What transformers takes where config.json is silent, if that is not what the other families do.
+_ASSUMED = {
+    "llama": {},
+    "mistral": {"sliding_window": 4096},
+    "qwen2": {"sliding_window": 4096, "max_window_layers": 28},
+    "qwen3": {"sliding_window": 4096, "max_window_layers": 28, "head_dim": 128},
+}
+_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
-_DOWNLOADS = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]
-
-
-class ModelError(ValueError):
-    """A model directory that is missing, incomplete or not supported; the message says what to do."""
+# Not consolidated.safetensors: some directories hold the weights once more under that name.
+_DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +89,9 @@ def save(
     save_weights(directory, model, shard_bytes=shard_bytes)
     tokenizer.save_pretrained(directory)
     for name, content in (extra or {}).items():
-        _write_json(directory / name, content)
+        write_json(directory / name, content)
     dtype = str(model.embed[...].dtype)
-    _write_json(directory / "config.json", _to_hugging_face(config, tokenizer, dtype))
+    write_json(directory / "config.json", _to_hugging_face(config, tokenizer, dtype))
 
 
 def local_directory(path: str | pathlib.Path, revision: str | None = None) -> pathlib.Path:
@@ -133,20 +118,21 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
     path = pathlib.Path(directory) / "config.json"
     if not path.is_file():
         raise ModelError(f"{path} is missing: give a directory with config.json, model.safetensors and a tokenizer")
-    raw = _read_json(path)
+    raw = read_json(path)
     architecture = (raw.get("architectures") or [None])[0]
     if architecture not in _FAMILIES:
         raise ModelError(
             f"{path}: architectures={raw.get('architectures')!r} is not supported: use {' or '.join(_FAMILIES)}"
         )
-    rope = raw.get("rope_parameters") or {}
-    _check_supported(path, raw, rope)
+    family = _FAMILIES[architecture]
+    raw = _ASSUMED[family] | raw
+    _check_supported(path, raw)
     needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     missing = [key for key in needed if key not in raw]
     if missing:
         raise ModelError(f"{path}: {missing[0]} is missing: write it, the decoder's size cannot be guessed")
-    family = _FAMILIES[architecture]
-    heads = raw["num_attention_heads"]
+    heads, rope = raw["num_attention_heads"], _rope(raw)
+    window, full_layers = _sliding_window(path, raw, family)
     try:
         return DecoderConfig(
             vocab_size=raw["vocab_size"],
@@ -156,70 +142,19 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
             num_heads=heads,
             num_kv_heads=raw.get("num_key_value_heads") or heads,
             head_dim=raw.get("head_dim") or raw["hidden_size"] // heads,
-            rope_theta=float(raw.get("rope_theta") or rope.get("rope_theta") or 10000.0),
+            rope_theta=float(rope["rope_theta"]),
             norm_eps=raw.get("rms_norm_eps", 1e-6),
             attention_bias=family == "qwen2",
             tie_embeddings=raw.get("tie_word_embeddings", False),
             max_length=raw.get("max_position_embeddings", 2048),
             family=family,
+            qk_norm=family == "qwen3",
+            rope_scaling=_rope_scaling(raw),
+            sliding_window=window,
+            full_layers=full_layers,
         )
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
-
-
-def load_weights(
-    directory: str | pathlib.Path,
-    config: DecoderConfig,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    mesh: Mesh | None = None,
-) -> Decoder:
-    """Read model.safetensors, or the files of model.safetensors.index.json. Raises ModelError if a tensor is missing,
-    has another shape than the config says, or has no place in the decoder."""
-    directory = pathlib.Path(directory)
-    abstract = jax.eval_shape(lambda key: init_decoder(config, key, dtype), jax.random.key(0))
-    places = [None] * len(jax.tree.leaves(abstract))
-    if mesh is not None:
-        places = jax.tree.leaves(shardings_of(abstract, mesh, ShardingRules()))
-    with _Tensors(directory) as tensors:
-        names = {name for parameter, _ in _parameters(abstract) for name in _tensor_names(parameter, config)}
-        ignored = {"lm_head.weight"} if config.tie_embeddings else set()
-        unknown = [n for n in tensors.names() if n not in names | ignored and not n.endswith("rotary_emb.inv_freq")]
-        if unknown:
-            raise ModelError(
-                f"{directory}: tensor {unknown[0]} has no place in a {config.family} decoder with "
-                f"{config.num_layers} layers: use a directory whose weights and config.json belong together"
-            )
-        leaves = []
-        for (parameter, leaf), place in zip(_parameters(abstract), places, strict=True):
-            array = _read_parameter(tensors, parameter, leaf.shape, config).astype(leaf.dtype)
-            leaves.append(jax.device_put(array, place))
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-
-
-def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write model.safetensors, or with more than `shard_bytes` several files and model.safetensors.index.json."""
-    directory = pathlib.Path(directory)
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = total = 0
-    for name, tensor in _tensors_of(model):
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += tensor.nbytes
-        total += tensor.nbytes
-    metadata = {"format": "pt"}  # transformers refuses files without it
-    if len(shards) == 1:
-        save_file(shards[0], directory / "model.safetensors", metadata=metadata)
-        return
-    weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, directory / file, metadata=metadata)
-        weight_map.update(dict.fromkeys(shard, file))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    _write_json(directory / "model.safetensors.index.json", index)
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Any:
@@ -236,7 +171,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
     import transformers  # takes over a second, and only loading needs it
 
     config_file = directory / "tokenizer_config.json"
-    name = _read_json(config_file).get("tokenizer_class") if config_file.is_file() else None
+    name = read_json(config_file).get("tokenizer_class") if config_file.is_file() else None
     generic = name in _GENERIC_TOKENIZERS and (directory / "tokenizer.json").is_file()
     reader = transformers.PreTrainedTokenizerFast if generic else transformers.AutoTokenizer
     try:
@@ -259,59 +194,17 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-class _Tensors:
-    """The tensors of a directory by name, over one or several open safetensors files."""
-
-    def __init__(self, directory: pathlib.Path):
-        self.directory = directory
-        single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-        if single.is_file():
-            files = [single]
-        elif index.is_file():
-            files = [directory / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
-        else:
-            raise ModelError(
-                f"{directory} has neither {single.name} nor {index.name}: convert the weights to safetensors there"
-            )
-        self._open, self._by_name = [], {}
-        for file in files:
-            if not file.is_file():
-                raise ModelError(f"{file} is missing and {index.name} names it: copy all files of the model")
-            try:
-                handle = safe_open(file, framework="np")
-            except SafetensorError as error:
-                raise ModelError(f"{file} is no complete safetensors file ({error}): copy it again") from error
-            self._open.append(handle)
-            self._by_name.update(dict.fromkeys(handle.keys(), handle))
-
-    def __enter__(self):
-        for handle in self._open:
-            handle.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        for handle in self._open:
-            handle.__exit__(*error)
-
-    def names(self) -> list[str]:
-        return sorted(self._by_name)
-
-    def read(self, name: str) -> np.ndarray:
-        if name not in self._by_name:
-            raise ModelError(f"{self.directory}: tensor {name} is missing from the weights: copy all of the model")
-        return self._by_name[name].get_tensor(name)
-
-
-def _check_supported(path: pathlib.Path, raw: dict[str, Any], rope: dict[str, Any]) -> None:
-    scaling = raw.get("rope_scaling") or {}
-    layer_types = raw.get("layer_types") or ()
+def _check_supported(path: pathlib.Path, raw: dict[str, Any]) -> None:
+    key, rope = "rope_scaling" if raw.get("rope_scaling") else "rope_parameters", _rope(raw)
+    by_layer = any(isinstance(value, dict) for value in rope.values())
+    missing = [name for name in _LLAMA3 if rope.get(name) is None]
     checks = (
         ("hidden_act", raw.get("hidden_act", "silu") == "silu", "only 'silu'"),
-        ("rope_scaling", scaling.get("rope_type", scaling.get("type", "default")) == "default", "only unscaled rope"),
-        ("rope_parameters", rope.get("rope_type", "default") == "default", "only rope_type 'default'"),
+        (key, rope["rope_type"] in ("default", "llama3"), "only rope_type 'default' or 'llama3'"),
+        (key, not by_layer, "only one rope for all layers"),
+        (key, rope["rope_type"] == "default" or not missing, f"only llama3 rope with {' and '.join(_LLAMA3)}"),
+        (key, rope.get("partial_rotary_factor", 1) == 1, "only rope over the whole head"),
         ("partial_rotary_factor", raw.get("partial_rotary_factor", 1) == 1, "only rope over the whole head"),
-        ("use_sliding_window", not raw.get("use_sliding_window"), "only full attention"),
-        ("layer_types", all(kind == "full_attention" for kind in layer_types), "only full attention"),
         ("attention_bias", not raw.get("attention_bias"), "only biases on q, k and v of Qwen2ForCausalLM"),
         ("mlp_bias", not raw.get("mlp_bias"), "only an MLP without biases"),
         ("quantization_config", not raw.get("quantization_config"), "only unquantized weights"),
@@ -321,47 +214,68 @@ def _check_supported(path: pathlib.Path, raw: dict[str, Any], rope: dict[str, An
             raise ModelError(f"{path}: {key}={raw[key]!r} is not supported: {what} can be loaded")
 
 
-def _parameters(model: Decoder) -> list[tuple[str, Any]]:
-    """(readable name, array) of every parameter, in tree order."""
-    leaves = jax.tree_util.tree_leaves_with_path(model)
-    return [(jax.tree_util.keystr(path[:-1], simple=True, separator="."), leaf) for path, leaf in leaves]
+def _rope(raw: dict[str, Any]) -> dict[str, Any]:
+    """The rotary settings, rope_type and rope_theta among them: rope_scaling and rope_theta of transformers 4, or
+    rope_parameters of transformers 5, in the order of precedence of the latter."""
+    rope = raw.get("rope_scaling") or raw.get("rope_parameters") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    return {"rope_theta": raw.get("rope_theta", 10000.0)} | rope | {"rope_type": kind}
 
 
-def _tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
-    template = _TENSORS[parameter][0]
-    return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
+def _rope_scaling(raw: dict[str, Any]) -> RopeScaling | None:
+    rope = _rope(raw)
+    if rope["rope_type"] == "default":
+        return None
+    factor, low, high = (float(rope[key]) for key in _LLAMA3)
+    # Beside the rotary settings it goes before the one among them; without any the model's own length is taken.
+    original = rope.get("original_max_position_embeddings", raw.get("max_position_embeddings", 2048))
+    return RopeScaling(factor, low, high, int(raw.get("original_max_position_embeddings", original)))
 
 
-def _read_parameter(tensors: _Tensors, parameter: str, shape: tuple[int, ...], config: DecoderConfig) -> np.ndarray:
-    stacked, transposed = "{}" in _TENSORS[parameter][0], _TENSORS[parameter][1]
-    parts = []
-    for name in _tensor_names(parameter, config):
-        part = tensors.read(name)
-        part = part.T if transposed else part
-        expected = shape[1:] if stacked else shape
-        if part.shape != expected:
-            stored, wanted = (part.shape[::-1], expected[::-1]) if transposed else (part.shape, expected)
-            raise ModelError(
-                f"{tensors.directory}: tensor {name} has shape {list(stored)} and config.json asks for "
-                f"{list(wanted)}: use a config.json and weights that belong together"
-            )
-        parts.append(part)
-    return np.stack(parts) if stacked else parts[0]
+def _sliding_window(path: pathlib.Path, raw: dict[str, Any], family: str) -> tuple[int | None, tuple[int, ...]]:
+    """`sliding_window` and `full_layers` of a DecoderConfig.
 
-
-def _tensors_of(model: Decoder) -> Iterator[tuple[str, Any]]:
-    """(tensor name, array as torch stores it) of every tensor of the directory."""
-    for parameter, array in _parameters(model):
-        names = _tensor_names(parameter, model.config)
-        stacked, transposed = "{}" in _TENSORS[parameter][0], _TENSORS[parameter][1]
-        host = np.asarray(array)
-        for name, part in zip(names, host if stacked else [host], strict=True):
-            # safetensors writes the buffer of an array as it is, so a transposed view would be stored wrong
-            yield name, np.ascontiguousarray(part.T if transposed else part)
+    Llama ignores the key. Mistral has one window for all layers. Qwen2 and Qwen3 have one if use_sliding_window says
+    so, in the layers that layer_types names, or where there is no such list in those from max_window_layers on.
+    """
+    layers, window = raw["num_hidden_layers"], raw.get("sliding_window")
+    by_layer = family in ("qwen2", "qwen3")
+    if family == "llama" or (by_layer and not raw.get("use_sliding_window")):
+        window = None
+    first = layers if window is None else raw["max_window_layers"] if by_layer else 0
+    kinds = ["full_attention" if layer < first else "sliding_attention" for layer in range(layers)]
+    possible = {"full_attention", "sliding_attention"} if by_layer and window is not None else set(kinds)
+    kinds = raw.get("layer_types") or kinds
+    if len(kinds) != layers or not set(kinds) <= possible:
+        raise ModelError(
+            f"{path}: layer_types={kinds!r} is not supported: {layers} layers of a {family} decoder with "
+            f"sliding_window={window} can be {' or '.join(sorted(possible))}"
+        )
+    full_layers = tuple(layer for layer, kind in enumerate(kinds) if kind == "full_attention")
+    return (None, ()) if len(full_layers) == layers else (window, full_layers)
 
 
 def _to_hugging_face(config: DecoderConfig, tokenizer: Any, dtype: str) -> dict[str, Any]:
     architecture = {family: name for name, family in _FAMILIES.items()}[config.family]
+    rope_scaling, windows = None, {}
+    if (scaling := config.rope_scaling) is not None:
+        rope_scaling = {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_frequency_factor,
+            "high_freq_factor": scaling.high_frequency_factor,
+            "original_max_position_embeddings": scaling.original_max_length,
+        }
+    if config.family == "mistral":
+        windows = {"sliding_window": config.sliding_window}
+    elif config.sliding_window is not None:
+        kinds = ("sliding_attention", "full_attention")
+        windows = {
+            "use_sliding_window": True,
+            "sliding_window": config.sliding_window,
+            "max_window_layers": len(config.full_layers),  # right, for readers of it alone, if these come first
+            "layer_types": [kinds[layer in config.full_layers] for layer in range(config.num_layers)],
+        }
     return {
         "architectures": [architecture],
         "model_type": config.family,
@@ -374,6 +288,7 @@ def _to_hugging_face(config: DecoderConfig, tokenizer: Any, dtype: str) -> dict[
         "head_dim": config.head_dim,
         "hidden_act": "silu",
         "rope_theta": config.rope_theta,
+        "rope_scaling": rope_scaling,
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
         "max_position_embeddings": config.max_length,
@@ -381,15 +296,5 @@ def _to_hugging_face(config: DecoderConfig, tokenizer: Any, dtype: str) -> dict[
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "torch_dtype": dtype,
+        **windows,
     }
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is no JSON ({error}): replace the file") from error
-
-
-def _write_json(path: pathlib.Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

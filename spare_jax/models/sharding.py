@@ -26,6 +26,7 @@ class ShardingRules:
     embed: str | None = "fsdp"
     heads: str | None = "tensor"
     kv_heads: str | None = "tensor"
+    head_dim: str | None = None
     mlp: str | None = "tensor"
 
     def spec(self, axes: tuple[str, ...], name: str) -> PartitionSpec:

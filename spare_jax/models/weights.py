@@ -1,0 +1,278 @@
+"""The weights of a model directory: safetensors files in and out of a Decoder.
+
+Reading goes from the file to the device shards in pieces of PIECE_BYTES: the host holds one piece per device and its
+copy on the way, never a whole tensor of a large model. Files are read and not mapped, so that this holds for what the
+kernel counts as resident too.
+"""
+
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import DTypeLike
+from safetensors.numpy import save_file
+
+from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.sharding import ShardingRules, shardings_of
+
+SHARD_BYTES = 5 * 10**9
+PIECE_BYTES = 2**24
+
+# Our parameter -> (tensor name in the directory, whether it is stored transposed). "{}" is the number of the layer.
+_TENSORS = {
+    "embed": ("model.embed_tokens.weight", False),
+    "final_norm": ("model.norm.weight", False),
+    "head": ("lm_head.weight", True),
+    "blocks.attention_norm": ("model.layers.{}.input_layernorm.weight", False),
+    "blocks.attention.query.kernel": ("model.layers.{}.self_attn.q_proj.weight", True),
+    "blocks.attention.query.bias": ("model.layers.{}.self_attn.q_proj.bias", False),
+    "blocks.attention.query_norm": ("model.layers.{}.self_attn.q_norm.weight", False),
+    "blocks.attention.key.kernel": ("model.layers.{}.self_attn.k_proj.weight", True),
+    "blocks.attention.key.bias": ("model.layers.{}.self_attn.k_proj.bias", False),
+    "blocks.attention.key_norm": ("model.layers.{}.self_attn.k_norm.weight", False),
+    "blocks.attention.value.kernel": ("model.layers.{}.self_attn.v_proj.weight", True),
+    "blocks.attention.value.bias": ("model.layers.{}.self_attn.v_proj.bias", False),
+    "blocks.attention.output.kernel": ("model.layers.{}.self_attn.o_proj.weight", True),
+    "blocks.mlp_norm": ("model.layers.{}.post_attention_layernorm.weight", False),
+    "blocks.mlp.gate.kernel": ("model.layers.{}.mlp.gate_proj.weight", True),
+    "blocks.mlp.up.kernel": ("model.layers.{}.mlp.up_proj.weight", True),
+    "blocks.mlp.down.kernel": ("model.layers.{}.mlp.down_proj.weight", True),
+}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class ModelError(ValueError):
+    """A model directory that is missing, incomplete or not supported; the message says what to do."""
+
+
+class _Stored(NamedTuple):
+    """Where a tensor lies."""
+
+    file: pathlib.Path
+    offset: int  # bytes from the start of the file
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def rows(self, start: int, count: int) -> np.ndarray:
+        """`count` of its rows (entries, for a vector), from `start` on."""
+        array = np.empty((count, *self.shape[1:]), self.dtype)
+        with self.file.open("rb") as file:
+            file.seek(self.offset + start * array[:1].nbytes)
+            if file.readinto(array.view(np.uint8).data) != array.nbytes:
+                raise ModelError(f"{self.file} ended while it was read: copy it again")
+        return array
+
+
+def load_weights(
+    directory: str | pathlib.Path,
+    config: DecoderConfig,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> Decoder:
+    """Read model.safetensors, or the files of model.safetensors.index.json.
+
+    `dtype` is that of the parameters in memory. With a mesh they are placed with the shardings of sharding.py, each
+    device reading its own part. Raises ModelError if a tensor is missing, has another shape than the config says, or
+    has no place in the decoder.
+    """
+    directory = pathlib.Path(directory)
+    abstract = jax.eval_shape(lambda key: init_decoder(config, key, dtype), jax.random.key(0))
+    places: list[NamedSharding | None] = [None] * len(jax.tree.leaves(abstract))
+    if mesh is not None:
+        places = jax.tree.leaves(shardings_of(abstract, mesh, ShardingRules()))
+    tensors = _find_tensors(directory)
+    names = {name for parameter, _ in _parameters(abstract) for name in _tensor_names(parameter, config)}
+    ignored = {"lm_head.weight"} if config.tie_embeddings else set()
+    unknown = [n for n in sorted(tensors) if n not in names | ignored and not n.endswith("rotary_emb.inv_freq")]
+    if unknown:
+        raise ModelError(
+            f"{directory}: tensor {unknown[0]} has no place in a {config.family} decoder with "
+            f"{config.num_layers} layers: use a directory whose weights and config.json belong together"
+        )
+    for parameter, leaf in _parameters(abstract):
+        _check_tensors(directory, tensors, parameter, leaf.shape, config)
+    leaves = [
+        _read_parameter([tensors[name] for name in _tensor_names(parameter, config)], parameter, leaf, place)
+        for (parameter, leaf), place in zip(_parameters(abstract), places, strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write model.safetensors, or with more than `shard_bytes` several files and model.safetensors.index.json."""
+    directory = pathlib.Path(directory)
+    shards: list[dict[str, np.ndarray]] = [{}]
+    size = total = 0
+    for name, tensor in _tensors_of(model):
+        if shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+        total += tensor.nbytes
+    metadata = {"format": "pt"}  # transformers refuses files without it
+    if len(shards) == 1:
+        save_file(shards[0], directory / "model.safetensors", metadata=metadata)
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, directory / file, metadata=metadata)
+        weight_map.update(dict.fromkeys(shard, file))
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    write_json(directory / "model.safetensors.index.json", index)
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON file of a model directory. Raises ModelError if it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path} is no JSON ({error}): replace the file") from error
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Write a JSON file of a model directory."""
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _find_tensors(directory: pathlib.Path) -> dict[str, _Stored]:
+    """The tensors of a directory by name, over one or several safetensors files."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.is_file():
+        files = [single]
+    elif index.is_file():
+        files = [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    else:
+        raise ModelError(
+            f"{directory} has neither {single.name} nor {index.name}: convert the weights to safetensors there"
+        )
+    tensors = {}
+    for file in files:
+        if not file.is_file():
+            raise ModelError(f"{file} is missing and {index.name} names it: copy all files of the model")
+        tensors |= _read_header(file)
+    return tensors
+
+
+def _read_header(path: pathlib.Path) -> dict[str, _Stored]:
+    """The tensors of one file: 8 bytes with the length of a JSON header, the header, the data."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            start = 8 + length
+            if start > path.stat().st_size:
+                raise ValueError("the header is cut off")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if end != path.stat().st_size:
+            raise ValueError(f"it has {path.stat().st_size} bytes and its header names {end}")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is no complete safetensors file ({error}): copy it again") from error
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise ModelError(
+                f"{path}: tensor {name} has dtype {entry['dtype']!r}: convert the weights to {' or '.join(_DTYPES)}"
+            )
+    return {
+        name: _Stored(path, start + entry["data_offsets"][0], tuple(entry["shape"]), jnp.dtype(_DTYPES[entry["dtype"]]))
+        for name, entry in header.items()
+    }
+
+
+def _check_tensors(directory, tensors: dict[str, _Stored], parameter: str, shape: tuple[int, ...], config) -> None:
+    template, transposed = _TENSORS[parameter]
+    wanted = shape[1:] if "{}" in template else shape
+    wanted = wanted[::-1] if transposed else wanted
+    for name in _tensor_names(parameter, config):
+        if name not in tensors:
+            raise ModelError(f"{directory}: tensor {name} is missing from the weights: copy all of the model")
+        if tensors[name].shape != wanted:
+            raise ModelError(
+                f"{directory}: tensor {name} has shape {list(tensors[name].shape)} and config.json asks for "
+                f"{list(wanted)}: use a config.json and weights that belong together"
+            )
+
+
+def _read_parameter(stored: list[_Stored], parameter: str, leaf: Any, place: NamedSharding | None) -> jax.Array:
+    """A parameter, one tensor per layer if it is stacked. Its memory is made first and written in place, so a device
+    never holds it twice."""
+    template, transposed = _TENSORS[parameter]
+    stacked = "{}" in template
+    whole = (slice(None),) * leaf.ndim
+    indices = {None: whole} if place is None else place.addressable_devices_indices_map(leaf.shape)
+    local = leaf.shape if place is None else place.shard_shape(leaf.shape)
+    row_axis = leaf.ndim - 1 if transposed else int(stacked)
+    rows = local[row_axis]
+    row_bytes = math.prod(stored[0].shape[1:]) * stored[0].dtype.itemsize
+    count = max(1, min(rows, PIECE_BYTES // row_bytes))
+    piece_shape = [1 if stacked and axis == 0 else size for axis, size in enumerate(local)]
+    piece_shape[row_axis] = count
+    write = _writer(place)
+
+    def piece(index, layer, row):
+        """The part of a piece that belongs on a device: rows from `row` of its own, in the layout of the parameter."""
+        starts = [part.indices(size)[0] for part, size in zip(index, leaf.shape, strict=True)]
+        array = stored[starts[0] + layer if stacked else 0].rows(starts[row_axis] + row, count)
+        array = array.T if transposed else array
+        columns = [slice(None) if axis == row_axis else part for axis, part in enumerate(index)]
+        return array[None][:, *columns[1:]] if stacked else array[*columns]
+
+    array = jnp.zeros(leaf.shape, leaf.dtype, device=place)
+    for layer in range(local[0] if stacked else 1):
+        for row in range(0, rows, count):
+            row = min(row, rows - count)  # the last piece may overlap the one before: one shape, one compilation
+            parts = [jax.device_put(piece(index, layer, row), device) for device, index in indices.items()]
+            if place is not None:
+                shape = tuple(p * g // n for p, g, n in zip(piece_shape, leaf.shape, local, strict=True))
+                parts = [jax.make_array_from_single_device_arrays(shape, place, parts)]
+            start = [layer if stacked and axis == 0 else 0 for axis in range(leaf.ndim)]
+            start[row_axis] = row
+            array = write(array, parts[0], start)
+            array.block_until_ready()  # else pieces would queue up on the way to an accelerator
+    return array
+
+
+@functools.cache
+def _writer(place: NamedSharding | None) -> Callable[..., jax.Array]:
+    """(parameter, piece, start) -> the parameter with the piece written at `start`; on a mesh every device writes its
+    own part of the piece at `start` of its own part of the parameter."""
+
+    def write(array, piece, start):
+        return jax.lax.dynamic_update_slice(array, piece.astype(array.dtype), start)
+
+    if place is not None:
+        specs = (place.spec, place.spec, PartitionSpec())
+        write = jax.shard_map(write, mesh=place.mesh, in_specs=specs, out_specs=place.spec)
+    return jax.jit(write, donate_argnums=0)
+
+
+def _parameters(model: Decoder) -> list[tuple[str, Any]]:
+    """(readable name, array) of every parameter, in tree order."""
+    leaves = jax.tree_util.tree_leaves_with_path(model)
+    return [(jax.tree_util.keystr(path[:-1], simple=True, separator="."), leaf) for path, leaf in leaves]
+
+
+def _tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
+    template = _TENSORS[parameter][0]
+    return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
+
+
+def _tensors_of(model: Decoder) -> Iterator[tuple[str, Any]]:
+    """(tensor name, array as torch stores it) of every tensor of the directory."""
+    for parameter, array in _parameters(model):
+        names = _tensor_names(parameter, model.config)
+        stacked, transposed = "{}" in _TENSORS[parameter][0], _TENSORS[parameter][1]
+        host = np.asarray(array)
+        for name, part in zip(names, host if stacked else [host], strict=True):
+            # safetensors writes the buffer of an array as it is, so a transposed view would be stored wrong
+            yield name, np.ascontiguousarray(part.T if transposed else part)
