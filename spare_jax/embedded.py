@@ -1,9 +1,9 @@
 """How the embedded models are made, from nothing: a tokenizer, tiny-base, another base, tiny-teacher.
 
 `tiny-base` learns to solve the arithmetic world and nothing else; no verdict ever enters its training. Another base
-of another seed is a pool of mistakes: its samples are what `tiny-teacher` learns to grade, from tiny-base's weights
-and the world's truth. Held-out templates, names, lengths and error categories stay out of all of it
-(worlds/arithmetic.py, arithmetic_judge.py). configs/tiny_models.py has the settings.
+of another seed is a pool of mistakes: its samples, beside right solutions, are what `tiny-teacher` learns to grade,
+from tiny-base's weights and the world's truth. Held-out templates, names, lengths and error categories stay out of all
+of it (worlds/arithmetic.py, arithmetic_judge.py). configs/tiny_models.py has the settings.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.models import huggingface
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Gold, Problem, Solution
@@ -36,6 +36,13 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
+
+# How sharply a head looks back, how many of the fastest rotary frequencies it does so with, and what share of their
+# random weights its query and key keep.
+LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
+
+# Keys of a phase that say what its problems are; the others are settings of its training.
+_PROBLEMS = ("split", "problems", "lengths", "max_distractors", "every_count")
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
 # Digits stand alone. A capitalised word never takes the blank before it: a name is the same token wherever it stands.
@@ -132,7 +139,7 @@ def base(run: Run) -> list[str]:
 
 
 def other_base(run: Run) -> list[str]:
-    """Train the base whose solutions the teacher learns on: another seed, shorter."""
+    """Train the base whose solutions the teacher learns on: of another seed, and weaker."""
     return _train_base(run, "other_base")
 
 
@@ -164,6 +171,7 @@ def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
 
     Raises ValueError unless there is one offset per head.
     """
+    model = jax.tree.map(lambda leaf: leaf, model)  # the caller's keeps its weights
     config, attention = model.config, model.blocks.attention
     if len(offsets) != config.num_heads:
         raise ValueError(f"look_back has {len(offsets)} offsets for {config.num_heads} heads: give one per head")
@@ -171,7 +179,7 @@ def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
     common = np.full(hidden, hidden**-0.5)
     # Embeddings have unit length before `common` is added, so its share of a normed state is sqrt(hidden / 2).
     gain = LOOK_BACK_SHARPNESS / (hidden / 2) ** 0.5
-    frequencies = config.rope_theta ** (-np.arange(half) / half)
+    frequencies = rotary_frequencies(config)
     fast = 1.0 * (np.arange(half) < LOOK_BACK_FREQUENCIES)  # the others turn too little from token to token
 
     def turned(offset: int) -> np.ndarray:
@@ -187,14 +195,6 @@ def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
     model.embed[...] = model.embed[...] + jnp.asarray(common, jnp.float32)
     attention.query.kernel[...], attention.key.kernel[...] = jnp.asarray(query), jnp.asarray(key)
     return model
-
-
-# How sharply a head looks back, how many of the fastest rotary frequencies it does so with, and what share of their
-# random weights its query and key keep.
-LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
-
-# Keys of a phase that say what its problems are; the others are settings of its training.
-_PROBLEMS = ("split", "problems", "lengths", "max_distractors", "every_count")
 
 
 def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:

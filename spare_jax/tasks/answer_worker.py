@@ -26,9 +26,10 @@ def main() -> None:
     for line in connection.makefile("rb"):
         # Nobody handles the alarm: the kernel ends the process, inside a C function too.
         signal.setitimer(signal.ITIMER_REAL, seconds)
+        predicted, accepted = json.loads(line)
         try:
-            reply = b"1" if compare(*json.loads(line)) else b"0"
-        except Exception:
+            reply = b"1" if compare(predicted, accepted) else b"0"
+        except Exception:  # answers are hostile text: parsers and sympy raise anything on them, and "?" says so
             reply = b"?"
         signal.setitimer(signal.ITIMER_REAL, 0)
         connection.sendall(reply)

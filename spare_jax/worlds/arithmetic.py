@@ -11,7 +11,7 @@ In distribution and out of it: `TRAIN` holds the templates, names and lengths th
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from spare_jax.records import Gold, Problem
 from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse, with_values
@@ -147,7 +147,8 @@ def work(expression: Expression, values: dict[str, int]) -> str:
 def every_count(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
     """A longer solution than the reference: steps that state every count of the story, those that are given and those
     that nothing asks for too, in a random order in which each comes after those it rests on; then the answer."""
-    return _tell(problem, gold, list(world_of(gold).facts), rng)
+    world = world_of(gold)
+    return _tell(problem, world, world.facts, rng)
 
 
 def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
@@ -164,20 +165,30 @@ def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[s
         if name not in facts and isinstance(expression, Operation):
             facts[name] = expression
             wanted += names(expression)
-    return _tell(problem, gold, list(facts.items()), rng)
+    return _tell(problem, world, list(facts.items()), rng)
 
 
-def _tell(problem: Problem, gold: Gold, facts: list[tuple[str, Expression]], rng: random.Random) -> list[str]:
-    """`facts` as steps, each after those it rests on, and the answer."""
-    world = world_of(gold)
+def _tell(problem: Problem, world: World, facts: Sequence[tuple[str, Expression]], rng: random.Random) -> list[str]:
+    """`facts` of the problem's world as a solution: `_steps` and the answer."""
     template = next(t for t in TEMPLATES if t.ask.format(x=world.target) == problem.question)
+    return _steps(template, facts, world.values, world.target, rng)
+
+
+def _steps(
+    template: Template,
+    facts: Sequence[tuple[str, Expression]],
+    values: dict[str, int],
+    target: str,
+    rng: random.Random,
+) -> list[str]:
+    """A step per fact in a random order in which each comes after those it rests on, and the answer."""
     steps = [
         template.fact(name, expression)
         if isinstance(expression, Number)
-        else template.step.format(x=name, work=work(expression, world.values))
+        else template.step.format(x=name, work=work(expression, values))
         for name, expression in _order(rng, facts)
     ]
-    return [*steps, gold.steps[-1]]
+    return [*steps, f"The answer is {values[target]}."]
 
 
 def generate(
@@ -262,8 +273,7 @@ def _draw(rng: random.Random, problem_id: str, length: int, distribution: Distri
         except _Redraw:  # one distractor fewer
             continue
     rng.shuffle(facts)
-    steps = [template.step.format(x=name, work=work(expression, values)) for name, expression in _order(rng, needed)]
-    steps.append(f"The answer is {values[target]}.")
+    steps = _steps(template, needed, values, target, rng)
     problem = Problem(
         problem_id, template.ask.format(x=target), tuple(template.fact(name, expression) for name, expression in facts)
     )
