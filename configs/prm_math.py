@@ -36,16 +36,7 @@ def _real_model(config) -> None:
     config.engine.slots = 64
     config.engine.max_length = 6144
     config.engine.dtype = "bfloat16"
-    config.prm.train.batch_rows = 32
-    config.prm.train.row_length = 2048
-    config.prm.train.epochs = 1.0
-    config.prm.train.learning_rate = 1e-5
-    config.prm.train.warmup = 0.03
-    config.prm.train.clip = 0.3
-    config.prm.train.eval_every = 50
-    config.prm.train.checkpoint_every = 200
-    config.prm.train.dtype = "bfloat16"
-    config.prm.train.remat = True
+    settings.train_real_model(config.prm.train)
 
 
 def _small(config) -> None:

@@ -7,8 +7,10 @@ of it (worlds/arithmetic.py, arithmetic_judge.py). configs/tiny_models.py has th
 """
 
 import dataclasses
+import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,8 +43,11 @@ CHAT_TEMPLATE = (
 # random weights its query and key keep.
 LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
 
-# Keys of a phase that say what its problems are; the others are settings of its training.
-_PROBLEMS = ("split", "problems", "lengths", "max_distractors", "every_count")
+# Keys of a phase that say what its examples are; the others are settings of its training.
+_LESSONS = (
+    "split", "problems", "lengths", "max_distractors", "every_count", "right_solutions", "alignment_weight",
+    "verdict_weight",
+)  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
 # Digits stand alone. A capitalised word never takes the blank before it: a name is the same token wherever it stands.
@@ -105,18 +110,37 @@ def solving_examples(
 
 
 def grading_examples(
-    tokenizer: PreTrainedTokenizerFast, graded: Iterable[tuple[Problem, Gold, Solution]]
+    tokenizer: PreTrainedTokenizerFast,
+    graded: Iterable[tuple[Problem, Gold, Solution]],
+    alignment_weight: float = 1.0,
+    verdict_weight: float = 1.0,
 ) -> Iterator[Example]:
     """What the teacher learns from: an annotate prompt, and the world's verdicts as its completion.
 
-    Solutions with an error of a held-out category are left out.
+    Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
+    `alignment_weight`, and the token that says whether there is an error `verdict_weight`.
     """
     for problem, gold, solution in graded:
         records = task.step_truth(problem, gold, solution.steps)
         if not records or any(error in HELD_OUT_ERRORS for record in records for error in record.errors):
             continue
         messages = annotate.render(task.TASK, problem, gold.steps, solution.steps, task.BRIEF_GUIDELINES)
-        yield _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+        example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+        yield _weighted(tokenizer, example, alignment_weight, verdict_weight)
+
+
+def _weighted(tokenizer: PreTrainedTokenizerFast, example: Example, alignment: float, verdict: float) -> Example:
+    """`example` with the ids and the verdicts of its records weighted so. A JSON key is one token with the marks around
+    it, so what is between two keys is a field's content."""
+    weights, content = np.array(example.token_weights, np.float32), False
+    for i in np.flatnonzero(weights):
+        key = re.search(r'"([a-z_]+)":', tokenizer.decode(example.ids[i]))
+        if key:
+            content = key[1] in ("context", "steps", "reference")
+            weights[i] = verdict if key[1] == "errors" else 1
+        elif content:
+            weights[i] = alignment
+    return dataclasses.replace(example, token_weights=weights)
 
 
 def _completion(tokenizer: PreTrainedTokenizerFast, prompt: list[int], text: str) -> Example:
@@ -139,7 +163,7 @@ def base(run: Run) -> list[str]:
 
 
 def other_base(run: Run) -> list[str]:
-    """Train the base whose solutions the teacher learns on: of another seed, and weaker."""
+    """Train the base whose solutions the teacher learns on: tiny-base's recipe from another seed."""
     return _train_base(run, "other_base")
 
 
@@ -149,16 +173,27 @@ def _train_base(run: Run, name: str) -> list[str]:
     model = init_decoder(shape, jax.random.key(settings.seed))
     if settings.look_back:
         model = look_back(model, settings.look_back)
+
+    def examples(seed: int, count: int, phase: Mapping[str, Any]) -> list[Example]:
+        distribution = distribution_of(phase)
+        return list(solving_examples(words, seed, phase["split"], count, distribution, phase["every_count"]))
+
+    def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
+        return examples(settings.seed, phase["problems"], phase), examples(settings.seed + 1000, 300, phase)
+
+    return _export(run, name, _in_phases(run, name, model, sets), shape, words)
+
+
+def _in_phases(
+    run: Run, name: str, model: Decoder, sets: Callable[[Mapping[str, Any]], tuple[list[Example], list[Example]]]
+) -> Decoder:
+    """Train `model` in the phases of the config, one after another, each on the train and dev sets that it names."""
+    settings = run.config[name]
     for part, phase in sorted(settings.phases.to_dict().items()):
-
-        def examples(seed: int, count: int, phase: Mapping[str, Any] = phase) -> list[Example]:
-            distribution = distribution_of(phase)
-            return list(solving_examples(words, seed, phase["split"], count, distribution, phase["every_count"]))
-
-        how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _PROBLEMS}
-        train, dev = examples(settings.seed, phase["problems"]), examples(settings.seed + 1000, 300)
+        how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
+        train, dev = sets(phase)
         model = run.train(f"{name} {part}", run.work.path / name / part, how, model, losses.lm_loss, train, dev).model
-    return _export(run, name, model, shape, words)
+    return model
 
 
 def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
@@ -205,7 +240,7 @@ def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:
 def candidates(run: Run) -> list[str]:
     """Sample the other base on problems of its own seed: the mistakes that the teacher learns to find.
 
-    Every second problem's solutions begin with some right steps, so that mistakes come late too.
+    A third of the problems are begun by `begin`, the others are solved from nothing.
     """
     settings, seed = run.config.candidates, run.config.other_base.seed
     drawn = list(world.generate(seed, "grading", settings.problems))
@@ -213,12 +248,24 @@ def candidates(run: Run) -> list[str]:
     run.work.write("gold", (gold for _, gold in drawn))
     checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.inference_mesh)
     rng, begun = random.Random(f"begun/{seed}"), {}
-    for problem, gold in drawn[::2]:
-        steps = world.another_solution(problem, gold, rng)
-        right = steps[: rng.randrange(len(steps))]
-        begun[problem.id] = encode(checkpoint.tokenizer, "".join(f"{step}\n" for step in right))
+    for index, (problem, gold) in enumerate(drawn):
+        if index % 3 == 0:
+            text = begin(world.another_solution(problem, gold, rng), rng)
+            begun[problem.id] = encode(checkpoint.tokenizer, text)
     run.solve("candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
+
+
+def begin(steps: Sequence[str], rng: random.Random) -> str:
+    """The beginning of a solution that a policy goes on from: some of the right `steps`, and then a later one up to
+    its first "=", not the next one where there is another.
+
+    Mistakes come late then too, and what the step rests on has often not been said, so that the policy guesses a
+    count. A judge that works a count out by itself instead of reading it in the step does not see such mistakes.
+    """
+    right = rng.randrange(len(steps) - 1)
+    later = steps[right + 1 : -1] or steps[right:-1]
+    return "".join(f"{step}\n" for step in steps[:right]) + rng.choice(later).partition("=")[0] + "="
 
 
 def teacher(run: Run) -> list[str]:
@@ -227,16 +274,27 @@ def teacher(run: Run) -> list[str]:
     settings, start = run.config.teacher, huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
     rng = random.Random(f"right/{run.config.other_base.seed}")
-    for p in problems:
+    most = max(phase.right_solutions for phase in settings.phases.values())
+    for k, p in itertools.product(range(most), problems):
         steps = tuple(world.another_solution(p, gold[p.id], rng))
-        found.append(Solution(f"{p.id}/right", p.id, steps, task.extract_answer(steps), "stop"))
+        found.append(Solution(f"{p.id}/right{k}", p.id, steps, task.extract_answer(steps), "stop"))
     held_back = {p.id for p in problems[-settings.dev_problems :]}
-    graded = [(by_id[s.problem_id], gold[s.problem_id], s) for s in found]
-    examples = list(grading_examples(start.tokenizer, (g for g in graded if g[0].id not in held_back)))
-    dev = list(grading_examples(start.tokenizer, (g for g in graded if g[0].id in held_back)))
-    directory = run.work.path / "teacher"
-    model = run.train("teacher", directory, dict(settings.train), start.model, losses.lm_loss, examples, dev).model
-    return _export(run, "teacher", model, start.config, start.tokenizer)
+
+    def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
+        left_out = tuple(f"/right{k}" for k in range(phase["right_solutions"], most))
+        of_phase = [
+            s for s in found if len(gold[s.problem_id].steps) - 1 in phase["lengths"] and not s.id.endswith(left_out)
+        ]
+
+        def examples(held: bool) -> list[Example]:
+            chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
+            graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
+            weights = phase["alignment_weight"], phase["verdict_weight"]
+            return list(grading_examples(start.tokenizer, graded, *weights))
+
+        return examples(held=False), examples(held=True)
+
+    return _export(run, "teacher", _in_phases(run, "teacher", start.model, sets), start.config, start.tokenizer)
 
 
 def _export(run: Run, name: str, model, shape: DecoderConfig, words: PreTrainedTokenizerFast) -> list[str]:

@@ -19,7 +19,7 @@ from spare_jax import assets, programs, solving
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder
-from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
@@ -63,7 +63,7 @@ class Run:
             return self.load("generator")
         return huggingface.load(assets.resolve(entry.path), revision=entry.revision, mesh=self.inference_mesh)
 
-    def engine(self, checkpoint: Checkpoint, convention: TokenTagConvention | None = None) -> LocalEngine:
+    def engine(self, checkpoint: Checkpoint, read_out: ReadOut | None = None) -> LocalEngine:
         """An engine for one model, with the sizes of `config.engine`."""
         sizes = self.config.engine
         pad = checkpoint.tokenizer.pad_token_id
@@ -78,7 +78,8 @@ class Run:
             prefill_batch=sizes.prefill_batch,
             lanes=self.lanes,
             mesh=self.inference_mesh,
-            convention=convention,
+            read_out=read_out,
+            head=checkpoint.head,
             dtype=sizes.dtype,
         )
 

@@ -21,6 +21,8 @@ def default() -> Config:
 
     config.data = data = ml_collections.ConfigDict()
     data.path = ""  # directory of a real dataset's files; unused by worlds
+    data.labels = ""  # stage labels: a file of labelled solutions, or a hub id
+    data.format = "trl_stepwise"  # of the labels, or of the solutions that stage score reads: docs/formats.md
     data.on_error = "raise"  # a malformed line: "raise", or "skip" and count
     data.train_problems = 480  # how many problems of each split; null takes all there are
     data.dev_problems = 60
@@ -32,12 +34,13 @@ def default() -> Config:
     models.generator = model_entry("tiny-base")
     models.judge = model_entry("tiny-teacher")  # empty path: the generator
     models.prm = model_entry("")  # what PRM and ORM are trained from; empty path: the generator
+    models.prm.convention = ""  # how an existing PRM is read, where its directory does not say (docs/models.md)
 
     config.mesh = mesh_entry()
 
     config.engine = engine = ml_collections.ConfigDict()
     engine.slots = 128  # sequences decoded at once
-    engine.max_length = 768  # tokens of prompt and answer together
+    engine.max_length = 1024  # tokens of prompt and answer together
     engine.chunk = 16  # decode steps between two visits of the host
     engine.prefill_batch = 16  # rows of a prefill or score batch
     engine.dtype = "float32"
@@ -53,7 +56,7 @@ def default() -> Config:
     annotate.exemplars = 0  # worked examples shown per instance (the paper: 5; tiny-teacher was trained without)
     annotate.temperature = 0.0
     annotate.top_p = 1.0
-    annotate.max_tokens = 320
+    annotate.max_tokens = 448
     annotate.missed = "incorrect"  # a step without a record: "incorrect" | "outcome" | "unknown"
     annotate.unknown_is_incorrect = True
     annotate.last_step_is_outcome = True
@@ -62,6 +65,7 @@ def default() -> Config:
     annotate.control_problems = 30  # of these, how many are annotated without a reference and with a wrong one
 
     config.prm = prm = ml_collections.ConfigDict()
+    prm.labels = "spare"  # whose labels train: a file of judgements/
     prm.path = ""  # an existing PRM to rank with; then nothing is trained
     prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
@@ -81,6 +85,20 @@ def default() -> Config:
     train.dtype = "float32"
     train.remat = False
     return config
+
+
+def train_real_model(train: Config) -> None:
+    """Set the paper's training of a PRM (arXiv 2506.15498, section 4 and appendix), for 3B to 8B parameters."""
+    train.batch_rows = 32
+    train.row_length = 2048
+    train.epochs = 1.0
+    train.learning_rate = 1e-5
+    train.warmup = 0.03
+    train.clip = 0.3
+    train.eval_every = 50
+    train.checkpoint_every = 200
+    train.dtype = "bfloat16"
+    train.remat = True
 
 
 def model_entry(path: str) -> ml_collections.ConfigDict:

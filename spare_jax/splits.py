@@ -7,7 +7,8 @@ import dataclasses
 import random
 from collections.abc import Sequence
 
-from spare_jax.records import Gold, Problem
+from spare_jax.formats import files
+from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
 from spare_jax.tasks import arithmetic, gsm8k
 from spare_jax.tasks.answers import MathVerifier
@@ -100,6 +101,55 @@ def _read(config: Config) -> Loaded:
     if repeated:
         notes.append(f"{repeated} problems repeat another one's text and were left out")
     return Loaded(problems, gold, notes)
+
+
+def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
+    """The labelled solutions of `config.data.labels`, split into train and dev, and sentences about what was left out.
+
+    A tenth of the problems is dev, by their texts: what repeats a problem stays in its split. Where the file does not
+    know whether the answer is right, the last step's label says so.
+
+    Raises:
+      ValueError: no file is named, or two rows have the same id; StoreError as `files.read`.
+    """
+    data = config.data
+    if not data.labels:
+        raise ValueError("config.data.labels is empty: name a file of labelled solutions, or a hub id")
+    malformed: list[str] = []
+    read = list(files.read(data.labels, data.format, on_error=data.on_error, malformed=malformed))
+    if not any(isinstance(item, LabelledSolution) and set(item.labels) != {None} for item in read):
+        raise ValueError(f"config.data.format={data.format!r} holds no step labels: choose another")
+    texts = sorted({_text(item.problem) for item in read})
+    random.Random(f"split/{config.seed}").shuffle(texts)
+    dev = set(texts[: round(DEV_SHARE * len(texts))])
+    sizes = _sizes(config)
+    chosen = {
+        split: set(part[: sizes[split]])
+        for split, part in (("dev", [t for t in texts if t in dev]), ("train", [t for t in texts if t not in dev]))
+    }
+    found: dict[str, LabelledSolution] = {}
+    for item in read:
+        split = "dev" if _text(item.problem) in dev else "train"
+        if _text(item.problem) not in chosen[split]:
+            continue
+        problem_id, solution_id = f"{split}-{item.problem.id}", f"{split}-{item.solution.id}"
+        if solution_id in found:
+            raise ValueError(f"{data.labels}: two solutions have the id {item.solution.id!r}: give each its own")
+        outcome = item.judgement.outcome
+        if outcome is None and item.labels:
+            outcome = item.labels[-1]
+        found[solution_id] = LabelledSolution(
+            dataclasses.replace(item.problem, id=problem_id),
+            dataclasses.replace(item.solution, id=solution_id, problem_id=problem_id),
+            dataclasses.replace(item.judgement, solution_id=solution_id, judge="labels", outcome=outcome),
+            item.gold and dataclasses.replace(item.gold, problem_id=problem_id),
+        )
+    notes = [f"{len(malformed)} malformed rows were skipped, the first: {malformed[0]}"] if malformed else []
+    return list(found.values()), notes
+
+
+def _text(problem: Problem) -> str:
+    return "\n".join((*problem.context, problem.question))
 
 
 def measured(config: Config, problems: Sequence[Problem]) -> set[str]:

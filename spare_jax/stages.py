@@ -2,8 +2,10 @@
 
 solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
 judge      + gold                            -> judgements/{outcome,truth,spare,...}.jsonl, trl_stepwise.jsonl
+labels     a file of labelled solutions      -> the same records, judgements/labels.jsonl (configs/prm_labels.py)
 train_prm  train and dev labels              -> prm/export, orm/export
 rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
+score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -18,18 +20,20 @@ import jax
 from spare_jax import programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.formats import files
+from spare_jax.jsonlines import write_lines
 from spare_jax.judges.labels import LabelPolicy, check_pool, training_examples
 from spare_jax.judges.outcome import outcome
-from spare_jax.judges.reward_model import RewardModelSettings, outcome_score, process_scores
+from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import truth
-from spare_jax.models import heads, huggingface
-from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models import conventions, huggingface
+from spare_jax.models.conventions import Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import LabelledSolution
 from spare_jax.report import examples, page
 from spare_jax.run import Run, Stage
+from spare_jax.selection.aggregate import aggregate
 from spare_jax.settings import Config
 from spare_jax.tasks import arithmetic
 from spare_jax.training import batches, losses
@@ -110,7 +114,7 @@ def judge(run: Run) -> list[str]:
         written.append(f"judgements/{name}.jsonl")
     if dropped := sum(j.exemplars_dropped for j in judgements):
         logger.warning("judge: %d exemplars were dropped so that prompts fit the context", dropped)
-    labelled = _labelled(run, "train", by_id, gold, solutions)
+    labelled = _labelled(run, "spare", "train", by_id, gold, solutions)
     if left_out := files.write(run.work.path / "trl_stepwise.jsonl", "trl_stepwise", labelled):
         logger.warning("judge: %d solutions with a step without label are not in trl_stepwise.jsonl", left_out)
     return [*written, "trl_stepwise.jsonl"]
@@ -122,13 +126,29 @@ def label_policy(config: Config) -> LabelPolicy:
     return LabelPolicy(**{name: config.annotate[name] for name in names})
 
 
-def _labelled(run: Run, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
-    """The labelled solutions of a split; the reference joins them in training alone."""
+def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
+    """The solutions of a split with a judge's labels; the reference joins them in training alone."""
     policy = label_policy(run.config)
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
-    yield from training_examples(run.task, by_id, pool, run.judgements("spare"), gold, policy)
+    yield from training_examples(run.task, by_id, pool, run.judgements(judge), gold, policy)
+
+
+# labels
+
+
+def labels(run: Run) -> list[str]:
+    """Read labels that somebody else made, in the place of solve and judge."""
+    found, notes = splits.read_labels(run.config)
+    for line in notes:
+        logger.warning(line)
+    problems = {item.problem.id: item.problem for item in found}
+    run.work.write("problems", problems.values())
+    run.work.write("gold", {item.problem.id: item.gold for item in found if item.gold}.values())
+    run.work.write("solutions", (item.solution for item in found))
+    run.work.write("judgements/labels", (item.judgement for item in found))
+    return [*RECORDS, "judgements/labels.jsonl"]
 
 
 # train_prm
@@ -142,10 +162,17 @@ def train_prm(run: Run) -> list[str]:
     if run.config.prm.path:
         return []
     _, by_id, gold, solutions = run.records()
+    if not run.work.file(f"judgements/{run.config.prm.labels}").exists():
+        raise ValueError(
+            f"config.prm.labels={run.config.prm.labels!r}: {run.work.file(f'judgements/{run.config.prm.labels}')} is "
+            "missing: run the stage that writes it first, or name another judge"
+        )
     start = run.load("prm")
-    convention = heads.choose_convention(start.tokenizer, run.config.prm.step_tags, run.config.prm.aggregation)
+    convention = conventions.choose_convention(start.tokenizer, run.config.prm.step_tags, run.config.prm.aggregation)
     digest = huggingface.tokenizer_digest(start.tokenizer)
-    labelled = {split: list(_labelled(run, split, by_id, gold, solutions)) for split in ("train", "dev")}
+    labelled = {
+        split: list(_labelled(run, run.config.prm.labels, split, by_id, gold, solutions)) for split in ("train", "dev")
+    }
 
     def example(item: LabelledSolution, kind: str) -> batches.Example:
         ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.judgement.outcome,))
@@ -187,7 +214,7 @@ def train_prm(run: Run) -> list[str]:
             logger.warning("train_prm: no solution to train the %s on, it keeps its first weights", kind.upper())
         export = run.work.path / kind / "export"
         huggingface.save(export, model, start.config, start.tokenizer)
-        heads.save_convention(export, convention)
+        conventions.save_convention(export, convention)
         written.append(f"{kind}/export")
     return written
 
@@ -201,38 +228,71 @@ def rank(run: Run) -> list[str]:
     ranked = [s for s in solutions if splits.split_of(s.problem_id) != "train"]
     check_pool(ranked)
     written = []
-    for name, (checkpoint, convention) in _reward_models(run).items():
-        settings = RewardModelSettings(
-            tag_id=convention.tag_id,
-            max_length=run.max_length(checkpoint),
-            tokenizer_digest=huggingface.tokenizer_digest(checkpoint.tokenizer),
-            model=name,
-            judge=name,
-        )
-        program = outcome_score if name == "orm" else process_scores
+    for name, (checkpoint, reader) in _reward_models(run).items():
+        settings = RewardModelSettings(run.max_length(checkpoint), model=name, judge=name)
         started = {
-            f"{name}/{s.id}": functools.partial(
-                program, run.task, by_id[s.problem_id], s, checkpoint.tokenizer, settings
-            )
+            f"{name}/{s.id}": functools.partial(scores, reader.lay_out, by_id[s.problem_id], s, settings)
             for s in ranked
         }
-        found = run.answer("rank", name, {name: run.engine(checkpoint, convention)}, started)
+        found = run.answer("rank", name, {name: run.engine(checkpoint, reader.read_out)}, started)
         run.work.write(f"judgements/{name}", found)
         written.append(f"judgements/{name}.jsonl")
     return written
 
 
-def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, TokenTagConvention]]:
+def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader]]:
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
-        return {"prm": (existing, heads.load_convention(existing.path))}
+        return {"prm": (existing, reader(run, existing, run.config.models.prm.convention))}
     models = {}
     for kind in ("prm", "orm"):
         trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
-        models[kind] = (trained, heads.load_convention(trained.path))
+        models[kind] = (trained, reader(run, trained, whole=kind == "orm"))
     models["prm_at_init"] = (run.load("prm"), models["prm"][1])
     return models
+
+
+def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader:
+    """How a reward model reads a solution; `name` of a convention where its directory does not say."""
+    convention = conventions.of_model(checkpoint.path, name)
+    if isinstance(convention, conventions.TokenTagConvention):
+        digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
+        return convention.reader(checkpoint.tokenizer, run.task, digest, whole)
+    return convention.reader(checkpoint.tokenizer)
+
+
+# score
+
+
+def score(run: Run) -> list[str]:
+    """Score a file of solutions with a reward model, in the file's order."""
+    data, entry = run.config.data, run.config.models.prm
+    for key, path in (("data.path", data.path), ("models.prm.path", entry.path)):
+        if not path:
+            raise ValueError(f"config.{key} is empty: name the file of solutions and the reward model's directory")
+    malformed: list[str] = []
+    found = list(files.read(data.path, data.format, on_error=data.on_error, malformed=malformed))
+    checkpoint = run.load("prm")
+    how = reader(run, checkpoint, entry.convention)
+    settings = RewardModelSettings(run.max_length(checkpoint))
+    started = {
+        f"score/{number:08d}": functools.partial(scores, how.lay_out, item.problem, item.solution, settings)
+        for number, item in enumerate(found)
+    }
+    judgements = run.answer("score", "", {"prm": run.engine(checkpoint, how.read_out)}, started)
+    if missed := sum(any(step.missed for step in judgement.steps) for judgement in judgements):
+        logger.warning(
+            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
+            missed, len(found), settings.max_length,
+        )  # fmt: skip
+    rows = []
+    for item, judgement in zip(found, judgements, strict=True):
+        of_steps = [step.score for step in judgement.steps]
+        row = {"id": item.solution.id, "steps": item.solution.steps, "scores": of_steps}
+        rows.append(row | {"solution_score": aggregate(of_steps, how.aggregation)})
+    write_lines(run.work.path / "scores.jsonl", rows)
+    return ["scores.jsonl"]
 
 
 # evaluate, report
@@ -289,12 +349,17 @@ RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 STAGES = {
     "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
     "judge": Stage(judge, ("seed", "task", "models", "engine", "mesh", "annotate"), RECORDS),
+    "labels": Stage(labels, ("seed", "task", "data", "prm.path")),
     "train_prm": Stage(
-        train_prm, ("seed", "task", "models", "mesh", "prm", "annotate"), (*RECORDS, "judgements/spare.jsonl")
+        train_prm,
+        ("seed", "task", "models", "mesh", "prm", "annotate"),
+        RECORDS,
+        reads=("judgements/spare.jsonl", "judgements/labels.jsonl"),
     ),
     "rank": Stage(
         rank, ("seed", "task", "models", "prm.path", "engine", "mesh"), RECORDS, reads=("prm/export", "orm/export")
     ),
+    "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh")),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

@@ -12,14 +12,14 @@ import numpy as np
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import sharding
 from spare_jax.models.decoder import DecoderConfig, init_decoder
-from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models.heads import ReadOut
 from spare_jax.programs import Sample, Score
 
 CONFIG = DecoderConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
     tie_embeddings=False, max_length=128,
 )  # fmt: skip
-CONVENTION = TokenTagConvention(tag="|", tag_id=3, good_id=5, bad_id=6, aggregation="last")
+READ_OUT = ReadOut((6, 5))
 
 
 def answers(engine):
@@ -42,8 +42,8 @@ def main():
     mesh = sharding.make_mesh(2, 2, 2)
     on_mesh = jax.device_put(model, sharding.shardings_of(model, mesh))
     sizes = {"pad_id": 0, "seed": 0, "slots": 8, "max_length": 128, "chunk": 4, "prefill_batch": 4}
-    engine = LocalEngine(on_mesh, CONFIG, mesh=mesh, convention=CONVENTION, **sizes)
-    seen = {"mesh": answers(engine), "alone": answers(LocalEngine(model, CONFIG, convention=CONVENTION, **sizes))}
+    engine = LocalEngine(on_mesh, CONFIG, mesh=mesh, read_out=READ_OUT, **sizes)
+    seen = {"mesh": answers(engine), "alone": answers(LocalEngine(model, CONFIG, read_out=READ_OUT, **sizes))}
     names = "prefill", "insert", "decode", "score"
     seen["compiled"] = {name: getattr(engine._compiled, name)._cache_size() for name in names}
     cache = engine._lanes[0]._state.cache.k

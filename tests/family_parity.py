@@ -164,10 +164,9 @@ def engine_answers(case: Case, directory: pathlib.Path) -> tuple[list[float], fl
     """
     theirs, rng = make(case, directory), np.random.default_rng(2)
     config = huggingface.load_config(directory)
-    convention = heads.TokenTagConvention("t", 0, GOOD, BAD, "min")
     engine = LocalEngine(
         huggingface.load_weights(directory, config), config, pad_id=0, seed=0, slots=2, max_length=192,
-        prefill_batch=2, convention=convention,
+        prefill_batch=2, read_out=heads.ReadOut((BAD, GOOD)),
     )  # fmt: skip
     prompts = [tuple(rng.integers(0, VOCAB, n).tolist()) for n in (21, 52)]
     solution = tuple(rng.integers(0, VOCAB, case.length).tolist())

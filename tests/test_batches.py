@@ -34,7 +34,7 @@ def _known(example, row_length):
 
 def _targets(example, row_length):
     return [(example.ids[t - 1], example.ids[t]) for t in range(1, min(len(example.ids), row_length))
-            if example.loss_mask[t]]  # fmt: skip
+            if example.token_weights[t]]  # fmt: skip
 
 
 @settings(deadline=None, max_examples=150)
@@ -78,7 +78,7 @@ def test_packing_loses_nothing_that_fits_and_predicts_only_within_an_example(exa
     pairs = zip(arrays["ids"][rows, places], arrays["ids"][rows, places + 1], strict=True)
     assert sorted(pairs) == sorted(pair for e in examples for pair in _targets(e, row_length))
     assert counts.targets == len(rows)
-    assert counts.targets + counts.dropped_targets == sum(sum(map(bool, e.loss_mask[1:])) for e in examples)
+    assert counts.targets + counts.dropped_targets == sum(sum(map(bool, e.token_weights[1:])) for e in examples)
 
 
 def test_first_fit_fills_the_first_row_with_room():
@@ -106,7 +106,7 @@ def test_tags_beyond_the_limit_of_a_row_are_counted():
         (Example([1, 2, 3], tags=[3], labels=[1]), "must rise within"),
         (Example([1, 2, 3], tags=[1, 1], labels=[1, 0]), "must rise within"),
         (Example([1, 2, 3], tags=[1], labels=[-100]), "label -100 is no probability"),
-        (Example([1, 2, 3], loss_mask=[True]), "loss mask of length 1 for 3 tokens"),
+        (Example([1, 2, 3], token_weights=[1.0]), "1 token weights for 3 tokens"),
         (Example([1, 2, 3], tags=[1], labels=[1], weight=0), "weight 0 is not positive"),
     ],
 )

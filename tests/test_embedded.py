@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +67,7 @@ def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
         for example, (problem, gold) in zip(examples, drawn, strict=True):
             text = decode(tokenizer, example.ids)
             shown = "\n".join((*problem.context, problem.question))
-            learnt = decode(tokenizer, np.asarray(example.ids)[np.asarray(example.loss_mask)])
+            learnt = decode(tokenizer, np.asarray(example.ids)[np.asarray(example.token_weights) > 0])
             steps = learnt.removesuffix("<|end|>")
             assert steps == "\n".join(gold.steps) or every_count
             assert all(verdict.correct for verdict in judge(problem, gold, steps.split("\n")))
@@ -102,7 +103,8 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
     drawn = list(world.generate(4, "check", 60, dataclasses.replace(world.TRAIN, lengths=(2, 3))))
     graded = []
     for problem, gold in drawn:
-        for kind, steps in (("whole", gold.steps), ("skipped", gold.steps[1:]), ("wrong", ("Ben has 9.", *gold.steps))):
+        slip = f"{world.world_of(gold).target} has 98."
+        for kind, steps in (("whole", gold.steps), ("skipped", gold.steps[1:]), ("slip", (slip, *gold.steps))):
             graded.append((problem, gold, Solution(f"{problem.id}/{kind}", problem.id, steps, None, "stop")))
     skipped = sum(
         any(verdict.error in HELD_OUT_ERRORS for verdict in judge(problem, gold, solution.steps))
@@ -131,6 +133,20 @@ def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
         assert solution.token_ids == (*begun, *rest)
         assert solution.mean_logprob == -0.5
         assert solution.prompt_tokens == len(request.ids)
+
+
+def test_a_beginning_is_right_as_far_as_it_goes():
+    early = 0
+    for seed in range(60):
+        ((problem, gold),) = world.generate(seed, "check", 1, dataclasses.replace(world.TRAIN, lengths=(1, 2, 4)))
+        steps = world.another_solution(problem, gold, random.Random(seed))
+        *said, last = embedded.begin(steps, random.Random(seed)).split("\n")
+        assert said == steps[: len(said)]
+        assert last.endswith("=") and last.count("=") == 1
+        (number,) = (i for i, step in enumerate(steps) if step.startswith(last))
+        assert number >= len(said)
+        early += number > len(said)
+    assert early > 20
 
 
 def test_exemplars_of_the_world_come_from_a_policy_and_both_classes():

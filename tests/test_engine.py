@@ -10,7 +10,7 @@ import pytest
 from spare_jax.engines.local import LocalEngine, bucket_length
 from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
-from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models.heads import ReadOut
 from spare_jax.programs import Prefix, Sample, Score, run
 
 CONFIG = DecoderConfig(
@@ -24,7 +24,7 @@ CONFIG = DecoderConfig(
     tie_embeddings=False,
     max_length=256,
 )
-CONVENTION = TokenTagConvention(tag="|", tag_id=3, good_id=5, bad_id=6, aggregation="last")
+READ_OUT = ReadOut((6, 5))
 SIZES = {"slots": 6, "max_length": 224, "chunk": 5, "prefill_batch": 3}
 
 
@@ -42,7 +42,7 @@ def engine(model):
 
 
 def new_engine(model, seed=0, **changes):
-    return LocalEngine(model, CONFIG, pad_id=0, seed=seed, convention=CONVENTION, **(SIZES | changes))
+    return LocalEngine(model, CONFIG, pad_id=0, seed=seed, read_out=READ_OUT, **(SIZES | changes))
 
 
 def answers(engine, requests):
@@ -219,7 +219,7 @@ def test_scores_are_the_softmax_at_their_positions(model, engine):
     found = answers(engine, requests.items())
     for name, request in requests.items():
         at = all_logits(model, jnp.array(request.ids)[None])[0, jnp.array(request.positions, int)]
-        expected = jax.nn.softmax(at[:, jnp.array([CONVENTION.good_id, CONVENTION.bad_id])])[:, 0]
+        expected = jax.nn.softmax(at[:, jnp.array(READ_OUT.columns)])[:, 1]
         [completion] = found[name]
         np.testing.assert_allclose(completion.scores, expected, atol=1e-6)
         assert all(type(score) is float for score in completion.scores)
@@ -295,7 +295,7 @@ def test_errors_of_the_engine(model, engine):
         new_engine(model, slots=0)
     with pytest.raises(ValueError, match="slots=6 do not divide by lanes=4"):
         new_engine(model, lanes=4)
-    with pytest.raises(ValueError, match="construct it with the convention"):
+    with pytest.raises(ValueError, match="construct it with the read-out"):
         LocalEngine(model, CONFIG, pad_id=0, seed=0, **SIZES).submit("a", Score("m", (1,), (0,)))
 
 

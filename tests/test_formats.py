@@ -89,6 +89,7 @@ RECORDS = {
     "processbench": first_errors(),
     "prmbench": classified(),
     "omegaprm": solutions("omegaprm", TEXT, VALUE, min_steps=1, answers=ANSWERS),
+    "plain": solutions("plain", TEXT, st.just(StepJudgement()), reference=st.lists(TEXT, max_size=2)),
     "trl_preference": preferences(),
 }
 
@@ -207,6 +208,7 @@ ROWS = {
             "finish_reason": "found_error",
         },
     },
+    "plain": {"id": "x/1", "question": "Q", "solution": ["a", "b"], "reference": ["r"]},
     "trl_preference": {"prompt": "Q", "chosen": "a\nb", "rejected": "c"},
 }
 OURS = ("id", "chosen_id", "rejected_id")
@@ -222,7 +224,8 @@ def test_a_row_is_read_as_meant_and_written_as_published(tmp_path, name):
     (record,) = files.read(written(tmp_path / "x.jsonl", [ROWS[name]]), name)
     if isinstance(record, LabelledSolution):
         assert record.problem.question.rstrip("?") == "Q"
-        assert record.solution.steps[:2] == ("a", "b") and record.labels[:2] == (True, False)
+        assert record.solution.steps[:2] == ("a", "b")
+        assert record.labels[:2] == ((None, None) if name == "plain" else (True, False))
         assert record.solution.problem_id == record.problem.id and record.judgement.solution_id == record.solution.id
     else:
         assert (record.problem.question, record.chosen.steps, record.rejected.steps) == ("Q", ("a", "b"), ("c",))
@@ -282,6 +285,8 @@ MALFORMED = [
         {"label": {"steps": [STEP | {"completions": [], "chosen_completion": 0}]}},
         r"label.steps\[0\].chosen_completion: 0 for 0 completions",
     ),
+    ("plain", {"solution": 3}, "solution: expected a list"),
+    ("plain", {"reference": ["a", 1]}, r"reference\[1\]: expected str"),
     ("trl_preference", {"chosen_scores": [1.0]}, "chosen_scores: 1 scores for 2 steps"),
     ("trl_preference", {"prompt": [{"role": "user", "content": "Q"}] * 2}, "prompt: 2 messages of role 'user'"),
     ("trl_preference", {"chosen": [{"role": "user", "content": "Q"}]}, r"chosen\[0\].role: 'user' where 'assistant'"),
@@ -413,6 +418,23 @@ def test_omegaprm_lays_out_the_tree(tmp_path):
         (("d",), (False,), [0.0]),
         (("ab",), (True,), [0.25]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("a\nb\n", ("a", "b")),
+        ("a\nb\n\n c\n \n\nd", ("a\nb", "c", "d")),
+        ("a", ("a",)),
+        (" \n", ()),
+        ("", ()),
+    ],
+)
+def test_a_text_is_cut_into_steps(tmp_path, text, steps):
+    row = {"question": "Q", "solution": text, "reference": text}
+    (record,) = files.read(written(tmp_path / "x.jsonl", [row]), "plain")
+    assert record.solution.steps == steps
+    assert (record.gold.steps if record.gold else ()) == steps
 
 
 def test_preferences_of_messages(tmp_path):

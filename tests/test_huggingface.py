@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spare_jax.models import decoder, heads, huggingface
+from spare_jax.models import conventions, decoder, heads, huggingface
 
 LLAMA = decoder.DecoderConfig(
     vocab_size=270, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
@@ -88,7 +88,7 @@ def test_tokenizer_and_chat_template_come_back(saved, tokenizer):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "architectures=.*GPT2.*LlamaForCausalLM or Mistral.* or Qwen2"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "architectures=.*GPT2.*LlamaForCausalLM, Mistral.*, Qwen2"),
         ({"architectures": None}, "architectures=None"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1.0}}, "rope_parameters=.*yarn"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types=.*sliding"),
@@ -158,25 +158,25 @@ def test_no_directory(tmp_path, monkeypatch):
 
 
 def test_step_tag_is_the_first_that_is_one_token(tokenizer):
-    assert heads.choose_step_tag(tokenizer, ["ab", "<step>", "<other>"]) == ("<step>", 258)
+    assert conventions.choose_step_tag(tokenizer, ["ab", "<step>", "<other>"]) == ("<step>", 258)
     with pytest.raises(huggingface.ModelError, match="tried ' ки', 'ab'"):
-        heads.choose_step_tag(tokenizer, ["ab"])
+        conventions.choose_step_tag(tokenizer, ["ab"])
     words = Tokenizer(models.WordLevel({"+": 0, "-": 1, "ки": 2, "<unk>": 3}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
-    assert heads.choose_convention(words, [], "min") == heads.TokenTagConvention(" ки", 2, 0, 1, "min")
+    assert conventions.choose_convention(words, [], "min") == conventions.TokenTagConvention(" ки", 2, 0, 1, "min")
 
 
 def test_convention_travels_in_the_directory(tmp_path, tokenizer):
-    convention = heads.choose_convention(tokenizer, ["<step>"], "product")
+    convention = conventions.choose_convention(tokenizer, ["<step>"], "product")
     assert tokenizer.convert_ids_to_tokens([convention.good_id, convention.bad_id]) == ["+", "-"]
-    heads.save_convention(tmp_path, convention)
-    assert heads.load_convention(tmp_path) == convention
+    conventions.save_convention(tmp_path, convention)
+    assert conventions.load_convention(tmp_path) == convention
     with pytest.raises(huggingface.ModelError, match=r"prm_convention\.json is missing.*no reward model"):
-        heads.load_convention(tmp_path / "elsewhere")
-    (tmp_path / heads.CONVENTION_FILE).write_text('{"tag": "x"}')
+        conventions.load_convention(tmp_path / "elsewhere")
+    (tmp_path / conventions.CONVENTION_FILE).write_text('{"tag": "x"}')
     with pytest.raises(huggingface.ModelError, match="needs exactly tag, tag_id"):
-        heads.load_convention(tmp_path)
+        conventions.load_convention(tmp_path)
 
 
 @pytest.mark.parametrize("config", [LLAMA, dataclasses.replace(LLAMA, tie_embeddings=False)])
@@ -184,10 +184,10 @@ def test_step_scores_are_the_softmax_over_two_logits_at_the_tags(config):
     model = noisy(config)
     hidden = jax.random.normal(jax.random.key(1), (2, 9, config.hidden_size))
     positions = jnp.array([[1, 4, 8], [0, 0, 7]])
-    convention = heads.TokenTagConvention("t", 5, 11, 13, "min")
-    scores = heads.step_scores(model, hidden, positions, convention)
+    read_out = conventions.TokenTagConvention("t", 5, 11, 13, "min").read_out
+    scores = heads.step_scores(model, None, hidden, positions, read_out)
     whole = decoder.logits(model, hidden)
     good, bad = (jnp.take_along_axis(whole[..., i], positions, axis=1) for i in (11, 13))
     np.testing.assert_allclose(scores, jax.nn.sigmoid(good - bad), atol=1e-6)
-    traced = str(jax.make_jaxpr(lambda h, p: heads.step_scores(model, h, p, convention))(hidden, positions))
+    traced = str(jax.make_jaxpr(lambda h, p: heads.step_scores(model, None, h, p, read_out))(hidden, positions))
     assert f"2,9,{config.vocab_size}]" not in traced and f"2,3,{config.vocab_size}]" not in traced

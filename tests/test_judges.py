@@ -19,9 +19,10 @@ from spare_jax.judges.labels import (
     training_examples,
 )
 from spare_jax.judges.outcome import outcome
-from spare_jax.judges.reward_model import RewardModelSettings, outcome_score, process_scores
+from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import Flips, truth
+from spare_jax.models.conventions import TokenTagConvention
 from spare_jax.programs import Completion, Sample, Score, run
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.annotate import ParsedAnnotation
@@ -312,7 +313,9 @@ def by_position(request):
 
 
 class TestRewardModel:
-    SETTINGS = RewardModelSettings(tag_id=TAG_ID, max_length=10_000, tokenizer_digest="mine")
+    SETTINGS = RewardModelSettings(max_length=10_000)
+    STEPS = staticmethod(TokenTagConvention("|", TAG_ID, 1, 2, "last").reader(TOKENIZER, TASK, "mine").lay_out)
+    WHOLE = staticmethod(TokenTagConvention("|", TAG_ID, 1, 2, "last").reader(TOKENIZER, TASK, "mine", True).lay_out)
 
     def sampled(self):
         ids = encode(TOKENIZER, "Ben has 8.\n\nSo 8.\n8")
@@ -321,7 +324,7 @@ class TestRewardModel:
 
     def test_a_score_at_every_tag(self):
         candidate = self.sampled()
-        judgement, (request,) = ask(process_scores(TASK, PROBLEM, candidate, TOKENIZER, self.SETTINGS), by_position)
+        judgement, (request,) = ask(scores(self.STEPS, PROBLEM, candidate, self.SETTINGS), by_position)
         assert isinstance(request, Score) and len(request.positions) == 3
         assert [request.ids[position] for position in request.positions] == [TAG_ID] * 3
         assert request.positions[-1] == len(request.ids) - 1
@@ -334,30 +337,30 @@ class TestRewardModel:
         assert judgement.prompt_tokens == len(request.ids)
 
     def test_steps_beyond_the_context_are_missed(self):
-        _, (request,) = ask(process_scores(TASK, PROBLEM, self.sampled(), TOKENIZER, self.SETTINGS), by_position)
+        _, (request,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), self.SETTINGS), by_position)
         for n_scored in (3, 2, 1):
             short = dataclasses.replace(self.SETTINGS, max_length=request.positions[n_scored - 1] + 1)
-            judgement, (cut,) = ask(process_scores(TASK, PROBLEM, self.sampled(), TOKENIZER, short), by_position)
+            judgement, (cut,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), short), by_position)
             assert len(cut.ids) <= short.max_length and cut.positions == request.positions[:n_scored]
             assert [step.missed for step in judgement.steps] == [False] * n_scored + [True] * (3 - n_scored)
             assert [step.score is None for step in judgement.steps] == [step.missed for step in judgement.steps]
         none = dataclasses.replace(self.SETTINGS, max_length=request.positions[0])
-        judgement, _ = ask(process_scores(TASK, PROBLEM, self.sampled(), TOKENIZER, none), silent)
+        judgement, _ = ask(scores(self.STEPS, PROBLEM, self.sampled(), none), silent)
         assert [step.missed for step in judgement.steps] == [True] * 3
 
     def test_an_outcome_model_scores_the_whole(self):
         candidate = self.sampled()
-        judgement, (request,) = ask(outcome_score(TASK, PROBLEM, candidate, TOKENIZER, self.SETTINGS), by_position)
+        judgement, (request,) = ask(scores(self.WHOLE, PROBLEM, candidate, self.SETTINGS), by_position)
         assert request.ids.count(TAG_ID) == 1 and request.positions == (len(request.ids) - 1,)
         assert [step.score for step in judgement.steps] == [None, None, request.positions[0] / 1000]
         assert not any(step.missed for step in judgement.steps)
         short = dataclasses.replace(self.SETTINGS, max_length=len(request.ids) - 1)
-        judgement, _ = ask(outcome_score(TASK, PROBLEM, candidate, TOKENIZER, short), silent)
+        judgement, _ = ask(scores(self.WHOLE, PROBLEM, candidate, short), silent)
         assert [step.missed for step in judgement.steps] == [False, False, True]
 
-    @pytest.mark.parametrize("judge", [process_scores, outcome_score])
-    def test_nothing_to_score(self, judge):
-        judgement, _ = ask(judge(TASK, PROBLEM, solution(), TOKENIZER, self.SETTINGS), silent)
+    @pytest.mark.parametrize("lay_out", [STEPS, WHOLE])
+    def test_nothing_to_score(self, lay_out):
+        judgement, _ = ask(scores(lay_out, PROBLEM, solution(), self.SETTINGS), silent)
         assert judgement.steps == ()
 
 

@@ -137,7 +137,7 @@ def test_lm_loss_equals_the_formula_on_full_logits(model):
     for example in examples:
         logp = _log_softmax(_all_logits(model, example))
         for t in range(1, len(example.ids)):
-            if example.loss_mask[t]:
+            if example.token_weights[t]:
                 total, count = total - logp[t - 1, example.ids[t]], count + 1
     got = lm_loss_jit(model, _batch(examples))
     np.testing.assert_allclose(got, (total, count), rtol=1e-5)

@@ -1,6 +1,8 @@
 """The entry point: configs, the whole of the job on a real data set's format, and errors of one line."""
 
+import dataclasses
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
 from spare_jax import main, settings
-from spare_jax.models.heads import load_convention
-from spare_jax.store import StoreError
+from spare_jax.models.conventions import load_convention
+from spare_jax.store import StoreError, WorkDir
+from spare_jax.worlds import arithmetic as world
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
@@ -75,6 +78,87 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     again = json.loads((tmp_path / "ranked" / "metrics.json").read_text())
     assert again["selection"]["prm"] == metrics["selection"]["prm"]
     assert "orm" not in again["selection"]
+
+
+def labels_file(path, problems=30):
+    """TRL rows: per problem a right solution and one whose last step is wrong; returns how many problems there are."""
+    rows = []
+    for problem, gold in world.generate(0, "labels", problems, dataclasses.replace(world.TRAIN, lengths=(1, 2))):
+        prompt = "\n".join((*problem.context, problem.question))
+        for k, steps in enumerate((gold.steps, (*gold.steps[:-1], "The answer is 100."))):
+            labels = [True] * (len(steps) - 1) + [k == 0]
+            rows.append({"id": f"{problem.id}/{k}", "prompt": prompt, "completions": steps, "labels": labels})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def test_a_file_of_labels_trains_a_reward_model(tmp_path):
+    rows = labels_file(tmp_path / "labels.jsonl")
+    config = config_of("prm_labels", "runlocal")
+    config.data.labels = str(tmp_path / "labels.jsonl")
+    config.prm.train.steps = 2
+    main.run(config, "prm_labels", str(tmp_path / "work"))
+    work = WorkDir(tmp_path / "work")
+    solutions = {s.id.split("-", 1)[1]: s for s in work.read("solutions")}
+    judgements = {j.solution_id.split("-", 1)[1]: j for j in work.read("judgements/labels")}
+    assert solutions.keys() == judgements.keys() == {row["id"] for row in rows}
+    for row in rows:
+        assert list(solutions[row["id"]].steps) == list(row["completions"])
+        assert [step.label for step in judgements[row["id"]].steps] == row["labels"]
+        assert judgements[row["id"]].outcome == row["labels"][-1]
+    splits = {}
+    for problem in work.read("problems"):
+        splits.setdefault(problem.id.split("-")[0], set()).add(problem.question + "".join(problem.context))
+    assert len(splits["dev"]) == 3
+    assert len(splits["train"]) == 27
+    assert not splits["dev"] & splits["train"]
+    assert load_convention(tmp_path / "work" / "prm" / "export").tag == " ки"
+
+
+def test_labels_that_cannot_train_are_one_clear_error(tmp_path):
+    config = config_of("prm_labels", "runlocal")
+    with pytest.raises(ValueError, match=r"config.data.labels is empty: name a file"):
+        main.run(config, "prm_labels", str(tmp_path / "none"))
+    rows = labels_file(tmp_path / "labels.jsonl", 1)
+    (tmp_path / "twice.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]) + "\n")
+    config.data.labels = str(tmp_path / "twice.jsonl")
+    with pytest.raises(ValueError, match="two solutions have the id 'labels-00000/0'"):
+        main.run(config, "prm_labels", str(tmp_path / "twice"))
+    preference = {"prompt": "How many?", "chosen": "Two.", "rejected": "Three."}
+    (tmp_path / "preferences.jsonl").write_text(json.dumps(preference) + "\n")
+    config.data.labels, config.data.format = str(tmp_path / "preferences.jsonl"), "trl_preference"
+    with pytest.raises(ValueError, match="'trl_preference' holds no step labels: choose another"):
+        main.run(config, "prm_labels", str(tmp_path / "preferences"))
+    config.data.labels, config.data.format = str(tmp_path / "labels.jsonl"), "trl_stepwise"
+    config.prm.labels = "truth"
+    with pytest.raises(ValueError, match=r"config.prm.labels='truth'.* is missing: run the stage that writes it first"):
+        main.run(config, "prm_labels", str(tmp_path / "truth"))
+
+
+@pytest.mark.parity
+def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path):
+    parity = pytest.importorskip("convention_parity")
+    parity.make("qwen_math_prm", tmp_path / "model")
+    rows = [
+        {"id": "b", "question": parity.QUESTION, "solution": parity.STEPS},
+        {"id": "a", "question": "How many?", "solution": "One.\nTwo."},
+        {"question": "How many?", "solution": []},
+        {"id": "b", "question": "How many?", "solution": ["word " * 2000, "Two."]},
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = config_of("score", "runlocal")
+    config.data.path, config.models.prm.path = str(tmp_path / "x.jsonl"), str(tmp_path / "model")
+    main.run(config, "score", str(tmp_path / "work"))
+    found = [json.loads(line) for line in (tmp_path / "work" / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == ["b", "a", "x-00003/0", "b"]
+    assert found[1]["steps"] == ["One.", "Two."]
+    assert found[0]["scores"] == pytest.approx(parity.ours(tmp_path / "model"), abs=1e-6)
+    assert found[0]["solution_score"] == pytest.approx(math.prod(found[0]["scores"]))
+    assert (found[2]["scores"], found[2]["solution_score"]) == ([], None)
+    assert (found[3]["scores"], found[3]["solution_score"]) == ([None, None], None)
+    config.models.prm.path = ""
+    with pytest.raises(ValueError, match=r"config.models.prm.path is empty: name"):
+        main.run(config, "score", str(tmp_path / "none"))
 
 
 def test_splits_of_real_data_share_no_question(tmp_path):

@@ -275,6 +275,11 @@ def test_muon_moves_kernels_by_orthogonal_updates_and_all_else_as_nesterov_adamw
             assert values.min() > 0.3 and values.max() < 1.4, (name, layer, values)
 
 
+def test_an_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="optimizer='sgd' is unknown: use adamw or muon"):
+        loop.TrainConfig(optimizer="sgd")
+
+
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
 def test_moments_are_float32_for_bfloat16_parameters(name, model):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), model)

@@ -42,7 +42,12 @@ def test_the_reference_is_right_and_aligned():
     assert [v.reference for v in found] == [(1,), (2,), (3,), (4,)]
     assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
     assert [v.context for v in found] == [(1, 2), (6,), (2, 4), ()]
-    assert [v.explanation for v in found] == ["7 + 5 = 12", "12 * 3 = 36", "36 + 7 = 43", "43"]
+    assert [v.explanation for v in found] == [
+        "Ben: said Ada + 5 = 7 + 5 = 12, is Ada + 5 = 7 + 5 = 12",
+        "Cal: said Ben * 3 = 12 * 3 = 36, is Ben * 3 = 12 * 3 = 36",
+        "Dan: said Cal + Ada = 36 + 7 = 43, is Cal + Ada = 36 + 7 = 43",
+        "answer: said 43, is 43",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,13 @@ def compile_functions(
         decode=jax.jit(
             functools.partial(device.decode_chunk, steps=chunk), donate_argnums=1, out_shardings=(state, place)
         ),
-        score=jax.jit(functools.partial(_score_rows, dtype=dtype), static_argnames="convention", out_shardings=place),
+        score=jax.jit(functools.partial(_score_rows, dtype=dtype), static_argnames="read_out", out_shardings=place),
         place=place,
     )
 
 
-def _score_rows(model, ids, lengths, positions, convention, dtype):
-    """P(+) at `positions` [batch, steps] of sequences `ids` [batch, bucket] that are padded on the right."""
+def _score_rows(model, head, ids, lengths, positions, read_out, dtype):
+    """Scores at `positions` [batch, steps] of sequences `ids` [batch, bucket] that are padded on the right."""
     index = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
     segments = (index < lengths[:, None]).astype(jnp.int32)
-    return step_scores(model, hidden_states(model, ids, index, segments, dtype=dtype), positions, convention)
+    return step_scores(model, head, hidden_states(model, ids, index, segments, dtype=dtype), positions, read_out)

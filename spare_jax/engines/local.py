@@ -21,7 +21,7 @@ from spare_jax.engines.compiled import compile_functions
 from spare_jax.engines.lanes import Job, Lane
 from spare_jax.engines.slots import MAX_STOPS
 from spare_jax.models.decoder import Decoder, DecoderConfig
-from spare_jax.models.heads import TokenTagConvention
+from spare_jax.models.heads import Head, ReadOut
 from spare_jax.programs import Completion, Request, Sample, Score
 
 
@@ -50,7 +50,8 @@ class LocalEngine:
       lanes: how many threads share out the slots. A decode step of a small model keeps one CPU core busy and no
         more, so a CPU wants as many lanes as it has cores; an accelerator wants 1.
       mesh: where to compute; None for the default device.
-      convention: how `Score` requests are read; None if there are none.
+      read_out: how `Score` requests are read; None if there are none.
+      head: the reward model's own, where `read_out` reads one.
       dtype: of computation and cache.
 
     Raises:
@@ -70,7 +71,8 @@ class LocalEngine:
         prefill_batch: int = 8,
         lanes: int = 1,
         mesh: Mesh | None = None,
-        convention: TokenTagConvention | None = None,
+        read_out: ReadOut | None = None,
+        head: Head | None = None,
         dtype: DTypeLike = jnp.float32,
     ):
         sizes = {"slots": slots, "max_length": max_length, "chunk": chunk, "prefill_batch": prefill_batch}
@@ -93,10 +95,11 @@ class LocalEngine:
         self._pad_id = pad_id
         self._max_length = max_length
         self._rows = prefill_batch
-        self._convention = convention
+        self._read_out = read_out
         self._compiled = compile_functions(
             config, slots // lanes, max_length, chunk, prefill_batch, mesh, jnp.dtype(dtype)
         )
+        self._head = jax.device_put(head, self._compiled.place)
         seed_key = jax.device_put(jax.random.key(seed), self._compiled.place)
         self._lanes = [Lane(self._compiled, slots // lanes, chunk, seed_key) for _ in range(lanes)]
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
@@ -161,8 +164,8 @@ class LocalEngine:
         if not 0 <= min(ids) <= max(ids) < self._config.vocab_size:
             return f"an id lies outside the vocabulary of {self._config.vocab_size}: use this model's tokenizer"
         if isinstance(request, Score):
-            if self._convention is None:
-                return "this engine scores nothing: construct it with the convention of a reward model"
+            if self._read_out is None:
+                return "this engine scores nothing: construct it with the read-out of a reward model"
             if len(ids) > self._max_length:
                 return f"{len(ids)} tokens exceed max_length={self._max_length}: shorten the text or raise max_length"
             if request.positions and not 0 <= min(request.positions) <= max(request.positions) < len(ids):
@@ -224,7 +227,7 @@ class LocalEngine:
         for i, (_, _, request) in enumerate(batch):
             positions[i, : len(request.positions)] = request.positions
         arrays = jax.device_put((ids, lengths, positions), self._compiled.place)
-        return jax.device_get(self._compiled.score(self._model, *arrays, convention=self._convention))
+        return jax.device_get(self._compiled.score(self._model, self._head, *arrays, read_out=self._read_out))
 
 
 def _take(queues: dict[Any, collections.deque], most: int) -> tuple[Any, list]:

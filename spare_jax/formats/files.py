@@ -12,6 +12,7 @@ from typing import Any
 from spare_jax.formats import (
     math_shepherd,
     omegaprm,
+    plain,
     prm800k,
     prmbench,
     processbench,
@@ -43,6 +44,7 @@ FORMATS = {
     "processbench": Format(processbench.records_of, processbench.row_of),
     "prmbench": Format(prmbench.records_of, prmbench.row_of),
     "omegaprm": Format(omegaprm.records_of, omegaprm.row_of),
+    "plain": Format(plain.records_of, plain.row_of),
     "trl_preference": Format(trl_preference.records_of, trl_preference.row_of),
 }
 

@@ -119,8 +119,8 @@ def training_examples(
         yield LabelledSolution(problems[problem_id], solution, judgements[solution.id])
         if policy.reference_as_sample and problem_id not in with_reference:
             with_reference.add(problem_id)
-            if golds[problem_id].steps:
-                reference = reference_solution(task, golds[problem_id])
+            if (gold := golds.get(problem_id)) and gold.steps:
+                reference = reference_solution(task, gold)
                 all_correct = (StepJudgement(label=True),) * len(reference.steps)
                 judgement = Judgement(reference.id, "reference", all_correct, outcome=True)
                 yield LabelledSolution(problems[problem_id], reference, judgement)

@@ -1,102 +1,102 @@
-"""The process reward head: one step tag whose hidden state says "+" or "-".
+"""What a reward model computes at a position: the logits of some classes, and one score from them.
 
-The model reads the problem and, after each step, the step tag; the score of the step is the softmax over the logits
-of the two label tokens at the tag (SPARE-PRM, arXiv:2506.15498). Which ids these are is the convention; it travels
-inside the model directory, so that a reward model cannot be read with another one.
+The classes are columns of the language-model head, or those of a head of the model's own. Which positions
+these are is a matter of conventions.py. A head of its own is a few linear layers that a published checkpoint holds
+beside the decoder; a checkpoint that lacks them is no reward model.
 """
 
 import dataclasses
-import json
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from spare_jax.models.decoder import Decoder, class_logits
-from spare_jax.models.huggingface import ModelError
+from spare_jax.models.weights import ModelError, read_tensors
 
-CONVENTION_FILE = "prm_convention.json"
-PREFERRED_STEP_TAG = " ки"  # the published tag: rare in text, and one token of the Llama tokenizers
-_LABELS = ("+", "-")
+# Names of the layers of each kind of head, from the hidden state on; a ReLU stands between two.
+HEADS = {
+    "classifier": ("score",),  # transformers' token classifiers: PURE, TRL
+    "two_layers": ("score.0", "score.2"),  # Qwen2.5-Math-PRM
+    "value": ("v_head.summary",),  # Skywork
+    "reason_eval": ("score_head",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenTagConvention:
-    """How a reward model is read: the step tag and its id, the label ids, and how step scores become one score."""
+class ReadOut:
+    """How one score is made at a position.
 
-    tag: str
-    tag_id: int
-    good_id: int
-    bad_id: int
-    aggregation: str
-
-
-def save_convention(directory: str | pathlib.Path, convention: TokenTagConvention) -> None:
-    """Write the convention into a model directory."""
-    text = json.dumps(dataclasses.asdict(convention), indent=2, ensure_ascii=False)
-    (pathlib.Path(directory) / CONVENTION_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def load_convention(directory: str | pathlib.Path) -> TokenTagConvention:
-    """Read the convention of a model directory. Raises ModelError if it is missing or incomplete: without it a model
-    is no reward model."""
-    path = pathlib.Path(directory) / CONVENTION_FILE
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: the directory holds no reward model; train one, or write its convention")
-    try:
-        return TokenTagConvention(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(TokenTagConvention))
-        raise ModelError(f"{path} cannot be read ({error}): it needs exactly {fields}") from error
-
-
-def choose_convention(tokenizer: Any, candidates: Sequence[str], aggregation: str) -> TokenTagConvention:
-    """The convention for a tokenizer: its step tag (`choose_step_tag`) and the ids of "+" and "-"."""
-    tag, tag_id = choose_step_tag(tokenizer, candidates)
-    good_id, bad_id = (_label_id(tokenizer, label) for label in _LABELS)
-    return TokenTagConvention(tag, tag_id, good_id, bad_id, aggregation)
-
-
-def choose_step_tag(tokenizer: Any, candidates: Sequence[str] = ()) -> tuple[str, int]:
-    """The step tag and its id: " ки" if it encodes to exactly one known id, else the first candidate that does.
-
-    Raises ModelError when none does: a tag of several ids would have no single position to read the score from.
+    The classes are the LM head's logits of the tokens `columns`, or where there are none those of the model's own
+    head. "softmax" is the probability of the classes `right`, "difference" that less the probability of the others,
+    "sigmoid" that of a single logit.
     """
-    for tag in (PREFERRED_STEP_TAG, *candidates):
-        tag_id = _single_id(tokenizer, tag)
-        if tag_id is not None:
-            return tag, tag_id
-    tried = ", ".join(repr(tag) for tag in (PREFERRED_STEP_TAG, *candidates))
-    raise ModelError(
-        f"no step tag is one token of this tokenizer (tried {tried}): add a candidate that is, for example a special "
-        "token that occurs in no text"
-    )
+
+    columns: tuple[int, ...] = ()
+    activation: Literal["softmax", "difference", "sigmoid"] = "softmax"
+    right: tuple[int, ...] = (1,)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """A reward model's own head: kernels [in, out] and biases [out] of its layers, the last one's out the classes."""
+
+    layers: tuple[tuple[Float[Array, "from_size to_size"], Float[Array, " to_size"]], ...]
+
+    def __call__(self, hidden: Float[Array, "*batch hidden"]) -> Float[Array, "*batch classes"]:
+        """Logits in float32; the matmuls run in the dtype of `hidden`."""
+        x = hidden
+        for i, (kernel, bias) in enumerate(self.layers):
+            x = jax.nn.relu(x).astype(hidden.dtype) if i else x
+            x = jnp.einsum("...i,io->...o", x, kernel.astype(hidden.dtype), preferred_element_type=jnp.float32) + bias
+        return x
+
+
+def tensor_names(kind: str) -> tuple[str, ...]:
+    """The tensors that a head of a kind may have in a model directory."""
+    return tuple(f"{layer}.{part}" for layer in HEADS[kind] for part in ("weight", "bias"))
+
+
+def load_head(directory: str | pathlib.Path, kind: str) -> Head:
+    """Read a head of a model directory, in float32. A layer may come without bias.
+
+    Raises:
+      ModelError: a layer is missing.
+    """
+    found = read_tensors(directory, tensor_names(kind))
+    layers = []
+    for layer in HEADS[kind]:
+        if f"{layer}.weight" not in found:
+            raise ModelError(
+                f"{directory}: tensor {layer}.weight is missing: the reward model's head is not among its weights; "
+                "copy all of the model"
+            )
+        kernel = found[f"{layer}.weight"].astype(np.float32).T
+        bias = found.get(f"{layer}.bias", np.zeros(kernel.shape[1]))
+        layers.append((jnp.asarray(kernel), jnp.asarray(bias, jnp.float32)))
+    return Head(tuple(layers))
 
 
 def step_scores(
     model: Decoder,
+    head: Head | None,
     hidden: Float[Array, "batch length hidden"],
     positions: Int[Array, "batch steps"],
-    convention: TokenTagConvention,
+    read_out: ReadOut,
 ) -> Float[Array, "batch steps"]:
-    """P("+") of each step, read at the tags' `positions` in each row. Only those hidden states meet the head, and only
-    two of its columns. Unused entries of `positions` may hold any index inside the row."""
-    at_tags = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
-    return jax.nn.softmax(class_logits(model, at_tags, (convention.good_id, convention.bad_id)), axis=-1)[..., 0]
-
-
-def _label_id(tokenizer: Any, label: str) -> int:
-    label_id = tokenizer.convert_tokens_to_ids(label)
-    if label_id is None or label_id == tokenizer.unk_token_id:
-        label_id = _single_id(tokenizer, label)
-    if label_id is None:
-        raise ModelError(f"label {label!r} is not one token of this tokenizer: use a tokenizer that has it")
-    return label_id
-
-
-def _single_id(tokenizer: Any, text: str) -> int | None:
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    return ids[0] if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
+    """The scores at `positions` of each row. Only those hidden states meet a head, and of the LM head only the columns
+    that are read. Unused entries of `positions` may hold any index inside the row."""
+    there = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+    if read_out.columns:
+        logits = class_logits(model, there, read_out.columns)
+    else:
+        assert head is not None, "a read-out without columns needs the model's own head"
+        logits = head(there)
+    if read_out.activation == "sigmoid":
+        return jax.nn.sigmoid(logits[..., 0])
+    right = jax.nn.softmax(logits, axis=-1)[..., jnp.asarray(read_out.right)].sum(axis=-1)
+    return 2 * right - 1 if read_out.activation == "difference" else right

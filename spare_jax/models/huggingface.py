@@ -17,13 +17,26 @@ from jax.sharding import Mesh
 from jaxtyping import DTypeLike
 
 from spare_jax.models.decoder import Decoder, DecoderConfig, RopeScaling
+from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.weights import SHARD_BYTES, ModelError, load_weights, read_json, save_weights, write_json
 
-_FAMILIES: dict[str, Literal["llama", "mistral", "qwen2", "qwen3"]] = {
+Family = Literal["llama", "mistral", "qwen2", "qwen3"]
+_FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+}
+# Reward models of these families: the family, and the head in the place of the language model's (heads.py).
+_REWARD_MODELS: dict[str, tuple[Family, str]] = {
+    "LlamaForTokenClassification": ("llama", "classifier"),
+    "MistralForTokenClassification": ("mistral", "classifier"),
+    "Qwen2ForTokenClassification": ("qwen2", "classifier"),
+    "Qwen3ForTokenClassification": ("qwen3", "classifier"),
+    "Qwen2ForProcessRewardModel": ("qwen2", "two_layers"),
+    "Qwen2ForPrmModel": ("qwen2", "value"),
+    "ReasonEval_7B": ("mistral", "reason_eval"),
+    "ReasonEval_34B": ("llama", "reason_eval"),
 }
 # What transformers takes where config.json is silent, if that is not what the other families do.
 _ASSUMED = {
@@ -41,12 +54,13 @@ _DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model directory."""
+    """A loaded model directory. `head` is a reward model's own; without one there is the language model's."""
 
     model: Decoder
     config: DecoderConfig
     tokenizer: Any
     path: pathlib.Path
+    head: Head | None = None
 
 
 def load(
@@ -65,7 +79,11 @@ def load(
             f"{directory}: the tokenizer has {len(tokenizer)} tokens and vocab_size in config.json is "
             f"{config.vocab_size}: use the tokenizer this model was made with"
         )
-    return Checkpoint(load_weights(directory, config, dtype=dtype, mesh=mesh), config, tokenizer, directory)
+    kind = head_kind(directory)
+    head = load_head(directory, kind) if kind else None  # first: a body without its head need not be read
+    beside = tensor_names(kind) if kind else ()
+    model = load_weights(directory, config, dtype=dtype, mesh=mesh, beside=beside)
+    return Checkpoint(model, config, tokenizer, directory, head)
 
 
 def save(
@@ -120,11 +138,16 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
         raise ModelError(f"{path} is missing: give a directory with config.json, model.safetensors and a tokenizer")
     raw = read_json(path)
     architecture = (raw.get("architectures") or [None])[0]
-    if architecture not in _FAMILIES:
+    if architecture in _REWARD_MODELS:
+        family = _REWARD_MODELS[architecture][0]
+        raw["tie_word_embeddings"] = True  # no head of a language model is asked for
+    elif architecture in _FAMILIES:
+        family = _FAMILIES[architecture]
+    else:
         raise ModelError(
-            f"{path}: architectures={raw.get('architectures')!r} is not supported: use {' or '.join(_FAMILIES)}"
+            f"{path}: architectures={raw.get('architectures')!r} is not supported: use "
+            f"{', '.join(_FAMILIES)} or a reward model among {', '.join(_REWARD_MODELS)}"
         )
-    family = _FAMILIES[architecture]
     raw = _ASSUMED[family] | raw
     _check_supported(path, raw)
     needed = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -155,6 +178,12 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
         )
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def head_kind(directory: str | pathlib.Path) -> str | None:
+    """The kind of reward model's head (a key of heads.HEADS) that config.json asks for, None for a language model."""
+    architecture = (read_json(pathlib.Path(directory) / "config.json").get("architectures") or [None])[0]
+    return _REWARD_MODELS[architecture][1] if architecture in _REWARD_MODELS else None
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Any:

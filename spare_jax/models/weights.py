@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -76,12 +76,13 @@ def load_weights(
     *,
     dtype: DTypeLike = jnp.float32,
     mesh: Mesh | None = None,
+    beside: Collection[str] = (),
 ) -> Decoder:
     """Read model.safetensors, or the files of model.safetensors.index.json.
 
     `dtype` is that of the parameters in memory. With a mesh they are placed with the shardings of sharding.py, each
-    device reading its own part. Raises ModelError if a tensor is missing, has another shape than the config says, or
-    has no place in the decoder.
+    device reading its own part. Tensors named in `beside` are not the decoder's and are left alone. Raises ModelError
+    if a tensor is missing, has another shape than the config says, or has no place in the decoder.
     """
     directory = pathlib.Path(directory)
     abstract = jax.eval_shape(lambda key: init_decoder(config, key, dtype), jax.random.key(0))
@@ -90,7 +91,7 @@ def load_weights(
         places = jax.tree.leaves(shardings_of(abstract, mesh, ShardingRules()))
     tensors = _find_tensors(directory)
     names = {name for parameter, _ in _parameters(abstract) for name in _tensor_names(parameter, config)}
-    ignored = {"lm_head.weight"} if config.tie_embeddings else set()
+    ignored = {*beside, "lm_head.weight"} if config.tie_embeddings else set(beside)
     unknown = [n for n in sorted(tensors) if n not in names | ignored and not n.endswith("rotary_emb.inv_freq")]
     if unknown:
         raise ModelError(
@@ -104,6 +105,12 @@ def load_weights(
         for (parameter, leaf), place in zip(_parameters(abstract), places, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+
+
+def read_tensors(directory: str | pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Those of these small tensors that the directory has, whole, by name."""
+    tensors = _find_tensors(pathlib.Path(directory))
+    return {name: tensors[name].rows(0, tensors[name].shape[0]) for name in names if name in tensors}
 
 
 def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:

@@ -17,7 +17,7 @@ BRIEF_GUIDELINES = "Grade each step."
 GUIDELINES = """\
 You are a teacher who grades a student's solution step by step. You are given numbered sentences of a story [c1], \
 [c2], ..., the question [q], the steps of a reference solution [r1], [r2], ... and the student's steps [s1], [s2], ...
-For every student step, in order: work out what a right step would have computed, using the story and the reference; \
+For every student step, in order: say what it says of whom and, using the story and the reference, what is right; \
 name the story sentences, the student's earlier steps and the reference steps that it rests on; then label it.
 A step is CORRECT if it follows from the story and from earlier correct steps, even if the reference goes another way, \
 merges or splits steps, or does not need it. Operands may stand in any order. A step is INCORRECT if its arithmetic is \

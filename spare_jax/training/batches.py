@@ -22,13 +22,13 @@ _OPEN_ROWS = 1024
 class Example:
     """One text to learn from: tokens to predict, or step tags with labels, or both.
 
-    `loss_mask[t]` says that token t is to be predicted from those before it (token 0 never can be). `labels[i]`
+    `token_weights[t]` is what predicting token t from those before it counts (token 0 never can be). `labels[i]`
     belongs to the tag at `tags[i]` (an index into `ids`): a probability of "correct" in [0, 1], None or NaN where it
     is unknown. `weight` multiplies the example's share of the loss and of the count.
     """
 
     ids: Sequence[int] | np.ndarray
-    loss_mask: Sequence[bool] | np.ndarray | None = None
+    token_weights: Sequence[float] | np.ndarray | None = None
     tags: Sequence[int] | np.ndarray = ()
     labels: Sequence[float | None] | np.ndarray = ()
     weight: float = 1.0
@@ -75,7 +75,7 @@ class Packed:
 
 def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weight: float = 1.0) -> Example:
     """A language-model example whose first `prompt_length` tokens are given, not learnt."""
-    return Example(ids=ids, loss_mask=np.arange(len(ids)) >= prompt_length, weight=weight)
+    return Example(ids=ids, token_weights=1.0 * (np.arange(len(ids)) >= prompt_length), weight=weight)
 
 
 def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
@@ -89,7 +89,7 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
 
     Raises:
       ValueError: labels and tags differ in number, a tag lies outside its text or out of order, a label is no
-        probability, or a loss mask has another length than its text.
+        probability, or token weights are below 0 or not one per token.
     """
     counts = dict.fromkeys((field.name for field in dataclasses.fields(PackCounts)), 0)
     counts["examples"] = len(examples)
@@ -122,7 +122,7 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
         arrays["positions"][row, start:end] = np.arange(len(piece.ids))
         arrays["segments"][row, start:end] = segment
         # The weight sits where the prediction is made, one before its token, so that no loss ever shifts ids.
-        arrays["loss_weights"][row, start : end - 1] = piece.loss_mask[1:] * piece.weight
+        arrays["loss_weights"][row, start : end - 1] = piece.token_weights[1:] * piece.weight
         slots = slice(used[row], used[row] + len(piece.tags))
         arrays["tags"][row, slots] = start + piece.tags
         arrays["labels"][row, slots] = np.nan_to_num(piece.labels)
@@ -196,7 +196,7 @@ class _Piece:
     """An example as it goes into a row: cut to length, with arrays in place of sequences."""
 
     ids: np.ndarray
-    loss_mask: np.ndarray
+    token_weights: np.ndarray
     tags: np.ndarray
     labels: np.ndarray
     weight: float
@@ -205,11 +205,14 @@ class _Piece:
 def _cut(index: int, example: Example, row_length: int, max_tags: int | None, counts: dict[str, int]) -> _Piece | None:
     """Check the example and cut it to a row; None where nothing in it is supervised. Adds to `counts`."""
     ids = np.asarray(example.ids, np.int32)
-    mask = np.zeros(len(ids), bool) if example.loss_mask is None else np.asarray(example.loss_mask, bool).copy()
+    weights = np.zeros(len(ids)) if example.token_weights is None else example.token_weights
+    weights = np.array(weights, np.float32)
     tags = np.asarray(example.tags, np.int32).reshape(-1)
     labels = np.array([np.nan if label is None else float(label) for label in example.labels], np.float32)
-    if len(mask) != len(ids):
-        raise ValueError(f"example {index}: loss mask of length {len(mask)} for {len(ids)} tokens; give one per token")
+    if len(weights) != len(ids) or (weights < 0).any():
+        raise ValueError(
+            f"example {index}: {len(weights)} token weights for {len(ids)} tokens; give one per token, none below 0"
+        )
     if len(labels) != len(tags):
         raise ValueError(f"example {index}: {len(labels)} labels for {len(tags)} step tags; give one label per tag")
     if len(tags) and (tags[0] < 0 or tags[-1] >= len(ids) or np.any(np.diff(tags) <= 0)):
@@ -219,7 +222,8 @@ def _cut(index: int, example: Example, row_length: int, max_tags: int | None, co
         raise ValueError(f"example {index}: label {bad:g} is no probability; use 0..1, or None for an unknown label")
     if not example.weight > 0:
         raise ValueError(f"example {index}: weight {example.weight:g} is not positive; leave the example out instead")
-    mask[:1] = False
+    weights[:1] = 0
+    mask = weights > 0
     known = np.isfinite(labels)
     kept = tags < row_length
     if max_tags is not None:
@@ -233,7 +237,7 @@ def _cut(index: int, example: Example, row_length: int, max_tags: int | None, co
     counts["unknown_labels"] += int((~known & kept).sum())
     if not (mask[:row_length].any() or (known & kept).any()):
         return None
-    return _Piece(ids[:row_length], mask[:row_length], tags[kept], labels[kept], example.weight)
+    return _Piece(ids[:row_length], weights[:row_length], tags[kept], labels[kept], example.weight)
 
 
 def _first_fit(

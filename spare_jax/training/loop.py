@@ -42,8 +42,7 @@ class TrainConfig:
 
     `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
     or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.
-    `optimizer` is
-    adamw or muon. Parameters and moments stay float32; `dtype` is what the model computes in.
+    `optimizer` is adamw or muon. Parameters and moments stay float32; `dtype` is what the model computes in.
     """
 
     batch_rows: int = 32
@@ -63,6 +62,10 @@ class TrainConfig:
     seed: int = 0
     dtype: str = "float32"
     remat: bool = False
+
+    def __post_init__(self):
+        if self.optimizer not in optimizer.OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r} is unknown: use {' or '.join(optimizer.OPTIMIZERS)}")
 
 
 @dataclasses.dataclass(frozen=True)

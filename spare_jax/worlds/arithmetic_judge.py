@@ -12,15 +12,15 @@ import dataclasses
 import re
 
 from spare_jax.records import Gold, Problem
-from spare_jax.worlds.arithmetic import World, world_of
-from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse, with_values
+from spare_jax.worlds.arithmetic import World, work, world_of
+from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse
 from spare_jax.worlds.verdict import Verdict
 
 ERRORS = ("NUMERIC", "OPERAND", "COMPREHENSION", "PREMISE", "PROPAGATED", "ANSWER", "FORMAT")
 """Categories of wrong steps: a slip of arithmetic; a name's wrong value; a relation that no fact tells; a count used
 before it was established; an earlier error built upon; a wrong final answer; text that states no value."""
 
-HELD_OUT_ERRORS = ("PREMISE",)
+HELD_OUT_ERRORS = ("NUMERIC",)
 """Categories kept out of all training of judges."""
 
 _STEP = re.compile(r"^\s*(?:([A-Z][a-z]+)(?:\s+(?:has|owns|scored|read)|\s*:|\s*=)\s+)?(.+?)(?:\s+[a-z]+)?\s*\.?\s*$")
@@ -71,7 +71,8 @@ def _judge_answer(answer: int, world: World, known: _Known, last_reference: int)
     elif at is None:
         error = "PREMISE"
     context = _context(world, (target,)) if at == 0 else ()
-    return Verdict(error is None, error, str(world.values[target]), context, (at,) if at else (), (last_reference,))
+    explanation = f"answer: said {answer}, is {world.values[target]}"
+    return Verdict(error is None, error, explanation, context, (at,) if at else (), (last_reference,))
 
 
 def _judge_step(step: str, number: int, world: World, known: _Known, reference: dict[str, int]) -> Verdict:
@@ -79,15 +80,17 @@ def _judge_step(step: str, number: int, world: World, known: _Known, reference: 
     parts = [parse(part) for part in match[2].split("=")] if match else [None]
     value = parts[-1]
     if match is None or not isinstance(value, Number) or any(part is None for part in parts):
-        return Verdict(False, "FORMAT")
-    work = [part for part in parts[:-1] if part is not None]
-    subject = match[1] or _derived(work, world, known)
-    if subject not in world.values or any(name not in world.values for part in work for name in names(part)):
-        return Verdict(False, "FORMAT" if match[1] is None or subject is None else "COMPREHENSION")
+        return Verdict(False, "FORMAT", "no value is stated")
+    ways = [part for part in parts[:-1] if part is not None]
+    subject = match[1] or _derived(ways, world, known)
+    if subject not in world.values or any(name not in world.values for part in ways for name in names(part)):
+        if match[1] is None or subject is None:
+            return Verdict(False, "FORMAT", "no value is stated")
+        return Verdict(False, "COMPREHENSION", f"{subject}: said {match[2]}, is not told")
     told = [expression for name, expression in world.facts if name == subject]
-    merged = {name for part in work for name in _expanded(part, subject, world, known)}
-    error = _error(work, value.value, subject, world, known)
-    fact = next((e for e in told if work and _matches_fact(work[0], e, world, set(world.values))), None)
+    merged = {name for part in ways for name in _expanded(part, subject, world, known)}
+    error = _error(ways, value.value, subject, world, known)
+    fact = next((e for e in told if ways and _matches_fact(ways[0], e, world, set(world.values))), None)
     aligned = sorted(reference[name] for name in merged | {subject} if name in reference)
     if fact is None and subject in reference:
         fact = _reference_fact(told, known, world)
@@ -96,7 +99,7 @@ def _judge_step(step: str, number: int, world: World, known: _Known, reference: 
     verdict = Verdict(
         error is None,
         error,
-        str(fact) if isinstance(fact, Number) else f"{with_values(fact, world.values)} = {world.values[subject]}",
+        f"{subject}: said {match[2]}, is {fact if isinstance(fact, Number) else work(fact, world.values)}",
         tuple(sorted({world.facts.index((subject, fact)) + 1, *_context(world, operands)})),
         tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
         tuple(aligned),

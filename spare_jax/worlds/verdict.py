@@ -9,7 +9,7 @@ class Verdict:
 
     `error` is the category of a wrong step, None for a right one. `context`, `steps` and `reference` are the 1-based
     ids of the context sentences, earlier candidate steps and reference steps that the step rests on or answers to;
-    `explanation` is what a right step would have computed.
+    `explanation` sets what the step says beside what is right.
     """
 
     correct: bool

@@ -1,0 +1,240 @@
+"""What a model directory is, and whether a reward model will be read right, before hours are spent on it:
+
+    python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE.jsonl] [--max_length=N]
+
+Says family, size, head, convention, how the step tag tokenises, and on some solutions (those of FILE, in the format
+`plain` of docs/formats.md, or two of its own) tags against steps, labels against the whole vocabulary, and lengths.
+Ends with exit status 1 and the remedies if anything is wrong.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+from spare_jax import assets
+from spare_jax.formats import files
+from spare_jax.models import conventions, huggingface
+from spare_jax.models.conventions import Convention, Reader, TokenTagConvention
+from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
+from spare_jax.models.heads import step_scores
+from spare_jax.records import Problem, Solution
+from spare_jax.tasks import gsm8k
+from spare_jax.tasks.answers import MathVerifier
+from spare_jax.tasks.task import Task
+
+_MODEL = flags.DEFINE_string("model", None, "Model directory, embedded model, or hub id.")
+_CONVENTION = flags.DEFINE_string("convention", "", "How the reward model is read, if its directory does not say.")
+_DATA = flags.DEFINE_string("data", "", "Solutions to try it on: id, question, solution per line.")
+_MAX_LENGTH = flags.DEFINE_integer("max_length", 4096, "Context in tokens that scoring will be given.")
+
+SAMPLES = 20  # solutions that are looked at; the model runs on the first
+LARGE = 10**9  # parameters from which on weights are loaded in bfloat16
+
+# Two of its own: one whose steps hold the texts of tags, as a model's output may.
+_QUESTION = "Ada has 5 apples and buys 3. How many does she have?"
+_STEPS = (("She begins with 5.", "5 + 3 = 8.", "The answer is 8."), ("A ки step with <extra_0> in it.", "+", "-\n\n8"))
+
+
+@dataclasses.dataclass
+class Report:
+    """Lines to print, and what is wrong, each with its remedy."""
+
+    lines: list[str] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+    def say(self, name: str, text: str) -> None:
+        """Add a line."""
+        self.lines.append(f"{name:<12}{text}")
+
+
+def examine(model: str, convention: str = "", data: str = "", max_length: int = 4096) -> Report:
+    """Look at a model directory and what stands in it; nothing is changed.
+
+    What cannot be read at all (no directory, no config, a missing tensor) ends up in `problems` as well.
+    """
+    report = Report()
+    try:
+        _examine(report, model, convention, data, max_length)
+    except ValueError as error:  # of files, models, formats: each a sentence with its remedy
+        report.problems.append(str(error))
+    return report
+
+
+def _examine(report: Report, model: str, convention: str, data: str, max_length: int) -> None:
+    directory = huggingface.local_directory(assets.resolve(model))
+    config = huggingface.load_config(directory)
+    report.say("model", str(directory))
+    for line in _size(config):
+        report.say(*line)
+    tokenizer = huggingface.load_tokenizer(directory)
+    template = "with a chat template" if tokenizer.chat_template else "without a chat template: prompts are plain lines"
+    report.say("tokenizer", f"{len(tokenizer):,} tokens, {template}")
+    kind = huggingface.head_kind(directory)
+    report.say("head", kind or "language model")
+    reads = _convention(report, directory, convention, tokenizer, kind)
+    if reads is None:
+        return
+    reader = _reader(reads, tokenizer)
+    _tokens(report, reads, reader, tokenizer)
+    solutions = list(_solutions(data))
+    lengths = _positions(report, reader, solutions, max_length)
+    context = min(max_length, config.max_length)
+    if (longest := max(lengths, default=0)) > context:
+        over = sum(length > context for length in lengths)
+        report.problems.append(
+            f"{over} of {len(lengths)} solutions are longer than the context of {context} tokens (the longest has "
+            f"{longest}): their last steps get no score; raise config.engine.max_length, or shorten them"
+        )
+    large = _parameters(config) >= LARGE
+    checkpoint = huggingface.load(directory, dtype=jnp.bfloat16 if large else jnp.float32)
+    _scores(report, checkpoint, reader, solutions[0], context)
+
+
+def _parameters(config: DecoderConfig) -> int:
+    shapes = jax.eval_shape(lambda key: init_decoder(config, key), jax.random.key(0))
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+
+
+def _size(config: DecoderConfig) -> Iterator[tuple[str, str]]:
+    count = _parameters(config)
+    heads = f"{config.num_heads} heads of {config.head_dim} ({config.num_kv_heads} key-value)"
+    yield "family", f"{config.family}: {config.num_layers} layers, hidden {config.hidden_size}, {heads}"
+    yield (
+        "context",
+        f"{config.max_length:,} tokens" + (f", windows of {config.sliding_window}" if config.sliding_window else ""),
+    )
+    yield "parameters", f"{count:,}"
+    sizes = ((4, "float32"), (2, "bfloat16"), (16, "to train in float32 (weights, gradients, two moments)"))
+    yield "memory", ", ".join(f"{count * size / 2**20:,.1f} MiB {name}" for size, name in sizes)
+
+
+def _convention(
+    report: Report, directory: Any, name: str, tokenizer: Any, kind: str | None
+) -> TokenTagConvention | Convention | None:
+    """The directory's convention; of a language model without one, that which training would give it."""
+    if not name and kind is None and not (directory / conventions.CONVENTION_FILE).is_file():
+        found = conventions.choose_convention(tokenizer, ("<extra_0>",), "last")
+        report.say("convention", "none: no reward model yet; below, what training would use")
+        return found
+    found = conventions.of_model(directory, name)
+    if isinstance(found, TokenTagConvention):
+        ids = [conventions.single_id(tokenizer, found.tag), *(_id(tokenizer, label) for label in ("+", "-"))]
+        if [found.tag_id, found.good_id, found.bad_id] != ids:
+            report.problems.append(
+                f"{directory / conventions.CONVENTION_FILE} names ids {found.tag_id}, {found.good_id}, {found.bad_id} "
+                f"for {found.tag!r}, '+', '-' and the tokenizer has {ids}: use the tokenizer the model was trained with"
+            )
+        report.say("convention", f"spare_jax (its own file), aggregation {found.aggregation}")
+    else:
+        report.say("convention", f"{found.source}; aggregation {found.aggregation}, threshold {found.threshold}")
+    return found
+
+
+def _id(tokenizer: Any, text: str) -> int | None:
+    try:
+        return conventions.token_id(tokenizer, text)
+    except conventions.ModelError:
+        return None
+
+
+def _reader(found: TokenTagConvention | Convention, tokenizer: Any) -> Reader:
+    if isinstance(found, TokenTagConvention):
+        return found.reader(tokenizer, _task(), huggingface.tokenizer_digest(tokenizer))
+    return found.reader(tokenizer)
+
+
+def _task() -> Task:
+    return gsm8k.task(MathVerifier())
+
+
+def _tokens(report: Report, found: TokenTagConvention | Convention, reader: Reader, tokenizer: Any) -> None:
+    """How tag and labels tokenise, alone and in text."""
+    if isinstance(found, TokenTagConvention):
+        tag = found.tag
+        texts = (tag, tag.strip(), f"8.{tag}\n")
+        ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
+        shown = ", ".join(f"{text!r} -> {_cut(value)}" for text, value in ids.items())
+        report.say("tag", shown)
+        if found.tag_id not in ids[f"8.{tag}\n"]:
+            report.say("", "in text the tag is another token: ids are joined here, so this does no harm")
+    if reader.read_out.columns:
+        names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in reader.read_out.columns)
+        report.say("labels", f"wrong and right: {names}")
+
+
+def _cut(ids: Sequence[int]) -> str:
+    return str(list(ids)) if len(ids) <= 6 else f"{len(ids)} ids"
+
+
+def _solutions(data: str) -> Iterator[tuple[Problem, Solution]]:
+    if data:
+        for number, item in enumerate(files.read(data, "plain")):
+            if number == SAMPLES:
+                return
+            yield item.problem, item.solution
+        return
+    for number, steps in enumerate(_STEPS):
+        yield Problem("p", _QUESTION), Solution(f"p/{number}", "p", steps, None, "stop")
+
+
+def _positions(
+    report: Report, reader: Reader, solutions: Sequence[tuple[Problem, Solution]], max_length: int
+) -> list[int]:
+    """Check that there is one position per step; returns the lengths in tokens."""
+    if not solutions:
+        raise ValueError("the file holds no solution: name one with id, question and solution per line")
+    lengths, wrong = [], []
+    for problem, solution in solutions:
+        _, positions = reader.lay_out(problem, solution)
+        lengths.append(positions[-1] + 1 if positions else 0)
+        if len(positions) != len(solution.steps) or positions != sorted(set(positions)):
+            wrong.append(solution.id)
+    steps = sum(len(solution.steps) for _, solution in solutions)
+    report.say("steps", f"{len(solutions)} solutions, {steps} steps, {steps if not wrong else 'fewer'} scores")
+    report.say("lengths", f"{min(lengths)} to {max(lengths)} tokens, the context is {max_length}")
+    if wrong:
+        report.problems.append(f"solution {wrong[0]!r} has another number of scores than steps: look at its steps")
+    return lengths
+
+
+def _scores(report: Report, checkpoint: Any, reader: Reader, sample: tuple[Problem, Solution], context: int) -> None:
+    """The scores of one solution, and how much of the whole vocabulary's probability the labels hold there."""
+    ids, positions = reader.lay_out(*sample)
+    positions = [position for position in positions if position < context]
+    if not positions:
+        return
+    row = jnp.asarray([ids[: positions[-1] + 1]])
+    places = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
+    hidden = hidden_states(checkpoint.model, row, places, jnp.ones_like(row))
+    found = step_scores(checkpoint.model, checkpoint.head, hidden, jnp.asarray([positions]), reader.read_out)[0]
+    report.say("scores", " ".join(f"{score:.4f}" for score in found.tolist()))
+    if not bool(jnp.isfinite(found).all()):
+        report.problems.append("a score is not finite: the weights hold NaN or infinity, copy the model again")
+    if reader.read_out.columns:
+        everywhere = jax.nn.softmax(logits(checkpoint.model, hidden[0, jnp.asarray(positions)]), axis=-1)
+        mass = everywhere[:, jnp.asarray(reader.read_out.columns)].sum(-1)
+        report.say("vocabulary", f"the labels hold {float(mass.min()):.1%} to {float(mass.max()):.1%} of the softmax")
+
+
+def main(argv: list[str]) -> None:
+    """Print the report; exit status 1 if anything is wrong."""
+    if len(argv) > 1 or not _MODEL.value:
+        sys.exit("error: name a model: python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE]")
+    logging.set_verbosity(logging.WARNING)
+    report = examine(_MODEL.value, _CONVENTION.value, _DATA.value, _MAX_LENGTH.value)
+    print("\n".join(report.lines))
+    for problem in report.problems:
+        print(f"problem: {problem}")
+    if report.problems:
+        sys.exit(1)
+    print("nothing is wrong")
+
+
+if __name__ == "__main__":
+    app.run(main)

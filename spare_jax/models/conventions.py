@@ -1,0 +1,364 @@
+"""How released process reward models are read: the ids of a solution, the positions of its step scores, the read-out.
+
+Silent differences here cost points: whether the score is read at the step's tag or before it, from which ids, by which
+activation. Each convention says so once, and `of_model` finds the one that a model directory was trained with. Ids are
+joined and not strings wherever the model was trained on what that gives, so a step that holds the text of a tag is
+text. All but those of our own models read the plain question and the steps' texts.
+
+Left out: models that generate their verdicts (GenPRM, ThinkPRM), need a policy's log-probabilities beside (EurusPRM),
+or a forward pass per step (Universal-PRM, PathFinder).
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spare_jax.models.heads import ReadOut
+from spare_jax.models.huggingface import head_kind
+from spare_jax.models.weights import ModelError, read_json
+from spare_jax.prompts.chat import encode, encode_chat
+from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
+from spare_jax.records import Problem, Solution
+from spare_jax.tasks.task import Task
+
+CONVENTION_FILE = "prm_convention.json"
+PREFERRED_STEP_TAG = " ки"  # the published tag: rare in text, and one token of the Llama tokenizers
+
+LaidOut = tuple[list[int], list[int]]  # ids, and the position of every step's score in them
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """A convention bound to a tokenizer: all that scoring needs to know of it.
+
+    `lay_out` gives a solution's ids and one position per step. `threshold` is the score from which on a step counts
+    as right where nobody has chosen another.
+    """
+
+    lay_out: Callable[[Problem, Solution], LaidOut]
+    read_out: ReadOut
+    aggregation: str
+    threshold: float
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenTagConvention:
+    """Of our own models (methods.md 1.3): solve prompt, then per step its sampled ids, the tag, a newline; read AT the
+    tag, as softmax over the label ids. It travels inside the model directory."""
+
+    tag: str
+    tag_id: int
+    good_id: int
+    bad_id: int
+    aggregation: str
+
+    @property
+    def read_out(self) -> ReadOut:
+        """The softmax over the two labels."""
+        return ReadOut((self.bad_id, self.good_id))
+
+    def reader(self, tokenizer: Any, task: Task, digest: str, whole: bool = False) -> Reader:
+        """Bound to the tokenizer with this digest; `whole` reads one score, at the end (an outcome reward model)."""
+        ids_of = orm_ids if whole else prm_ids
+
+        def lay_out(problem: Problem, solution: Solution) -> LaidOut:
+            return ids_of(tokenizer, task, problem, solution_ids(tokenizer, solution, digest), self.tag_id)
+
+        return Reader(lay_out, self.read_out, self.aggregation, 0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """Of a released model. `lay_out(tokenizer, question, steps)` and `read_out(tokenizer)` raise ModelError where the
+    tokenizer lacks a token. `head` is a key of heads.HEADS, None for columns of the LM head."""
+
+    lay_out: Callable[[Any, str, Sequence[str]], LaidOut]
+    read_out: Callable[[Any], ReadOut]
+    head: str | None
+    aggregation: str
+    threshold: float
+    source: str
+
+    def reader(self, tokenizer: Any) -> Reader:
+        """Bound to a tokenizer."""
+        self.lay_out(tokenizer, "Q", ["a"])  # a missing token is told before anything runs
+
+        def lay_out(problem: Problem, solution: Solution) -> LaidOut:
+            question = "\n".join((*problem.context, problem.question))
+            ids, positions = self.lay_out(tokenizer, question, solution.steps)
+            assert len(positions) == len(solution.steps)
+            return ids, positions
+
+        return Reader(lay_out, self.read_out(tokenizer), self.aggregation, self.threshold)
+
+
+# Layouts
+
+
+def _tagged(
+    prompt: Callable[[Any, str], list[int]], tag: str, behind: str = ""
+) -> Callable[[Any, str, Sequence[str]], LaidOut]:
+    """`prompt`'s ids, then per step its own, the tag, and what stands behind it; read AT the tag."""
+
+    def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
+        ids, positions = prompt(tokenizer, question), []
+        tag_id, after = token_id(tokenizer, tag), encode(tokenizer, behind) if behind else []
+        for step in steps:
+            ids += encode(tokenizer, step)
+            positions.append(len(ids))
+            ids += [tag_id, *after]
+        return ids, positions
+
+    return lay_out
+
+
+def _separated(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
+    """TRL's: beginning of sequence, question, and per step its ids and those of a newline; read AT the last of them."""
+    ids, positions = [*_start(tokenizer), *encode(tokenizer, question)], []
+    for step in steps:
+        ids += [*encode(tokenizer, step), *encode(tokenizer, "\n")]
+        positions.append(len(ids) - 1)
+    return ids, positions
+
+
+def _tagged_text(tag: str, encoded: str, behind: str = "") -> Callable[[Any, str, Sequence[str]], LaidOut]:
+    """The question, a blank, and per step its text, the tag, and what stands behind it, encoded as one string; read AT
+    the tag, the token that `encoded` is alone. Where a tag stands is known by its characters, so the same characters
+    inside a step are text."""
+
+    def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
+        text, ends = f"{question} ", []
+        for step in steps:
+            text += step + tag
+            ends.append(len(text))
+            text += behind
+        found = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True)
+        ids, spans, tag_id = list(found["input_ids"]), found["offset_mapping"], encoded_id(tokenizer, encoded)
+        at = {end: i for i, ((_, end), one) in enumerate(zip(spans, ids, strict=True)) if one == tag_id}
+        if missing := [end for end in ends if end not in at]:
+            number = ends.index(missing[0]) + 1
+            raise ModelError(
+                f"the tag {tag!r} behind step {number} is no token of its own there: change the step's end"
+            )
+        return ids, [at[end] for end in ends]
+
+    return lay_out
+
+
+def _turns(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
+    """A conversation: the user says question and first step, then each next step, the assistant "+" every time; read
+    BEFORE the "+", at the last token of the prompt for it."""
+    messages, positions = [], []
+    for number, step in enumerate(steps):
+        messages.append({"role": "user", "content": step if number else f"{question} {step}"})
+        positions.append(len(encode_chat(tokenizer, messages)) - 1)
+        messages.append({"role": "assistant", "content": "+"})
+    ids = encode_chat(tokenizer, messages, add_generation_prompt=False)
+    plus = encoded_id(tokenizer, "+")
+    if any(ids[position + 1] != plus for position in positions):
+        raise ModelError(
+            'the chat template puts no "+" behind its generation prompt: use the tokenizer the model was made with'
+        )
+    return ids, positions
+
+
+def _step_ends(back: int) -> Callable[[Any, str, Sequence[str]], LaidOut]:
+    """ReasonEval's prompt and the steps; read AT the token `back` places before the last of each step.
+
+    A step is encoded behind a padding token, which is taken out again: tokenizers differ in whether a blank comes
+    before such text.
+    """
+
+    def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
+        prompt = f"Question:\n{question}\nAnswer:\nLet's think step by step.\n"
+        ids, positions = [*_start(tokenizer), *encode(tokenizer, prompt)], []
+        if tokenizer.pad_token is None:
+            raise ModelError("the tokenizer has no padding token: use the tokenizer that the model was made with")
+        for step in steps:
+            behind = tokenizer(tokenizer.pad_token + step, add_special_tokens=False)["input_ids"]
+            ids += [token for token in behind if token != tokenizer.pad_token_id]
+            positions.append(len(ids) - 1 - back)
+        return ids, positions
+
+    return lay_out
+
+
+def _start(tokenizer: Any) -> list[int]:
+    """The beginning-of-sequence token, if the tokenizer has one."""
+    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+
+
+def _chat(system: str, begun: str = "") -> Callable[[Any, str], list[int]]:
+    """A prompt: system text and question in the chat template, and the first words of the answer."""
+
+    def prompt(tokenizer: Any, question: str) -> list[int]:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
+        return encode_chat(tokenizer, messages) + (encode(tokenizer, begun) if begun else [])
+
+    return prompt
+
+
+def _plain(begin: bool, behind: str = "") -> Callable[[Any, str], list[int]]:
+    """A prompt: the question's ids, behind a beginning-of-sequence token if there is one and `begin`."""
+    return lambda tokenizer, question: [
+        *(_start(tokenizer) if begin else []),
+        *encode(tokenizer, question + behind),
+    ]
+
+
+def _named(wrong: str, right: str) -> Callable[[Any], ReadOut]:
+    """Softmax over the LM head's logits of two tokens, by their names in the vocabulary."""
+    return lambda tokenizer: ReadOut((token_id(tokenizer, wrong), token_id(tokenizer, right)))
+
+
+def _encoded(wrong: str, right: str) -> Callable[[Any], ReadOut]:
+    """The same of what two texts encode to: sentencepiece puts a blank before them, which is another token."""
+    return lambda tokenizer: ReadOut((encoded_id(tokenizer, wrong), encoded_id(tokenizer, right)))
+
+
+# What the SPARE models' cards tell to leave as it was in training.
+SPARE_MATH = (
+    "You are an expert at solving challenging math problems spanning across various categories and difficulties such "
+    "as Algebra, Number Theory, Geometry, Counting and Probability, Precalculus etc. For a given math problem, your "
+    "task is to generate a step-by-step reasoning-based solution providing an answer to the question. Identify the "
+    "correct concepts, formulas and heuristics that needs to be applied and then derive the contents of the reasoning "
+    "steps from the given contexts and accurate calculations from the previous reasoning steps."
+)
+_QWEN_MATH = "Please reason step by step, and put your final answer within \\boxed{}."
+
+PUBLISHED = {
+    "spare": Convention(
+        _tagged(_chat(SPARE_MATH, "Let's think step by step.\n"), " ки", "\n"), _named("-", "+"), None, "last", 0.5,
+        "cards of UKPLab/Llama-3-8b-spare-prm-math and Qwen2.5-3b-spare-prm-math",
+    ),
+    "math_shepherd": Convention(
+        _tagged_text(" ки", "ки", "\n"), _encoded("-", "+"), None, "min", 0.5, "peiyi9979/math-shepherd-mistral-7b-prm",
+    ),
+    "math_psa": Convention(
+        _tagged_text(" \n\n\n\n\n", " \n\n\n\n\n"), _encoded(" -", " +"), None, "min", 0.5, "OpenR's math-psa",
+    ),
+    "rlhflow": Convention(_turns, _encoded("-", "+"), None, "mean", 0.5, "RLHFlow/Llama3.1-8B-PRM-*-Data"),
+    "qwen_math_prm": Convention(
+        _tagged(_chat(_QWEN_MATH), "<extra_0>"), lambda _: ReadOut(), "two_layers", "product", 0.5,
+        "card of Qwen/Qwen2.5-Math-PRM-7B",
+    ),
+    "skywork": Convention(
+        _tagged(_plain(True, "\n"), "\n"), lambda _: ReadOut(activation="sigmoid"), "value", "mean", 0.5,
+        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-*",
+    ),
+    "pure": Convention(
+        _tagged(_plain(False), "\n\n"), lambda _: ReadOut(activation="difference"), "classifier", "min", 0.0,
+        "card of jinachris/PURE-PRM-7B",
+    ),
+    "trl": Convention(
+        _separated, lambda _: ReadOut(), "classifier", "last", 0.5, "TRL 1.13.0's PRMTrainer",
+    ),
+    # Its published code counts the beginning of the sequence as a separator and so reads one token early.
+    "reason_eval_7b": Convention(
+        _step_ends(1), lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-7B",
+    ),
+    "reason_eval_34b": Convention(
+        _step_ends(0), lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-34B",
+    ),
+}  # fmt: skip
+
+# Architectures whose name says how they are read.
+_BY_ARCHITECTURE = {
+    "Qwen2ForProcessRewardModel": "qwen_math_prm",
+    "Qwen2ForPrmModel": "skywork",
+    "ReasonEval_7B": "reason_eval_7b",
+    "ReasonEval_34B": "reason_eval_34b",
+}
+
+
+def of_model(directory: str | pathlib.Path, name: str = "") -> TokenTagConvention | Convention:
+    """The convention of a model directory: the one that is named, else its prm_convention.json, else what the
+    architecture says.
+
+    Raises:
+      ModelError: the name is unknown, the file cannot be read, or nothing says which it is.
+    """
+    path = pathlib.Path(directory) / CONVENTION_FILE
+    if name:
+        if name not in PUBLISHED:
+            raise ModelError(f"convention {name!r} is unknown: choose among {', '.join(PUBLISHED)}")
+        if (kind := head_kind(directory)) != (wanted := PUBLISHED[name].head):
+            raise ModelError(
+                f"convention {name!r} reads a head of kind {wanted or 'language model'}, and {directory} has "
+                f"{kind or 'language model'} by its architecture: name the convention that the model was trained with"
+            )
+        return PUBLISHED[name]
+    if path.is_file():
+        return load_convention(directory)
+    architecture = (read_json(path.with_name("config.json")).get("architectures") or [""])[0]
+    if architecture in _BY_ARCHITECTURE:
+        return PUBLISHED[_BY_ARCHITECTURE[architecture]]
+    raise ModelError(
+        f"{path} is missing and {architecture or 'config.json'} does not say how the model is read: name its "
+        f"convention, one of {', '.join(PUBLISHED)}, or train a reward model"
+    )
+
+
+def save_convention(directory: str | pathlib.Path, convention: TokenTagConvention) -> None:
+    """Write the convention into a model directory."""
+    text = json.dumps(dataclasses.asdict(convention), indent=2, ensure_ascii=False)
+    (pathlib.Path(directory) / CONVENTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_convention(directory: str | pathlib.Path) -> TokenTagConvention:
+    """Read the convention of a model of ours. Raises ModelError if its file is missing or incomplete."""
+    path = pathlib.Path(directory) / CONVENTION_FILE
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: the directory holds no reward model; train one, or write its convention")
+    try:
+        return TokenTagConvention(**json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        fields = ", ".join(field.name for field in dataclasses.fields(TokenTagConvention))
+        raise ModelError(f"{path} cannot be read ({error}): it needs exactly {fields}") from error
+
+
+def choose_convention(tokenizer: Any, candidates: Sequence[str], aggregation: str) -> TokenTagConvention:
+    """The convention to train with: the tokenizer's step tag (`choose_step_tag`) and the ids of "+" and "-"."""
+    tag, tag_id = choose_step_tag(tokenizer, candidates)
+    return TokenTagConvention(tag, tag_id, token_id(tokenizer, "+"), token_id(tokenizer, "-"), aggregation)
+
+
+def choose_step_tag(tokenizer: Any, candidates: Sequence[str] = ()) -> tuple[str, int]:
+    """The step tag and its id: " ки" if it encodes to exactly one known id, else the first candidate that does.
+
+    Raises ModelError when none does: a tag of several ids would have no single position to read the score from.
+    """
+    for tag in (PREFERRED_STEP_TAG, *candidates):
+        if (tag_id := single_id(tokenizer, tag)) is not None:
+            return tag, tag_id
+    tried = ", ".join(repr(tag) for tag in (PREFERRED_STEP_TAG, *candidates))
+    raise ModelError(
+        f"no step tag is one token of this tokenizer (tried {tried}): add a candidate that is, for example a special "
+        "token that occurs in no text"
+    )
+
+
+def token_id(tokenizer: Any, text: str) -> int:
+    """The id of a token by its name in the vocabulary, or of a text that is one token.
+
+    Raises:
+      ModelError: it is neither.
+    """
+    found = tokenizer.convert_tokens_to_ids(text)
+    return encoded_id(tokenizer, text) if found is None or found == tokenizer.unk_token_id else found
+
+
+def encoded_id(tokenizer: Any, text: str) -> int:
+    """The id of a text that is one token. Raises ModelError if it is not."""
+    found = single_id(tokenizer, text)
+    if found is None:
+        raise ModelError(f"{text!r} is not one token of this tokenizer: use the tokenizer that the model was made with")
+    return found
+
+
+def single_id(tokenizer: Any, text: str) -> int | None:
+    """The id of a text that encodes to one known token, None for any other."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return ids[0] if len(ids) == 1 and ids[0] != tokenizer.unk_token_id else None
