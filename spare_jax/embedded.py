@@ -23,6 +23,7 @@ from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.chat import encode, encode_chat
+from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution
 from spare_jax.run import Run, Stage
 from spare_jax.tasks import arithmetic as task
@@ -133,8 +134,8 @@ def _weighted(tokenizer: PreTrainedTokenizerFast, example: Example, alignment: f
     """`example` with the ids and the verdicts of its records weighted so. A JSON key is one token with the marks around
     it, so what is between two keys is a field's content."""
     weights, content = np.array(example.token_weights, np.float32), False
-    for i in np.flatnonzero(weights):
-        key = re.search(r'"([a-z_]+)":', tokenizer.decode(example.ids[i]))
+    for i in np.flatnonzero(weights).tolist():
+        key = re.search(r'"([a-z_]+)":', decode(tokenizer, [int(example.ids[i])]))
         if key:
             content = key[1] in ("context", "steps", "reference")
             weights[i] = verdict if key[1] == "errors" else 1
