@@ -234,7 +234,7 @@ def test_what_transformers_assumes_where_a_config_is_silent(name, changes, silen
 @pytest.mark.parametrize(
     ("name", "changes", "named"),
     [
-        ("Qwen3-8B", dict(architectures=["Qwen3MoeForCausalLM"]), "architectures=.*Qwen3Moe.*use LlamaForCausalLM or"),
+        ("Qwen3-8B", dict(architectures=["Qwen3MoeForCausalLM"]), "architectures=.*Qwen3Moe.*use LlamaForCausalLM, "),
         ("Llama-3.1-8B", dict(hidden_act="gelu"), "hidden_act='gelu'.*'silu'"),
         ("Qwen2.5-7B", dict(rope_scaling={"type": "yarn", "factor": 4.0}), "rope_scaling=.*yarn.*'llama3'"),
         ("Llama-2-7b", dict(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling=.*linear"),
