@@ -26,6 +26,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pyarrow>=15.0",
+        "qwix>=0.1.8",
         "safetensors>=0.5",
         "scipy>=1.13",
         "sentencepiece>=0.2",
@@ -36,6 +37,7 @@ setup(
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "peft==0.21.2",  # parity only
             "pyright==1.1.414",
             "pytest>=8.0",
             "ruff==0.17.5",

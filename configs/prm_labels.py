@@ -20,9 +20,10 @@ def get_config(argument: str | None = None):
     config.data.train_problems = config.data.dev_problems = None
     config.prm.labels = "labels"
     config.models.generator.path = ""
-    settings.train_real_model(config.prm.train)
+    settings.train_real_model(config.prm)
     if chosen["runlocal"]:
         config.models.prm.path = "tiny-base"
+        config.prm.lora.update(rank=0, quantize="")
         config.prm.train.update(
             batch_rows=8, row_length=512, learning_rate=1e-3, eval_every=4, checkpoint_every=4, dtype="float32",
             remat=False,

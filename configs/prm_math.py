@@ -36,7 +36,7 @@ def _real_model(config) -> None:
     config.engine.slots = 64
     config.engine.max_length = 6144
     config.engine.dtype = "bfloat16"
-    settings.train_real_model(config.prm.train)
+    settings.train_real_model(config.prm)
 
 
 def _small(config) -> None:

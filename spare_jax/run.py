@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import tqdm
+from jaxtyping import DTypeLike
 from ml_collections import ConfigDict
 
 from spare_jax import assets, programs, solving
 from spare_jax.engines.local import LocalEngine
-from spare_jax.models import huggingface
+from spare_jax.models import adapters, huggingface
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
@@ -52,16 +54,28 @@ class Run:
         """Where engines compute: the run's mesh, or one CPU device that the lanes share."""
         return self.mesh if self.lanes == 1 else None
 
-    def load(self, role: str) -> Checkpoint:
-        """The model of `config.models`; judge and prm default to the generator."""
+    def load(self, role: str, dtype: DTypeLike = jnp.float32) -> Checkpoint:
+        """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator."""
         entry = self.config.models[role]
         if not entry.path:
             if role == "generator":
                 raise huggingface.ModelError(
                     "config.models.generator.path is empty: set it to the directory of a Hugging Face model"
                 )
-            return self.load("generator")
-        return huggingface.load(assets.resolve(entry.path), revision=entry.revision, mesh=self.inference_mesh)
+            return self.load("generator", dtype)
+        path = assets.resolve(entry.path)
+        return huggingface.load(path, revision=entry.revision, dtype=dtype, mesh=self.inference_mesh)
+
+    def load_to_train(self, role: str, lora: Config, dtype: str) -> Checkpoint:
+        """The same, to be trained: in float32, or with new adapters (`lora`: AdapterConfig) over parameters in `dtype`,
+        which is what the model computes in."""
+        if not lora.rank:
+            return self.load(role)
+        checkpoint = self.load(role, dtype)
+        config = adapters.AdapterConfig(**lora)
+        return dataclasses.replace(
+            checkpoint, model=adapters.adapt(checkpoint.model, config, jax.random.key(self.config.seed))
+        )
 
     def engine(self, checkpoint: Checkpoint, read_out: ReadOut | None = None) -> LocalEngine:
         """An engine for one model, with the sizes of `config.engine`."""

@@ -70,6 +70,12 @@ def default() -> Config:
     prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
     prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
+    prm.lora = lora = ml_collections.ConfigDict()  # models/adapters.py, AdapterConfig
+    lora.rank = 0  # of the adapters that are trained in place of all weights; 0: all weights
+    lora.alpha = 16.0
+    lora.dropout = 0.1
+    lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    lora.quantize = ""  # keeps the weights below the adapters in "int8" or "nf4" while training
     prm.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
     train.batch_rows = 8
     train.row_length = 384
@@ -87,18 +93,20 @@ def default() -> Config:
     return config
 
 
-def train_real_model(train: Config) -> None:
-    """Set the paper's training of a PRM (arXiv 2506.15498, section 4 and appendix), for 3B to 8B parameters."""
-    train.batch_rows = 32
-    train.row_length = 2048
-    train.epochs = 1.0
-    train.learning_rate = 1e-5
-    train.warmup = 0.03
-    train.clip = 0.3
-    train.eval_every = 50
-    train.checkpoint_every = 200
-    train.dtype = "bfloat16"
-    train.remat = True
+def train_real_model(prm: Config) -> None:
+    """Set the paper's training of a PRM (arXiv 2506.15498, section 4 and appendix), for 3B to 8B parameters: QLoRA."""
+    prm.lora.rank = 64
+    prm.lora.quantize = "nf4"
+    prm.train.batch_rows = 32
+    prm.train.row_length = 2048
+    prm.train.epochs = 1.0
+    prm.train.learning_rate = 1e-4
+    prm.train.warmup = 0.03
+    prm.train.clip = 0.3
+    prm.train.eval_every = 50
+    prm.train.checkpoint_every = 200
+    prm.train.dtype = "bfloat16"
+    prm.train.remat = True
 
 
 def model_entry(path: str) -> ml_collections.ConfigDict:

@@ -3,7 +3,7 @@
 solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
 judge      + gold                            -> judgements/{outcome,truth,spare,...}.jsonl, trl_stepwise.jsonl
 labels     a file of labelled solutions      -> the same records, judgements/labels.jsonl (configs/prm_labels.py)
-train_prm  train and dev labels              -> prm/export, orm/export
+train_prm  train and dev labels              -> prm/export, orm/export, with LoRA prm/adapter, orm/adapter
 rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
 score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 evaluate   all records                       -> metrics.json
@@ -26,7 +26,7 @@ from spare_jax.judges.outcome import outcome
 from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import truth
-from spare_jax.models import conventions, huggingface
+from spare_jax.models import adapters, conventions, huggingface, peft
 from spare_jax.models.conventions import Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
@@ -167,7 +167,7 @@ def train_prm(run: Run) -> list[str]:
             f"config.prm.labels={run.config.prm.labels!r}: {run.work.file(f'judgements/{run.config.prm.labels}')} is "
             "missing: run the stage that writes it first, or name another judge"
         )
-    start = run.load("prm")
+    start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
     convention = conventions.choose_convention(start.tokenizer, run.config.prm.step_tags, run.config.prm.aggregation)
     digest = huggingface.tokenizer_digest(start.tokenizer)
     labelled = {
@@ -213,9 +213,13 @@ def train_prm(run: Run) -> list[str]:
         else:
             logger.warning("train_prm: no solution to train the %s on, it keeps its first weights", kind.upper())
         export = run.work.path / kind / "export"
-        huggingface.save(export, model, start.config, start.tokenizer)
+        huggingface.save(export, adapters.merge(model), start.config, start.tokenizer)
         conventions.save_convention(export, convention)
         written.append(f"{kind}/export")
+        if adapters.of_model(model):
+            peft.save(run.work.path / kind / "adapter", model, str(start.path.resolve()))
+            conventions.save_convention(run.work.path / kind / "adapter", convention)
+            written.append(f"{kind}/adapter")
     return written
 
 

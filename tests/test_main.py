@@ -12,6 +12,7 @@ from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
 from spare_jax import main, settings
+from spare_jax.models import huggingface
 from spare_jax.models.conventions import load_convention
 from spare_jax.store import StoreError, WorkDir
 from spare_jax.worlds import arithmetic as world
@@ -65,6 +66,10 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     assert "exemplars were dropped" in caplog.text
     assert "NaN" not in (tmp_path / "work" / "metrics.json").read_text()
     assert load_convention(tmp_path / "work" / "prm" / "export").tag == "<extra_0>"
+    adapter = tmp_path / "work" / "prm" / "adapter"  # the paper's settings train one
+    assert json.loads((adapter / "adapter_config.json").read_text())["r"] == 64
+    assert load_convention(adapter).tag == "<extra_0>"
+    assert huggingface.load(adapter).config == huggingface.load(tmp_path / "work" / "prm" / "export").config
     assert "<html" in (tmp_path / "work" / "report.html").read_text()
     gold = (tmp_path / "work" / "gold.jsonl").read_text()
     assert "<<" not in gold and "####" not in gold

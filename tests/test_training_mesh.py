@@ -15,10 +15,15 @@ TESTS = pathlib.Path(__file__).parent
 MESHES = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
 
 
-@pytest.fixture(scope="module", params=optimizer.OPTIMIZERS)
-def seen(request, tmp_path_factory):
-    script, directory = TESTS / "training_on_meshes.py", tmp_path_factory.mktemp(request.param)
-    command = [sys.executable, str(script), str(directory), request.param]
+@pytest.fixture(scope="module", params=(*optimizer.OPTIMIZERS, "adapters"))
+def kind(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def seen(kind, tmp_path_factory):
+    script, directory = TESTS / "training_on_meshes.py", tmp_path_factory.mktemp(kind)
+    command = [sys.executable, str(script), str(directory), kind]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
@@ -41,9 +46,12 @@ def test_moments_lie_as_their_parameters(seen, mesh):
     assert seen[mesh]["misplaced"] == []
 
 
-def test_moments_are_split(seen):
+def test_moments_are_split(seen, kind):
     shapes = [seen[mesh]["query_moment"] for mesh in MESHES]
-    assert shapes == [[2, 16, 16], [2, 16, 16], [2, 2, 16], [2, 8, 8]]
+    if kind == "adapters":
+        assert shapes == [[2, 16, 4], [2, 16, 4], [2, 2, 4], [2, 8, 4]]
+    else:
+        assert shapes == [[2, 16, 16], [2, 16, 16], [2, 2, 16], [2, 8, 8]]
 
 
 @pytest.mark.parametrize("mesh", MESHES)

@@ -1,7 +1,8 @@
 """Run by test_training_mesh.py in a process of its own with eight fake devices: the same training on several meshes.
 
-Prints one JSON object: per mesh the losses, how often the step compiled, and which arrays of the optimiser's state
-are laid out otherwise than their parameter.
+The second argument is an optimiser, or "adapters": a model with low-rank adapters and dropout over nf4 kernels, which
+adamw trains. Prints one JSON object: per mesh the losses, how often the step compiled, and which arrays of the
+optimiser's state are laid out otherwise than their parameter.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from spare_jax.models import decoder, sharding
+from spare_jax.models import adapters, decoder, sharding
 from spare_jax.training import loop, losses
 from spare_jax.training.batches import Example
 
@@ -33,15 +34,15 @@ def examples(count: int) -> list[Example]:
     return [Example(rng.integers(1, 32, 16), tags=[7, 15], labels=rng.random(2)) for _ in range(count)]
 
 
-def main(directory: pathlib.Path, optimizer: str) -> dict:
+def main(directory: pathlib.Path, kind: str) -> dict:
     tag_loss = functools.partial(losses.token_tag_loss, good_id=5, bad_id=7)
     make_step, seen = loop.make_train_step, {}
 
     def recorded(*args):
         step = make_step(*args)
 
-        def run(model, state, batch):
-            outputs = step(model, state, batch)
+        def run(*arguments):
+            outputs = step(*arguments)
             seen[name]["compiled"] = step._cache_size()
             seen[name]["misplaced"] = misplaced(*outputs[:2])
             seen[name]["query_moment"] = query_moment_shard(outputs[1])
@@ -56,9 +57,11 @@ def main(directory: pathlib.Path, optimizer: str) -> dict:
         devices = jax.devices()[: int(np.prod(sizes))]
         mesh = jax.make_mesh(sizes, sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
         model = decoder.init_decoder(CONFIG, jax.random.key(0))
+        if kind == "adapters":
+            model = adapters.adapt(model, adapters.AdapterConfig(rank=4, quantize="nf4"), jax.random.key(0))
         # Two runs: the second goes on from the first's checkpoint, so restored arrays lie right as well.
         for steps in (3, 6):
-            config = dataclasses.replace(TRAIN, steps=steps, optimizer=optimizer)
+            config = dataclasses.replace(TRAIN, steps=steps, optimizer="adamw" if kind == "adapters" else kind)
             loop.train(config, model, tag_loss, examples(40), examples(5), directory / name, mesh)
         rows = [json.loads(line) for line in (directory / name / "steps.jsonl").read_text().splitlines()]
         seen[name]["losses"] = [row.get("loss", row.get("dev_loss")) for row in rows]
@@ -78,10 +81,10 @@ def misplaced(model, state) -> list[str]:
 
 
 def query_moment_shard(state) -> list[int]:
-    """Shape of one device's part of the first moment of the query kernels."""
+    """Shape of one device's part of the first moment of the query kernels, or of their adapters' a."""
     (leaf,) = [
         leaf for path, leaf in jax.tree.leaves_with_path(state)
-        if "mu.blocks.attention.query.kernel" in path_name(path)
+        if path_name(path).endswith(("mu.blocks.attention.query.kernel.value", "mu.blocks.attention.query.a.value"))
     ]  # fmt: skip
     return list(leaf.addressable_shards[0].data.shape)
 

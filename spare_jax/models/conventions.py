@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from spare_jax.models.heads import ReadOut
-from spare_jax.models.huggingface import head_kind
-from spare_jax.models.weights import ModelError, read_json
+from spare_jax.models.huggingface import architecture_of, head_kind
+from spare_jax.models.weights import ModelError
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Problem, Solution
@@ -292,7 +292,7 @@ def of_model(directory: str | pathlib.Path, name: str = "") -> TokenTagConventio
         return PUBLISHED[name]
     if path.is_file():
         return load_convention(directory)
-    architecture = (read_json(path.with_name("config.json")).get("architectures") or [""])[0]
+    architecture = architecture_of(directory)
     if architecture in _BY_ARCHITECTURE:
         return PUBLISHED[_BY_ARCHITECTURE[architecture]]
     raise ModelError(

@@ -13,7 +13,7 @@ attention scores and logits are float32 in either case.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -114,7 +114,7 @@ class KVCache(NamedTuple):
 def init_decoder(config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> "Decoder":
     """A new decoder: normal weights with variance 1/fan_in, those that write to the residual stream 1/sqrt(2 layers)
     smaller, zero biases, unit norms. `dtype` is that of the stored parameters."""
-    with nnx.set_graph_mode(False), nnx.set_graph_updates(False), nnx.use_eager_sharding(False):
+    with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
         return Decoder(config, key, dtype)
 
 
@@ -304,12 +304,21 @@ def logical_axes(variable: nnx.Variable) -> tuple[str, ...]:
     return ("layers",) * (len(variable.get_value().shape) - len(axes)) + tuple(axes)
 
 
+P = TypeVar("P", bound=nnx.Param)
+
+
+def parameter(kind: type[P], value: Array, axes: tuple[str, ...]) -> P:
+    """A Param of this kind with these logical axes."""
+    with nnx.use_eager_sharding(False):
+        return kind(value, logical_axes=axes)
+
+
 class Linear(nnx.Module):
     """y = x @ kernel (+ bias), computed in the dtype of x."""
 
     def __init__(self, key, in_size, out_size, axes, dtype, *, scale=1.0, bias=False):
         self.kernel = _normal(key, (in_size, out_size), axes, dtype, scale * in_size**-0.5)
-        self.bias = nnx.Param(jnp.zeros((out_size,), dtype), logical_axes=axes[1:]) if bias else None
+        self.bias = parameter(nnx.Param, jnp.zeros((out_size,), dtype), axes[1:]) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         y = x @ self.kernel[...].astype(x.dtype)
@@ -386,11 +395,11 @@ class Decoder(nnx.Module):
 
 
 def _normal(key, shape, axes, dtype, scale) -> nnx.Param:
-    return nnx.Param((jax.random.normal(key, shape) * scale).astype(dtype), logical_axes=axes)
+    return parameter(nnx.Param, (jax.random.normal(key, shape) * scale).astype(dtype), axes)
 
 
 def _unit_scale(size: int, axis: str, dtype) -> nnx.Param:
-    return nnx.Param(jnp.ones((size,), dtype), logical_axes=(axis,))
+    return parameter(nnx.Param, jnp.ones((size,), dtype), (axis,))
 
 
 def _embed(model: Decoder, ids, dtype):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import DTypeLike
 
+from spare_jax.models import adapters, peft
 from spare_jax.models.decoder import Decoder, DecoderConfig, RopeScaling
 from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.weights import SHARD_BYTES, ModelError, load_weights, read_json, save_weights, write_json
@@ -68,10 +69,11 @@ def load(
 ) -> Checkpoint:
     """Load config, weights and tokenizer from a directory, or from a hub id 'owner/name' at `revision`.
 
-    `dtype` is that of the parameters in memory. With a mesh they are placed with the shardings of sharding.py.
-    Raises ModelError.
+    The directory of a LoRA adapter gives its base model with the adapter merged. `dtype` is that of the parameters in
+    memory. With a mesh they are placed with the shardings of sharding.py. Raises ModelError.
     """
     directory = local_directory(path, revision)
+    base = base_directory(directory)
     config = load_config(directory)
     tokenizer = load_tokenizer(directory)
     if len(tokenizer) > config.vocab_size:
@@ -80,9 +82,11 @@ def load(
             f"{config.vocab_size}: use the tokenizer this model was made with"
         )
     kind = head_kind(directory)
-    head = load_head(directory, kind) if kind else None  # first: a body without its head need not be read
+    head = load_head(base, kind) if kind else None  # first: a body without its head need not be read
     beside = tensor_names(kind) if kind else ()
-    model = load_weights(directory, config, dtype=dtype, mesh=mesh, beside=beside)
+    model = load_weights(base, config, dtype=dtype, mesh=mesh, beside=beside)
+    if base != directory:
+        model = adapters.merge(peft.load(directory, model))
     return Checkpoint(model, config, tokenizer, directory, head)
 
 
@@ -133,7 +137,7 @@ def local_directory(path: str | pathlib.Path, revision: str | None = None) -> pa
 
 def load_config(directory: str | pathlib.Path) -> DecoderConfig:
     """Read config.json. Raises ModelError for a missing key and for anything that the decoder does not compute."""
-    path = pathlib.Path(directory) / "config.json"
+    path = base_directory(directory) / "config.json"
     if not path.is_file():
         raise ModelError(f"{path} is missing: give a directory with config.json, model.safetensors and a tokenizer")
     raw = read_json(path)
@@ -180,9 +184,26 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
         raise ModelError(f"{path}: {error}") from error
 
 
+def base_directory(directory: str | pathlib.Path) -> pathlib.Path:
+    """The directory of the model below a LoRA adapter; that of a whole model is its own."""
+    directory = pathlib.Path(directory)
+    if (directory / "config.json").is_file() or not (directory / peft.CONFIG_FILE).is_file():
+        return directory
+    config = peft.read_config(directory)
+    try:
+        return local_directory(config["base_model_name_or_path"], config.get("revision"))
+    except ModelError as error:
+        raise ModelError(f"{directory / peft.CONFIG_FILE}: base_model_name_or_path: {error}") from error
+
+
+def architecture_of(directory: str | pathlib.Path) -> str:
+    """The architecture that config.json names; empty where it names none."""
+    return (read_json(base_directory(directory) / "config.json").get("architectures") or [""])[0]
+
+
 def head_kind(directory: str | pathlib.Path) -> str | None:
     """The kind of reward model's head (a key of heads.HEADS) that config.json asks for, None for a language model."""
-    architecture = (read_json(pathlib.Path(directory) / "config.json").get("architectures") or [None])[0]
+    architecture = architecture_of(directory)
     return _REWARD_MODELS[architecture][1] if architecture in _REWARD_MODELS else None
 
 
@@ -193,6 +214,8 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
     go by model_type and give a directory of type qwen2 the normalizer and word splitting of Qwen2.
     """
     directory = pathlib.Path(path)
+    if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
+        directory = base_directory(directory)
     if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
         raise ModelError(
             f"{directory} has no tokenizer: put tokenizer.json (or tokenizer.model) and tokenizer_config.json there"

@@ -28,6 +28,8 @@ class ShardingRules:
     kv_heads: str | None = "tensor"
     head_dim: str | None = None
     mlp: str | None = "tensor"
+    rank: str | None = None  # of adapters
+    blocks: str | None = None  # of a quantized kernel's inputs: scales
 
     def spec(self, axes: tuple[str, ...], name: str) -> PartitionSpec:
         """The PartitionSpec of the param `name`. Raises ValueError when two of its axes land on one mesh axis."""

@@ -90,7 +90,7 @@ def load_weights(
     if mesh is not None:
         places = jax.tree.leaves(shardings_of(abstract, mesh, ShardingRules()))
     tensors = _find_tensors(directory)
-    names = {name for parameter, _ in _parameters(abstract) for name in _tensor_names(parameter, config)}
+    names = {name for parameter, _ in _parameters(abstract) for name in tensor_names(parameter, config)}
     ignored = {*beside, "lm_head.weight"} if config.tie_embeddings else set(beside)
     unknown = [n for n in sorted(tensors) if n not in names | ignored and not n.endswith("rotary_emb.inv_freq")]
     if unknown:
@@ -101,7 +101,7 @@ def load_weights(
     for parameter, leaf in _parameters(abstract):
         _check_tensors(directory, tensors, parameter, leaf.shape, config)
     leaves = [
-        _read_parameter([tensors[name] for name in _tensor_names(parameter, config)], parameter, leaf, place)
+        _read_parameter([tensors[name] for name in tensor_names(parameter, config)], parameter, leaf, place)
         for (parameter, leaf), place in zip(_parameters(abstract), places, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
@@ -111,6 +111,11 @@ def read_tensors(directory: str | pathlib.Path, names: Collection[str]) -> dict[
     """Those of these small tensors that the directory has, whole, by name."""
     tensors = _find_tensors(pathlib.Path(directory))
     return {name: tensors[name].rows(0, tensors[name].shape[0]) for name in names if name in tensors}
+
+
+def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All tensors of one small safetensors file, by name."""
+    return {name: stored.rows(0, stored.shape[0]) for name, stored in _read_header(path).items()}
 
 
 def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -136,6 +141,12 @@ def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: 
         weight_map.update(dict.fromkeys(shard, file))
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     write_json(directory / "model.safetensors.index.json", index)
+
+
+def tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
+    """The tensors that make up a parameter, one per layer if it is stacked."""
+    template = _TENSORS[parameter][0]
+    return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -200,7 +211,7 @@ def _check_tensors(directory, tensors: dict[str, _Stored], parameter: str, shape
     template, transposed = _TENSORS[parameter]
     wanted = shape[1:] if "{}" in template else shape
     wanted = wanted[::-1] if transposed else wanted
-    for name in _tensor_names(parameter, config):
+    for name in tensor_names(parameter, config):
         if name not in tensors:
             raise ModelError(f"{directory}: tensor {name} is missing from the weights: copy all of the model")
         if tensors[name].shape != wanted:
@@ -269,15 +280,10 @@ def _parameters(model: Decoder) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path[:-1], simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
-def _tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
-    template = _TENSORS[parameter][0]
-    return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
-
-
 def _tensors_of(model: Decoder) -> Iterator[tuple[str, Any]]:
     """(tensor name, array as torch stores it) of every tensor of the directory."""
     for parameter, array in _parameters(model):
-        names = _tensor_names(parameter, model.config)
+        names = tensor_names(parameter, model.config)
         stacked, transposed = "{}" in _TENSORS[parameter][0], _TENSORS[parameter][1]
         host = np.asarray(array)
         for name, part in zip(names, host if stacked else [host], strict=True):

@@ -1,7 +1,8 @@
 """One training run, flat: shardings, step, resume, steps with evaluation and checkpoints, best parameters.
 
 The same loop trains language models and reward models; the loss makes the difference. A run that is killed and
-started again ends in the same bits as one that was not: rows follow from the step number, and nothing else is drawn.
+started again ends in the same bits as one that was not: rows and dropout follow from the step number, and nothing else
+is drawn. Of a model with adapters these alone are trained, saved and known to the optimiser.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spare_jax.models import decoder, sharding
+from spare_jax.models import adapters, decoder, sharding
 from spare_jax.training import batches, optimizer
 from spare_jax.training.checkpoints import Checkpoints
 
@@ -42,7 +43,7 @@ class TrainConfig:
 
     `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
     or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.
-    `optimizer` is adamw or muon. Parameters and moments stay float32; `dtype` is what the model computes in.
+    `optimizer` is adamw or muon. What is trained and its moments stay float32; `dtype` is what the model computes in.
     """
 
     batch_rows: int = 32
@@ -102,7 +103,8 @@ def train(
     mesh: Mesh,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a copy of `model`; go on from the checkpoint where `directory` holds one.
+    """Train a copy of `model`, or of its adapters where it has some (adapters.py); go on from the checkpoint where
+    `directory` holds one.
 
     Args:
       loss: called with the model, a batch of `batches.take` and the config's remat and dtype.
@@ -128,19 +130,21 @@ def train(
 
     replicated = NamedSharding(mesh, PartitionSpec())
     batch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
-    model_shardings = sharding.shardings_of(model, mesh)
+    trained, frozen = adapters.split(model)
+    trained_shardings, frozen_shardings = adapters.split(model, sharding.shardings_of(model, mesh))
     init_state = functools.partial(optimizer.init_state, tx)
-    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, model), model_shardings, mesh)
-    train_step = make_train_step(loss, tx, model_shardings, state_shardings, replicated)
+    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, trained), trained_shardings, mesh)
+    train_step = make_train_step(loss, tx, trained_shardings, state_shardings, replicated)
     eval_step = jax.jit(loss, out_shardings=(replicated, replicated))
 
     with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
-        model = place(model, model_shardings)
-        state = jax.jit(init_state, out_shardings=state_shardings)(model)
+        trained, frozen = place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
+        state = jax.jit(init_state, out_shardings=state_shardings)(trained)
+        key = jax.random.key(config.seed)
         position = _Position()
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
-            model, state = checkpoints.restore((model, state), (model_shardings, state_shardings))
+            trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
         log = _StepLog(directory / "steps.jsonl", position.step)
         meter = _Meter()
         pending: list[tuple[int, Mapping[str, jax.Array]]] = []
@@ -148,7 +152,9 @@ def train(
         while position.step < steps and not _stopped(config, position):
             rows = batches.rows_of_step(train_rows.rows, config.batch_rows, config.seed, position.step)
             batch = batches.take(train_rows, rows)
-            model, state, metrics = train_step(model, state, to_devices(batch, config.accumulate, batch_sharding))
+            trained, state, metrics = train_step(
+                trained, state, frozen, to_devices(batch, config.accumulate, batch_sharding), key, position.step
+            )
             pending.append((position.step, metrics))
             meter.count(batch)
             position.step += 1
@@ -163,25 +169,26 @@ def train(
                 if progress:
                     progress(position.step, steps, newest)
             if evaluate_now:
+                model = adapters.join(trained, frozen)
                 dev_loss = evaluate(eval_step, model, dev_rows, config.batch_rows // config.accumulate, batch_sharding)
                 log.write({"step": position.step, "dev_loss": dev_loss})
                 if not math.isfinite(dev_loss):
                     raise FloatingPointError(f"dev loss is {dev_loss} after step {position.step}: not going on")
                 if position.best_loss is None or dev_loss < position.best_loss:
                     position.best_loss, position.best_step, position.bad_evaluations = dev_loss, position.step, 0
-                    checkpoints.save_best(position.step, model)
+                    checkpoints.save_best(position.step, trained)
                 else:
                     position.bad_evaluations += 1
                 if progress:
                     progress(position.step, steps, {"dev_loss": dev_loss})
                 meter.pause()
             if save_now or _stopped(config, position):
-                checkpoints.save(position.step, (model, state), dataclasses.asdict(position))
+                checkpoints.save(position.step, (trained, state), dataclasses.asdict(position))
 
         if position.best_loss is not None:
-            model = checkpoints.restore_best(position.best_step, model, model_shardings)
+            trained = checkpoints.restore_best(position.best_step, trained, trained_shardings)
     return TrainResult(
-        model=model,
+        model=adapters.join(trained, frozen),
         steps=position.step,
         best_step=position.best_step if position.best_loss is not None else position.step,
         best_loss=position.best_loss,
@@ -195,34 +202,42 @@ def train(
 def make_train_step(
     loss: Callable[..., tuple[jax.Array, jax.Array]],
     tx: optax.GradientTransformation,
-    model_shardings: Any,
+    trained_shardings: Any,
     state_shardings: Any,
     replicated: NamedSharding,
 ) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
-    """The jitted step (model, state, batch [microbatches, rows, ...]) -> (model, state, metrics); donates both states.
+    """The jitted step (trained, state, frozen, batch [microbatches, rows, ...], key, step) -> (trained, state,
+    metrics); donates the first two. `key` and `step` decide what the adapters drop.
 
     Losses and gradients are summed over the microbatches and divided once by the number supervised in all of them,
     so that microbatches change nothing but the order of a sum.
     """
-    gradient = jax.value_and_grad(loss, has_aux=True)
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(model_shardings, state_shardings, replicated))
-    def train_step(model, state, batch):
-        if len(batch["ids"]) == 1:
-            sums = gradient(model, jax.tree.map(lambda x: x[0], batch))
+    def loss_of(trained, frozen, micro, key):
+        return loss(adapters.with_dropout(adapters.join(trained, frozen), key), micro)
+
+    gradient = jax.value_and_grad(loss_of, has_aux=True)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(trained_shardings, state_shardings, replicated))
+    def train_step(trained, state, frozen, batch, key, step):
+        keys = jax.random.split(jax.random.fold_in(key, step), len(batch["ids"]))
+        if len(keys) == 1:
+            sums = gradient(trained, frozen, jax.tree.map(lambda x: x[0], batch), keys[0])
         else:
             zero = jnp.zeros((), jnp.float32)
-            start = ((zero, zero), jax.tree.map(jnp.zeros_like, model))
+            start = ((zero, zero), jax.tree.map(jnp.zeros_like, trained))
             sums, _ = jax.lax.scan(
-                lambda total, micro: (jax.tree.map(jnp.add, total, gradient(model, micro)), None), start, batch
+                lambda total, micro: (jax.tree.map(jnp.add, total, gradient(trained, frozen, *micro)), None),
+                start,
+                (batch, keys),
             )
         (total, count), gradients = sums
         # A batch of nothing but padding changes nothing; it must not divide by 0.
         per_item = 1 / jnp.maximum(count, jnp.finfo(jnp.float32).tiny)
         gradients = jax.tree.map(lambda g: g * per_item, gradients)
-        updates, state = tx.update(gradients, state, model)
+        updates, state = tx.update(gradients, state, trained)
         metrics = {"loss": total * per_item, "grad_norm": optax.tree.norm(gradients), "supervised": count}
-        return optax.apply_updates(model, updates), state, metrics
+        return optax.apply_updates(trained, updates), state, metrics
 
     return train_step
 
@@ -257,7 +272,7 @@ def check_batch(config: TrainConfig, mesh: Mesh) -> None:
 
 
 def place(model: decoder.Decoder, shardings: Any) -> decoder.Decoder:
-    """A float32 copy of the model, laid out by `shardings`: the step donates it, and the caller's stays whole."""
+    """A float32 copy of what is trained, laid out by `shardings`: the step donates it, and the caller's stays whole."""
     copy = jax.jit(lambda m: jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), m), out_shardings=shardings)
     return copy(jax.device_put(model, shardings))
 

@@ -1,0 +1,185 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021; over a quantized base QLoRA, Dettmers et al. 2023).
+
+`adapt` puts an AdaptedLinear where the decoder has a Linear, y = base(x) + scale * dropout(x) a b, and nothing else
+changes: the model is run, sharded and trained as before. `split` says which of its arrays are trained, `merge` gives
+an ordinary decoder back. Our own, as qwix's model level goes neither with tree mode nor with a scan over blocks.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from spare_jax.models.decoder import Decoder, Linear, parameter
+from spare_jax.models.quantization import dequantize, quantize
+
+PROJECTIONS = {
+    "q_proj": "blocks.attention.query",
+    "k_proj": "blocks.attention.key",
+    "v_proj": "blocks.attention.value",
+    "o_proj": "blocks.attention.output",
+    "gate_proj": "blocks.mlp.gate",
+    "up_proj": "blocks.mlp.up",
+    "down_proj": "blocks.mlp.down",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterConfig:
+    """`rank`, `alpha` (the update is alpha / rank times a b), `dropout` of the adapter's input in training, `targets`
+    among PROJECTIONS, and how the base is kept: `quantize` is int8, nf4 or empty. Defaults: SPARE, methods.md 1.5."""
+
+    rank: int = 64
+    alpha: float = 16.0
+    dropout: float = 0.1
+    targets: tuple[str, ...] = tuple(PROJECTIONS)
+    quantize: str = ""
+
+    def __post_init__(self):
+        if self.rank < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(f"rank={self.rank}, dropout={self.dropout}: use a rank of 1 or more and a dropout below 1")
+        if not self.targets or not set(self.targets) <= set(PROJECTIONS):
+            raise ValueError(f"targets={self.targets}: use some of {', '.join(PROJECTIONS)}")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AdaptedLinear:
+    """A linear layer of stacked blocks and its adapter: a [layers, in, rank], b [layers, rank, out].
+
+    `dropout_key` [layers] is there in a step of training alone (`with_dropout`).
+    """
+
+    base: Linear
+    a: nnx.LoRAParam
+    b: nnx.LoRAParam
+    dropout_key: PRNGKeyArray | None
+    scale: float = dataclasses.field(metadata=dict(static=True))
+    dropout: float = dataclasses.field(metadata=dict(static=True))
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        # Recomputed in the backward pass: what would be kept for it is a quantized kernel in full.
+        y = jax.checkpoint(lambda base, x: base(x))(self.base, x)
+        if self.dropout_key is not None:
+            kept = jax.random.bernoulli(self.dropout_key, 1 - self.dropout, x.shape)
+            x = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
+        return y + (x @ self.a[...].astype(x.dtype)) @ self.b[...].astype(x.dtype) * self.scale
+
+
+def adapt(model: Decoder, config: AdapterConfig, key: PRNGKeyArray) -> Decoder:
+    """`model` with new adapters in its target projections, over a base that is quantized where the config says so.
+
+    As in PEFT, a is uniform in +-1/sqrt(in) and b is 0: at first the adapters change nothing.
+    """
+    paths = {PROJECTIONS[target]: number for number, target in enumerate(config.targets)}
+
+    def adapted(path, module):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name not in paths:
+            return module
+        layers, size, _ = module.kernel[...].shape
+        bound = size**-0.5
+        a = jax.random.uniform(
+            jax.random.fold_in(key, paths[name]), (layers, size, config.rank), minval=-bound, maxval=bound
+        )
+        b = jnp.zeros((layers, config.rank, module.kernel[...].shape[2]))
+        return with_adapter(module, a, b, config.alpha / config.rank, config.dropout)
+
+    model = jax.tree.map_with_path(adapted, model, is_leaf=lambda x: isinstance(x, Linear))
+    return quantize(model, config.quantize) if config.quantize else model
+
+
+def with_adapter(
+    base: Linear,
+    a: Float[Array, "layers in rank"],
+    b: Float[Array, "layers rank out"],
+    scale: float,
+    dropout: float = 0.0,
+) -> AdaptedLinear:
+    """A linear layer with this adapter, whose arrays are sharded as the kernel is."""
+    axes = base.kernel.get_metadata()["logical_axes"]
+    a_param = parameter(nnx.LoRAParam, a, (axes[0], "rank"))
+    b_param = parameter(nnx.LoRAParam, b, ("rank", axes[1]))
+    return AdaptedLinear(base, a_param, b_param, None, scale, dropout)
+
+
+def split(model: Decoder, like: Decoder | None = None) -> tuple[Decoder, Decoder]:
+    """What is trained and what is frozen: two trees like the model, each with None in the place of the other's arrays.
+
+    The adapters are trained and nothing else is; of a model without adapters everything is trained. `like` is split
+    in place of the model: a tree of its structure with other leaves, its shardings for example.
+    """
+    adapted = any(isinstance(v, nnx.LoRAParam) for v in jax.tree.leaves(model, is_leaf=_is_variable))
+
+    def is_trained(variable):
+        return jax.tree.map(lambda _: not adapted or isinstance(variable, nnx.LoRAParam), variable)
+
+    chosen = jax.tree.map(is_trained, model, is_leaf=_is_variable)
+    like = model if like is None else like
+    trained = jax.tree.map(lambda is_chosen, leaf: leaf if is_chosen else None, chosen, like)
+    return trained, jax.tree.map(lambda is_chosen, leaf: None if is_chosen else leaf, chosen, like)
+
+
+def join(trained: Decoder, frozen: Decoder) -> Decoder:
+    """The model that `split` took apart."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda x: x is None)
+
+
+def of_model(model: Decoder) -> dict[str, AdaptedLinear]:
+    """The adapters of a model by the names of their projections, in the order of PROJECTIONS."""
+    found = {
+        jax.tree_util.keystr(path, simple=True, separator="."): module
+        for path, module in jax.tree.leaves_with_path(model, is_leaf=_is_adapted)
+    }
+    return {target: found[path] for target, path in PROJECTIONS.items() if _is_adapted(found.get(path))}
+
+
+def with_dropout(model: Decoder, key: PRNGKeyArray) -> Decoder:
+    """The model as a step of training runs it: every layer of every adapter drops inputs by a key of its own."""
+    numbers = itertools.count()
+
+    def one(module):
+        if not isinstance(module, AdaptedLinear) or not module.dropout:
+            return module
+        keys = jax.random.split(jax.random.fold_in(key, next(numbers)), module.a[...].shape[0])
+        return dataclasses.replace(module, dropout_key=keys)
+
+    return jax.tree.map(one, model, is_leaf=_is_adapted)
+
+
+def merge(model: Decoder) -> Decoder:
+    """An ordinary decoder that computes the same: kernel + scale * a b, in the dtype of the embeddings.
+
+    A quantized base is written out as what it stands for, since that is what the adapters were trained beside.
+    """
+    dtype = model.embed[...].dtype
+
+    @jax.jit
+    def merged(kernel, a, b, scale):
+        def layer(parts):
+            kernel, a, b = parts
+            update = jnp.matmul(a[...], b[...], precision=jax.lax.Precision.HIGHEST)
+            return (kernel[...].astype(jnp.float32) + scale * update).astype(dtype)
+
+        return jax.lax.map(layer, (kernel, a, b))
+
+    def one(module):
+        if not isinstance(module, AdaptedLinear):
+            return module
+        old = module.base.kernel
+        axes = (module.a.get_metadata()["logical_axes"][0], module.b.get_metadata()["logical_axes"][1])
+        new = parameter(nnx.Param, merged(old, module.a, module.b, module.scale), axes)
+        return jax.tree.map(lambda x: new if x is old else x, module.base, is_leaf=lambda x: x is old)
+
+    return dequantize(jax.tree.map(one, model, is_leaf=_is_adapted))
+
+
+def _is_variable(x: object) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+def _is_adapted(x: object) -> bool:
+    return isinstance(x, AdaptedLinear)

@@ -1,0 +1,76 @@
+"""Kernels kept in 8 or 4 bits: a base that is not trained needs no more (QLoRA, Dettmers et al. 2023).
+
+The arithmetic is qwix's, at its array level. Its model level rewrites modules, which neither tree mode nor a scan over
+stacked blocks allows. A quantized kernel stands where a Linear's kernel stood and reads like it, so the decoder does
+not know of it.
+"""
+
+import dataclasses
+import math
+from types import EllipsisType
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import qwix
+from flax import nnx
+from jaxtyping import Array, Float
+
+from spare_jax.models.decoder import Decoder, parameter
+
+Kind = Literal["int8", "nf4"]
+KINDS = ("int8", "nf4")
+BLOCK = 64  # inputs that share a scale in nf4 (section 3 of the paper); a divisor of it where it does not divide them
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class QuantizedKernel:
+    """A kernel of stacked blocks [layers, in, out] as codes of that shape and float32 scales: [layers, 1, out] in
+    int8, [layers, in / block, out] in nf4."""
+
+    codes: nnx.Param
+    scales: nnx.Param
+    kind: Kind = dataclasses.field(metadata=dict(static=True))
+
+    def __getitem__(self, _: EllipsisType) -> Float[Array, "*layers in out"]:
+        """The kernel that the codes stand for, in float32."""
+        return qwix.dequantize(qwix.QArray(self.codes[...], self.scales[...], None, self.kind))
+
+
+def quantize(model: Decoder, kind: str) -> Decoder:
+    """A decoder like `model` whose blocks' kernels are quantized; embeddings, head, norms and biases are not.
+
+    Raises ValueError for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"quantize={kind!r} is unknown: use {' or '.join(KINDS)}, or '' for none")
+
+    def one(path, variable):
+        named = jax.tree_util.keystr(path, simple=True, separator=".")
+        return _quantized(variable, kind) if named.endswith(".kernel") else variable
+
+    return jax.tree.map_with_path(one, model, is_leaf=lambda x: isinstance(x, nnx.Variable))
+
+
+def dequantize(model: Decoder) -> Decoder:
+    """A decoder like `model` without quantized kernels: those have become Params of the dtype of the embeddings."""
+
+    def one(leaf):
+        if not isinstance(leaf, QuantizedKernel):
+            return leaf
+        axes = leaf.codes.get_metadata()["logical_axes"]
+        return parameter(nnx.Param, leaf[...].astype(model.embed[...].dtype), axes)
+
+    return jax.tree.map(one, model, is_leaf=lambda x: isinstance(x, QuantizedKernel))
+
+
+def _quantized(kernel: nnx.Param, kind: Kind) -> QuantizedKernel:
+    def codes_and_scales(array):
+        tiles = {1: math.gcd(array.shape[1], BLOCK)} if kind == "nf4" else {}
+        found = qwix.quantize(array.astype(jnp.float32), kind, channelwise_axes=(0, 2), tiled_axes=tiles)
+        return found.qvalue, found.scale
+
+    codes, scales = jax.jit(codes_and_scales)(kernel[...])
+    axes = kernel.get_metadata()["logical_axes"]
+    return QuantizedKernel(parameter(nnx.Param, codes, axes), parameter(nnx.Param, scales, ("blocks", axes[1])), kind)
