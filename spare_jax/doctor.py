@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from spare_jax import assets
 from spare_jax.formats import files
 from spare_jax.models import conventions, huggingface
-from spare_jax.models.conventions import Convention, Reader, TokenTagConvention
+from spare_jax.models.conventions import Known, ProgramReader, Reader, TokenTagConvention
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import step_scores
 from spare_jax.records import Problem, Solution
@@ -82,6 +82,11 @@ def _examine(report: Report, model: str, convention: str, data: str, max_length:
         return
     reader = _reader(reads, tokenizer)
     _tokens(report, reads, reader, tokenizer)
+    dtype = jnp.bfloat16 if _parameters(config) >= LARGE else jnp.float32
+    if isinstance(reader, ProgramReader):
+        huggingface.load(directory, dtype=dtype)
+        report.say("steps", "scored by several requests each, or by what the model writes: not tried here")
+        return
     solutions = list(_solutions(data))
     lengths = _positions(report, reader, solutions, max_length)
     context = min(max_length, config.max_length)
@@ -91,8 +96,7 @@ def _examine(report: Report, model: str, convention: str, data: str, max_length:
             f"{over} of {len(lengths)} solutions are longer than the context of {context} tokens (the longest has "
             f"{longest}): their last steps get no score; raise config.engine.max_length, or shorten them"
         )
-    large = _parameters(config) >= LARGE
-    checkpoint = huggingface.load(directory, dtype=jnp.bfloat16 if large else jnp.float32)
+    checkpoint = huggingface.load(directory, dtype=dtype)
     _scores(report, checkpoint, reader, solutions[0], context)
 
 
@@ -114,9 +118,7 @@ def _size(config: DecoderConfig) -> Iterator[tuple[str, str]]:
     yield "memory", ", ".join(f"{count * size / 2**20:,.1f} MiB {name}" for size, name in sizes)
 
 
-def _convention(
-    report: Report, directory: Any, name: str, tokenizer: Any, kind: str | None
-) -> TokenTagConvention | Convention | None:
+def _convention(report: Report, directory: Any, name: str, tokenizer: Any, kind: str | None) -> Known | None:
     """The directory's convention; of a language model without one, that which training would give it."""
     if not name and kind is None and not (directory / conventions.CONVENTION_FILE).is_file():
         found = conventions.choose_convention(tokenizer, ("<extra_0>",), "last")
@@ -143,7 +145,7 @@ def _id(tokenizer: Any, text: str) -> int | None:
         return None
 
 
-def _reader(found: TokenTagConvention | Convention, tokenizer: Any) -> Reader:
+def _reader(found: Known, tokenizer: Any) -> Reader | ProgramReader:
     if isinstance(found, TokenTagConvention):
         return found.reader(tokenizer, _task(), huggingface.tokenizer_digest(tokenizer))
     return found.reader(tokenizer)
@@ -153,7 +155,7 @@ def _task() -> Task:
     return gsm8k.task(MathVerifier())
 
 
-def _tokens(report: Report, found: TokenTagConvention | Convention, reader: Reader, tokenizer: Any) -> None:
+def _tokens(report: Report, found: Known, reader: Reader | ProgramReader, tokenizer: Any) -> None:
     """How tag and labels tokenise, alone and in text."""
     if isinstance(found, TokenTagConvention):
         tag = found.tag

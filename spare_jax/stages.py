@@ -23,11 +23,11 @@ from spare_jax.formats import files
 from spare_jax.jsonlines import write_lines
 from spare_jax.judges.labels import LabelPolicy, check_pool, training_examples
 from spare_jax.judges.outcome import outcome
-from spare_jax.judges.reward_model import RewardModelSettings, scores
+from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import truth
 from spare_jax.models import adapters, conventions, huggingface, peft
-from spare_jax.models.conventions import Reader
+from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import LabelledSolution
@@ -235,8 +235,7 @@ def rank(run: Run) -> list[str]:
     for name, (checkpoint, reader) in _reward_models(run).items():
         settings = RewardModelSettings(run.max_length(checkpoint), model=name, judge=name)
         started = {
-            f"{name}/{s.id}": functools.partial(scores, reader.lay_out, by_id[s.problem_id], s, settings)
-            for s in ranked
+            f"{name}/{s.id}": functools.partial(reader.program, by_id[s.problem_id], s, settings) for s in ranked
         }
         found = run.answer("rank", name, {name: run.engine(checkpoint, reader.read_out)}, started)
         run.work.write(f"judgements/{name}", found)
@@ -244,7 +243,7 @@ def rank(run: Run) -> list[str]:
     return written
 
 
-def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader]]:
+def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramReader]]:
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
@@ -257,7 +256,7 @@ def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader]]:
     return models
 
 
-def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader:
+def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
     if isinstance(convention, conventions.TokenTagConvention):
@@ -281,7 +280,9 @@ def score(run: Run) -> list[str]:
     how = reader(run, checkpoint, entry.convention)
     settings = RewardModelSettings(run.max_length(checkpoint))
     started = {
-        f"score/{number:08d}": functools.partial(scores, how.lay_out, item.problem, item.solution, settings)
+        f"score/{number:08d}": functools.partial(
+            how.program, item.problem, item.solution, settings, item.gold.steps if item.gold else ()
+        )
         for number, item in enumerate(found)
     }
     judgements = run.answer("score", "", {"prm": run.engine(checkpoint, how.read_out)}, started)

@@ -11,7 +11,6 @@ import pathlib
 import tempfile
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 import transformers
@@ -20,7 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.engines.local import LocalEngine
-from spare_jax.judges.reward_model import RewardModelSettings, scores
+from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.models import conventions, huggingface
 from spare_jax.programs import run
 from spare_jax.records import Problem, Solution
@@ -37,12 +36,20 @@ SIZES = dict(
     max_position_embeddings=1024, initializer_range=0.3, tie_word_embeddings=False,
 )  # fmt: skip
 PSA_TAG = " \n\n\n\n\n"
+REFERENCE = ("5 + 3 = 8.", "The answer is 8.")
+CRITIQUE = 24  # tokens that a model which writes may write
 
 
 @functools.cache
 def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
     """ "bytes": byte-level as Llama 3 and Qwen; "pieces": a blank before every text, as sentencepiece."""
-    texts = [QUESTION, *STEPS, f"a ки\nb ки{PSA_TAG}c{PSA_TAG}d\n\ne", "1 + 2 - 3 + 4 - 5 + - Step 1: Step 2:"] * 20
+    texts = [
+        QUESTION,
+        *STEPS,
+        f"a ки\nb ки{PSA_TAG}c{PSA_TAG}d\n\ne",
+        "1 + 2 - 3 + 4 - 5 + - Step 1: Step 2:",
+        "yes\nno\nYes\nNo\n",
+    ] * 20
     special = [BEGIN, END, PAD, "<|turn|>", TAG]
     tokenizer = Tokenizer(models.BPE())
     line_end = pre_tokenizers.Split("\n", "isolated")
@@ -185,6 +192,74 @@ def reason_eval_34b(model, words):
     return reason_eval(model, words, begin_is_a_separator=False)
 
 
+def universal_prm(model, words):
+    query = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": f"{QUESTION}\n\n###\n\nThe reference answer is: {chr(10).join(REFERENCE)}"},
+    ]
+    prompt, found = words.apply_chat_template(query, add_generation_prompt=True, return_dict=False), []
+    for k in range(1, len(STEPS) + 1):
+        answer = ids_of(words, "\n\n".join(STEPS[:k]) + "\n\n", special=False)  # its tokenizer adds none
+        states = hidden(model, [*prompt, *answer, words.eos_token_id])
+        found.append(model.score(states)[-1, 0].sigmoid().item())
+    return found
+
+
+def written(model, words, ids: list[int]) -> list[int]:
+    """What the model writes behind `ids`, greedily."""
+    tokens = torch.tensor([ids])
+    out = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=CRITIQUE, do_sample=False,
+        eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+    )  # fmt: skip
+    return [token for token in out[0, len(ids) :].tolist() if token != words.eos_token_id]
+
+
+def decision(model, words, ids: list[int], answers: tuple[str, str]) -> float:
+    """The softmax over (no, yes) behind `ids`, of yes."""
+    labels = [words.encode(answer, add_special_tokens=False)[0] for answer in answers]
+    return model(torch.tensor([ids])).logits[0, -1, labels].softmax(-1)[1].item()
+
+
+def think_prm(model, words):
+    solution = "\n".join(f"Step {number}: {step}" for number, step in enumerate(STEPS, 1))
+    content = (
+        "You are given a math problem and a proposed step-by-step solution:\n\n[Math Problem]\n\n"
+        + QUESTION + "\n\n[Solution]\n\n" + solution
+        + "\n\nReview and critique each step in the proposed solution to determine whether each step is correct. "
+        "If the solution is incomplete, only verify the provided steps."
+    )  # fmt: skip
+    ids = words.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, return_dict=False
+    )
+    ids += ids_of(words, "\nLet's verify step by step:", special=False)
+    ids += written(model, words, ids) + ids_of(words, "\nIs the solution correct? ", special=False)
+    return [None, None, decision(model, words, ids, ("no", "yes"))]
+
+
+def gen_prm(model, words):
+    turns = [
+        {
+            "role": "system",
+            "content": "You are a math teacher. Your task is to review and critique the paragraphs in solution step by "
+            "step.",
+        }
+    ]
+    found = []
+    for number, step in enumerate(STEPS, 1):
+        turns.append({"role": "user", "content": step if found else f"{QUESTION}\n{step}"})
+        begun = f"<analyze>\nLet's analyze the Paragraph {number} step by step: "
+        ids = words.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        ids += ids_of(words, begun, special=False)
+        critique = written(model, words, ids)
+        forced = "</analyze>\n<output>\n**Judgement**: $\\boxed{"
+        found.append(decision(model, words, [*ids, *critique, *ids_of(words, forced, special=False)], ("No", "Yes")))
+        said = "Yes" if found[-1] >= 0.5 else "No"
+        whole = begun + words.decode(critique, clean_up_tokenization_spaces=False) + forced + said + "}$\n</output>"
+        turns.append({"role": "assistant", "content": whole})
+    return found
+
+
 # Name of the convention -> (card, family, tokenizer, architecture of config.json where it is not the family's own)
 CASES = {
     "spare": (spare, "Llama", "bytes", ""),
@@ -199,10 +274,16 @@ CASES = {
     "reason_eval_34b": (reason_eval_34b, "Llama", "pieces", "ReasonEval_34B"),
 }
 
+BY_PROGRAM = {
+    "universal_prm": (universal_prm, "Qwen2", "bytes", "Qwen2ForRewardModel"),
+    "think_prm": (think_prm, "Qwen2", "bytes", ""),
+    "gen_prm": (gen_prm, "Qwen2", "bytes", ""),
+}
+
 
 def make(name: str, directory: pathlib.Path) -> tuple[Any, Any]:
     """The random model of a convention and its tokenizer, saved as its authors publish it."""
-    _, family, kind, architecture = CASES[name]
+    _, family, kind, architecture = (CASES | BY_PROGRAM)[name]
     words = tokenizer_of(kind)
     model = causal(family, words)
     size = SIZES["hidden_size"]
@@ -211,6 +292,8 @@ def make(name: str, directory: pathlib.Path) -> tuple[Any, Any]:
         model = getattr(transformers, architecture)(model.config).eval()
     elif architecture == "Qwen2ForProcessRewardModel":
         model.score = torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.ReLU(), torch.nn.Linear(size, 2))
+    elif architecture == "Qwen2ForRewardModel":
+        model.score = torch.nn.Sequential(torch.nn.Linear(size, size), torch.nn.ReLU(), torch.nn.Linear(size, 1))
     elif architecture == "Qwen2ForPrmModel":
         model.v_head = torch.nn.Module()
         model.v_head.summary = torch.nn.Linear(size, 1)
@@ -218,7 +301,7 @@ def make(name: str, directory: pathlib.Path) -> tuple[Any, Any]:
         model.score_head = torch.nn.Linear(size, 3)
     directory.mkdir(exist_ok=True)
     weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-    if architecture in ("Qwen2ForProcessRewardModel", "ReasonEval_7B", "ReasonEval_34B"):
+    if architecture in ("Qwen2ForProcessRewardModel", "Qwen2ForRewardModel", "ReasonEval_7B", "ReasonEval_34B"):
         del weights["lm_head.weight"]
     safetensors.torch.save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict() | {"architectures": [architecture or f"{family}ForCausalLM"]}
@@ -238,8 +321,8 @@ def ours(
         read_out=reader.read_out, head=loaded.head,
     )  # fmt: skip
     candidate = Solution("p/0", "p", tuple(steps), None, "stop")
-    settings = RewardModelSettings(max_length)
-    program = functools.partial(scores, reader.lay_out, Problem("p", question), candidate, settings)
+    settings = RewardModelSettings(max_length, max_tokens=CRITIQUE)
+    program = functools.partial(reader.program, Problem("p", question), candidate, settings, REFERENCE)
     ((_, judgement),) = run({"prm": engine}, [("p/0", program)], Nothing())
     return [step.score for step in judgement.steps]
 
@@ -258,21 +341,19 @@ def error(name: str, directory: pathlib.Path) -> float:
     """The largest difference from the card's scores."""
     model, words = make(name, directory)
     with torch.no_grad():
-        expected = CASES[name][0](model, words)
-    assert len(expected) == len(STEPS)
-    return float(np.abs(np.array(ours(directory, name)) - expected).max())
+        expected = (CASES | BY_PROGRAM)[name][0](model, words)
+    found = ours(directory, name)
+    assert [score is None for score in found] == [score is None for score in expected]
+    return max(abs(a - b) for a, b in zip(found, expected, strict=True) if a is not None and b is not None)
 
 
 def main() -> None:
-    print("| convention | read | head | aggregation, threshold | error |\n|---|---|---|---|---|")
+    print("| convention | head | aggregation, threshold | error |\n|---|---|---|---|")
     for name, convention in conventions.PUBLISHED.items():
         with tempfile.TemporaryDirectory() as root:
             measured = error(name, pathlib.Path(root))
-        where = (
-            "before the label" if name == "rlhflow" else "at the last token" if name == "reason_eval" else "at the tag"
-        )
         head = convention.head or "LM head"
-        print(f"| `{name}` | {where} | {head} | {convention.aggregation}, {convention.threshold} | {measured:.1e} |")
+        print(f"| `{name}` | {head} | {convention.aggregation}, {convention.threshold} | {measured:.1e} |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Reward models as judges: a score per step (PRM) or one for the whole solution (ORM)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spare_jax.programs import Program, Score
+from spare_jax.programs import Prefix, Program, Score
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
 LayOut = Callable[[Problem, Solution], tuple[list[int], list[int]]]
@@ -11,9 +11,11 @@ LayOut = Callable[[Problem, Solution], tuple[list[int], list[int]]]
 
 @dataclass(frozen=True)
 class RewardModelSettings:
-    """`max_length` is the context in tokens; `model` names the engine, `judge` the judgements."""
+    """`max_length` is the context in tokens, `max_tokens` the most of a critique, where the model writes one; `model`
+    names the engine, `judge` the judgements."""
 
     max_length: int
+    max_tokens: int = 4096
     model: str = "prm"
     judge: str = "prm"
 
@@ -38,3 +40,20 @@ def scores(lay_out: LayOut, problem: Problem, solution: Solution, settings: Rewa
     steps += [StepJudgement(score=score) for score in found]
     steps += [StepJudgement(missed=True) for _ in range(n_steps - len(steps))]
     return Judgement(solution_id=solution.id, judge=settings.judge, steps=tuple(steps), prompt_tokens=length)
+
+
+def prefix_scores(
+    prompt: Sequence[int], answers: Sequence[Sequence[int]], solution: Solution, settings: RewardModelSettings
+) -> Program:
+    """The program that scores a solution prefix by prefix: `answers` has the ids of the first 1, 2, ... steps, read at
+    the last of them behind `prompt`, which they share. Steps whose prefix exceeds the context are `missed`."""
+    shared = Prefix(tuple(prompt))
+    inside = [tuple(ids) for ids in answers if len(prompt) + len(ids) <= settings.max_length]
+    found: list[float] = []
+    if inside:
+        completions = yield [Score(settings.model, ids, (len(prompt) + len(ids) - 1,), shared) for ids in inside]
+        found = [completion.scores[0] for (completion,) in completions]
+    steps = [StepJudgement(score=score) for score in found]
+    steps += [StepJudgement(missed=True) for _ in range(len(solution.steps) - len(steps))]
+    tokens = len(prompt) + sum(map(len, inside)) if inside else 0
+    return Judgement(solution_id=solution.id, judge=settings.judge, steps=tuple(steps), prompt_tokens=tokens)

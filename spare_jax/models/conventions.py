@@ -5,8 +5,9 @@ activation. Each convention says so once, and `of_model` finds the one that a mo
 joined and not strings wherever the model was trained on what that gives, so a step that holds the text of a tag is
 text. All but those of our own models read the plain question and the steps' texts.
 
-Left out: models that generate their verdicts (GenPRM, ThinkPRM), need a policy's log-probabilities beside (EurusPRM),
-or a forward pass per step (Universal-PRM, PathFinder).
+One forward pass per solution is a layout (`Convention`); what takes several requests, a forward pass per step or a
+critique that the model writes first, is a program (`ProgramConvention`). Left out: models that need a policy's
+log-probabilities beside (EurusPRM), and PathFinder.
 """
 
 import dataclasses
@@ -15,10 +16,14 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from spare_jax.judges.critiques import gen_prm, think_prm
+from spare_jax.judges.reward_model import RewardModelSettings, prefix_scores, scores
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import architecture_of, head_kind
 from spare_jax.models.weights import ModelError
+from spare_jax.programs import Program
 from spare_jax.prompts.chat import encode, encode_chat
+from spare_jax.prompts.critiques import GEN_ANSWERS, THINK_ANSWERS
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Problem, Solution
 from spare_jax.tasks.task import Task
@@ -38,6 +43,22 @@ class Reader:
     """
 
     lay_out: Callable[[Problem, Solution], LaidOut]
+    read_out: ReadOut
+    aggregation: str
+    threshold: float
+
+    def program(
+        self, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
+    ) -> Program:
+        """The program that scores a solution. No layout of one forward pass looks at the reference."""
+        return scores(self.lay_out, problem, solution, settings)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramReader:
+    """The same of a convention that is a program."""
+
+    program: Callable[..., Program]
     read_out: ReadOut
     aggregation: str
     threshold: float
@@ -92,6 +113,32 @@ class Convention:
             return ids, positions
 
         return Reader(lay_out, self.read_out(tokenizer), self.aggregation, self.threshold)
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramConvention:
+    """Of a released model that takes several requests per solution. `program(tokenizer, problem, solution, settings,
+    reference)` is a program; the rest is as in Convention."""
+
+    program: Callable[..., Program]
+    read_out: Callable[[Any], ReadOut]
+    head: str | None
+    aggregation: str
+    threshold: float
+    source: str
+
+    def reader(self, tokenizer: Any) -> ProgramReader:
+        """Bound to a tokenizer."""
+
+        def program(
+            problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
+        ) -> Program:
+            return self.program(tokenizer, problem, solution, settings, reference)
+
+        return ProgramReader(program, self.read_out(tokenizer), self.aggregation, self.threshold)
+
+
+Known = TokenTagConvention | Convention | ProgramConvention
 
 
 # Layouts
@@ -218,6 +265,26 @@ def _encoded(wrong: str, right: str) -> Callable[[Any], ReadOut]:
     return lambda tokenizer: ReadOut((encoded_id(tokenizer, wrong), encoded_id(tokenizer, right)))
 
 
+# Programs
+
+
+def _universal(
+    tokenizer: Any, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str]
+) -> Program:
+    """Universal-PRM: behind the question and its reference, the first k steps and the end of sequence, once per k."""
+    known = "\n".join(reference) or "There is no reference answer for this question."
+    question = "\n".join((*problem.context, problem.question)) + f"\n\n###\n\nThe reference answer is: {known}"
+    prompt = _chat("You are a helpful assistant.")(tokenizer, question)
+    ends = [tokenizer.eos_token_id]
+    steps = solution.steps
+    answers = [[*encode(tokenizer, "\n\n".join(steps[:k]) + "\n\n"), *ends] for k in range(1, len(steps) + 1)]
+    return prefix_scores(prompt, answers, solution, settings)
+
+
+def _without_reference(program: Callable[..., Program]) -> Callable[..., Program]:
+    return lambda tokenizer, problem, solution, settings, _: program(tokenizer, problem, solution, settings)
+
+
 # What the SPARE models' cards tell to leave as it was in training.
 SPARE_MATH = (
     "You are an expert at solving challenging math problems spanning across various categories and difficulties such "
@@ -228,7 +295,7 @@ SPARE_MATH = (
 )
 _QWEN_MATH = "Please reason step by step, and put your final answer within \\boxed{}."
 
-PUBLISHED = {
+PUBLISHED: dict[str, Convention | ProgramConvention] = {
     "spare": Convention(
         _tagged(_chat(SPARE_MATH, "Let's think step by step.\n"), " ки", "\n"), _named("-", "+"), None, "last", 0.5,
         "cards of UKPLab/Llama-3-8b-spare-prm-math and Qwen2.5-3b-spare-prm-math",
@@ -262,18 +329,29 @@ PUBLISHED = {
     "reason_eval_34b": Convention(
         _step_ends(0), lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-34B",
     ),
+    "universal_prm": ProgramConvention(
+        _universal, lambda _: ReadOut(activation="sigmoid"), "two_layers", "min", 0.5, "card of infly/Universal-PRM-7B",
+    ),
+    "think_prm": ProgramConvention(
+        _without_reference(think_prm), _encoded(*THINK_ANSWERS), None, "last", 0.5, "ThinkPRM-1.5B, -7B, -14B",
+    ),
+    "gen_prm": ProgramConvention(
+        _without_reference(gen_prm), _encoded(*GEN_ANSWERS), None, "min", 0.5,
+        "GenPRM-1.5B, -7B, -32B, without executing its code",
+    ),
 }  # fmt: skip
 
 # Architectures whose name says how they are read.
 _BY_ARCHITECTURE = {
     "Qwen2ForProcessRewardModel": "qwen_math_prm",
     "Qwen2ForPrmModel": "skywork",
+    "Qwen2ForRewardModel": "universal_prm",
     "ReasonEval_7B": "reason_eval_7b",
     "ReasonEval_34B": "reason_eval_34b",
 }
 
 
-def of_model(directory: str | pathlib.Path, name: str = "") -> TokenTagConvention | Convention:
+def of_model(directory: str | pathlib.Path, name: str = "") -> Known:
     """The convention of a model directory: the one that is named, else its prm_convention.json, else what the
     architecture says.
 

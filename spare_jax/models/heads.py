@@ -20,7 +20,7 @@ from spare_jax.models.weights import ModelError, read_tensors
 # Names of the layers of each kind of head, from the hidden state on; a ReLU stands between two.
 HEADS = {
     "classifier": ("score",),  # transformers' token classifiers: PURE, TRL
-    "two_layers": ("score.0", "score.2"),  # Qwen2.5-Math-PRM
+    "two_layers": ("score.0", "score.2"),  # Qwen2.5-Math-PRM, Universal-PRM
     "value": ("v_head.summary",),  # Skywork
     "reason_eval": ("score_head",),
 }

@@ -36,6 +36,7 @@ _REWARD_MODELS: dict[str, tuple[Family, str]] = {
     "Qwen3ForTokenClassification": ("qwen3", "classifier"),
     "Qwen2ForProcessRewardModel": ("qwen2", "two_layers"),
     "Qwen2ForPrmModel": ("qwen2", "value"),
+    "Qwen2ForRewardModel": ("qwen2", "two_layers"),
     "ReasonEval_7B": ("mistral", "reason_eval"),
     "ReasonEval_34B": ("llama", "reason_eval"),
 }
