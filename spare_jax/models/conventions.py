@@ -345,7 +345,6 @@ PUBLISHED: dict[str, Convention | ProgramConvention] = {
 _BY_ARCHITECTURE = {
     "Qwen2ForProcessRewardModel": "qwen_math_prm",
     "Qwen2ForPrmModel": "skywork",
-    "Qwen2ForRewardModel": "universal_prm",
     "ReasonEval_7B": "reason_eval_7b",
     "ReasonEval_34B": "reason_eval_34b",
 }
