@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SolveSettings:
-    """How solutions are sampled (methods.md 1.1: N = 20, temperature 1, top-p 1, 500 new tokens)."""
+    """How solutions are sampled (arXiv 2506.15498: N = 20, temperature 1, top-p 1, 500 new tokens)."""
 
     samples: int
     temperature: float

@@ -1,4 +1,4 @@
-"""From what an annotator wrote to training labels: the policies of methods.md 1.2, each a switch.
+"""From what an annotator wrote to training labels: the policies of SPARE (arXiv 2506.15498), each a switch.
 
 The annotator's text stays in its Judgement, so labels can be made anew under another policy without asking again.
 """

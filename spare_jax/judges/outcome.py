@@ -1,4 +1,4 @@
-"""Outcome labels: is the final answer the accepted one? (methods.md 1.1, step 3)"""
+"""Outcome labels: is the final answer the accepted one? (arXiv 2506.15498)"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""SPARE: one generation that compares every step with a reference solution and labels it (methods.md 1.2)."""
+"""SPARE: one generation that compares every step with a reference solution and labels it (arXiv 2506.15498)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

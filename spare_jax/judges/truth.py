@@ -1,6 +1,6 @@
 """A world's exact verdicts as a Judgement, and the same with labels flipped at chosen rates.
 
-A judge of a known label quality shows what labels of that quality buy (design.md, "Worlds and embedded models").
+A judge of a known label quality shows what labels of that quality buy (ARCHITECTURE.md, "Worlds and embedded models").
 """
 
 import hashlib

@@ -30,7 +30,8 @@ PROJECTIONS = {
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
     """`rank`, `alpha` (the update is alpha / rank times a b), `dropout` of the adapter's input in training, `targets`
-    among PROJECTIONS, and how the base is kept: `quantize` is int8, nf4 or empty. Defaults: SPARE, methods.md 1.5."""
+    among PROJECTIONS, and how the base is kept: `quantize` is int8, nf4 or empty. Defaults: those of SPARE
+    (arXiv 2506.15498)."""
 
     rank: int = 64
     alpha: float = 16.0

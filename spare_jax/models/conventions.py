@@ -66,8 +66,8 @@ class ProgramReader:
 
 @dataclasses.dataclass(frozen=True)
 class TokenTagConvention:
-    """Of our own models (methods.md 1.3): solve prompt, then per step its sampled ids, the tag, a newline; read AT the
-    tag, as softmax over the label ids. It travels inside the model directory."""
+    """Of our own models (arXiv 2506.15498): solve prompt, then per step its sampled ids, the tag, a newline; read AT
+    the tag, as softmax over the label ids. It travels inside the model directory."""
 
     tag: str
     tag_id: int

@@ -1,4 +1,4 @@
-"""SPARE's annotation (methods.md 1.2): reference, context and candidate steps under ids, one JSON record per step.
+"""SPARE's annotation (arXiv 2506.15498): reference, context and candidate steps under ids, one JSON record per step.
 
 The user turn is one line per sentence or step: `[c1] ...` context sentences, `[q] ...` the question unless the
 sentences are its own, `[r1] ...` reference steps, `[s1] ...` the student's steps. The answer is a compact JSON list.

@@ -1,7 +1,7 @@
 """Solving a problem step by step, one step per line, and the same text with step tags for a reward model.
 
 A step is a line of the answer. Its span over the sampled ids is found from those ids and never by encoding the
-text again: encoding what was decoded gives other ids (methods.md 1.9).
+text again: encoding what was decoded gives other ids.
 """
 
 from collections.abc import Collection, Sequence
@@ -88,7 +88,7 @@ def solution_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: s
 def prm_ids(
     tokenizer: "Tokenizer", task: "Task", problem: Problem, steps: Sequence[Sequence[int]], tag_id: int
 ) -> tuple[list[int], list[int]]:
-    """The text of a process reward model (methods.md 1.3) as ids, and the index of every step's tag in it.
+    """The text of a process reward model (arXiv 2506.15498) as ids, and the index of every step's tag in it.
 
     Solve prompt, then per step its ids, the tag, a newline. `steps` are ids: the spans of a sampled solution, or
     what `step_ids` makes of text. Ids are joined, not strings, so there is one tag per step whatever the text.

@@ -14,7 +14,7 @@ from spare_jax.records import Problem, StepJudgement
 
 @dataclasses.dataclass(frozen=True)
 class Exemplar:
-    """A candidate solution that was graded by hand, shown to the annotator (methods.md 1.2).
+    """A candidate solution that was graded by hand, shown to the annotator (arXiv 2506.15498).
 
     `judgements` has one entry per candidate step. Its `context` ids count the task's `context_sentences(problem)`,
     its `steps` ids the candidate's own steps, its `reference` ids the reference steps, all from 1.
@@ -77,7 +77,7 @@ class Task:
 
 
 def choose_exemplars(pool: Sequence[Exemplar], k: int, key: str) -> tuple[Exemplar, ...]:
-    """Draw `k` exemplars without replacement, as a function of `pool` and `key` alone (methods.md 1.2).
+    """Draw `k` exemplars without replacement, as a function of `pool` and `key` alone (arXiv 2506.15498).
 
     From k = 2 on the draw holds a candidate that is all correct and one with an error. These two come first, in
     random order: exemplars are dropped from the end until a prompt fits, and so both classes stay the longest.

@@ -164,7 +164,7 @@ def batches_in_order(packed: Packed, batch_rows: int) -> Iterator[dict[str, np.n
 def outcome_balanced(
     items: Sequence[Item], outcomes: Sequence[bool], seed: int, limit: int | None = None
 ) -> tuple[list[Item], str | None]:
-    """As many items with a right outcome as with a wrong one, drawn at random, in their old order (methods.md 1.3).
+    """As many items with a right outcome as with a wrong one, drawn at random, in their old order (arXiv 2506.15498).
 
     Args:
       limit: at most this many of each class (SPARE: 20,000 for training, 500 for dev).

@@ -39,7 +39,7 @@ class Loss(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a run; defaults are methods.md 1.5 where it gives them.
+    """Settings of a run; defaults are those of SPARE (arXiv 2506.15498) where it gives them.
 
     `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
     or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.

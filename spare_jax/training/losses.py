@@ -23,7 +23,7 @@ _WHOLE_LOGITS = 2**24
 def token_tag_loss(
     model: decoder.Decoder, batch: Batch, *, good_id: int, bad_id: int, remat: bool = False, dtype=jnp.float32
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy over the two vocabulary entries "-" and "+", read at the step tags (methods.md 1.3).
+    """Cross-entropy over the two vocabulary entries "-" and "+", read at the step tags (arXiv 2506.15498).
 
     With z the logits at a tag and y the label, a probability of "correct":
     loss = -y log softmax(z)[good] - (1 - y) log softmax(z)[bad]; hard labels are y = 0 and y = 1.

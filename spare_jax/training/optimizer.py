@@ -1,4 +1,4 @@
-"""AdamW and Muon with warm-up and cosine decay (methods.md 1.5)."""
+"""AdamW and Muon with warm-up and cosine decay (arXiv 2506.15498)."""
 
 from typing import Any
 
