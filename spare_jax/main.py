@@ -97,6 +97,7 @@ def _measured(current) -> dict:
 
     return {
         "stages": current.measured,
+        "failures": current.failures,
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "python": platform.python_version(),

@@ -7,6 +7,8 @@ request that was answered before (ARCHITECTURE.md, "Kills").
 """
 
 import dataclasses
+import pathlib
+import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -24,11 +26,23 @@ class Prefix:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grammar:
+    """What a sample's text must be: `pattern` is a regular expression of which no text begins another.
+
+    At most `max_detour` tokens in a row may bring the end no nearer, which bounds every string and list in it.
+    """
+
+    pattern: str
+    max_detour: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
 class Sample:
     """Ask `model` for `n` continuations of prefix + ids.
 
     `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 switch those filters off. Generation ends after a token of
-    `stop` (which is kept as the last id) or at `max_tokens`.
+    `stop` (which is kept as the last id) or at `max_tokens`. With a `grammar` every sample is a whole text of it, and
+    ends there; `max_tokens` must suffice for the shortest one.
     """
 
     model: str
@@ -40,6 +54,11 @@ class Sample:
     top_p: float = 1.0
     top_k: int = 0
     stop: tuple[int, ...] = ()
+    grammar: Grammar | None = None
+
+    def all_ids(self) -> tuple[int, ...]:
+        """The whole prompt."""
+        return _behind(self.prefix, self.ids)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +70,14 @@ class Score:
     positions: tuple[int, ...]
     prefix: Prefix | None = None
 
+    def all_ids(self) -> tuple[int, ...]:
+        """All that the model reads."""
+        return _behind(self.prefix, self.ids)
+
+
+def _behind(prefix: Prefix | None, ids: tuple[int, ...]) -> tuple[int, ...]:
+    return (prefix.all_ids() if prefix else ()) + ids
+
 
 Request = Sample | Score
 
@@ -60,7 +87,7 @@ class Completion:
     """One answer to a request.
 
     For `Sample`: generated ids (the stop token included) and their log-probabilities in nats under the model at
-    temperature 1 without filters; `finish_reason` is "stop" or "length". For `Score`: `scores`, one per position.
+    temperature 1 without filters; `finish_reason` is "stop" (a stop token, or the end of the grammar) or "length". For `Score`: `scores`, one per position.
     """
 
     ids: tuple[int, ...] = ()
@@ -69,15 +96,27 @@ class Completion:
     scores: tuple[float, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a request has no answer, or a program no result; says what to change."""
+
+    message: str
+
+
 Program = Generator[list[Request], list[tuple[Completion, ...]], Any]
 
 
+class RequestFailed(Exception):
+    """Raised inside a program, at its `yield`, where one of the requests could not be answered."""
+
+
 class Engine(Protocol):
-    """What answers requests. `submit` takes one, `poll` works for a while and returns what has been finished."""
+    """What answers requests. `submit` takes one, or raises ValueError where it can never be answered; `poll` works for
+    a while and returns what has been finished."""
 
     def submit(self, request_id: str, request: Request) -> None: ...
 
-    def poll(self) -> list[tuple[str, tuple[Completion, ...]]]: ...
+    def poll(self) -> list[tuple[str, tuple[Completion, ...] | Failure]]: ...
 
 
 class Journal(Protocol):
@@ -94,7 +133,8 @@ def run(
     journal: Journal,
     in_flight: int = 1024,
 ) -> Iterator[tuple[str, Any]]:
-    """Run every program and yield (program id, result) in the order in which they end.
+    """Run every program and yield (program id, result) in the order in which they end; the result of one that raised
+    is a `Failure`. Failures are not journaled: another run tries again.
 
     Args:
       engines: the engine of each model name that requests use.
@@ -116,45 +156,71 @@ def run(
             if program_id in active:
                 raise ValueError(f"program id {program_id!r} is used twice: ids must be unique")
             active[program_id] = _Active(start())
-            yield from _advance(program_id, active, owner, engines, journal, None)
+            yield from _advance(program_id, active, owner, engines, journal)
         if not active:
             if exhausted:
                 return
             continue
         for engine in {id(e): e for e in engines.values()}.values():
-            for request_id, completions in engine.poll():
-                journal.put(request_id, completions)
+            for request_id, answer in engine.poll():
+                if not isinstance(answer, Failure):
+                    journal.put(request_id, answer)
                 program_id, index = owner.pop(request_id)
-                state = active[program_id]
-                state.answers[index] = completions
-                if all(a is not None for a in state.answers):
-                    yield from _advance(program_id, active, owner, engines, journal, state.answers)
+                active[program_id].answers[index] = answer
+                yield from _advance(program_id, active, owner, engines, journal)
 
 
 @dataclasses.dataclass
 class _Active:
     program: Program
-    round: int = 0
-    answers: list[Any] = dataclasses.field(default_factory=list)
+    round: int = -1
+    answers: list[tuple[Completion, ...] | Failure | None] = dataclasses.field(default_factory=list)
 
 
-def _advance(program_id, active, owner, engines, journal, answers) -> Iterator[tuple[str, Any]]:
-    """Send `answers` to the program; submit what it asks for next; go on while the journal knows everything."""
+def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str, Any]]:
+    """While the program's round is answered, send it the answers and submit what it asks for next."""
     state = active[program_id]
-    while True:
+    while all(answer is not None for answer in state.answers):
         try:
-            requests = state.program.send(answers)
+            requests = _send(state)
         except StopIteration as stop:
             del active[program_id]
             yield program_id, stop.value
             return
-        ids = [f"{program_id}/{state.round}/{i}" for i in range(len(requests))]
+        except Exception as error:  # whatever a program stumbles on is its own affair
+            del active[program_id]
+            yield program_id, Failure(_said(error))
+            return
         state.round += 1
+        ids = [f"{program_id}/{state.round}/{i}" for i in range(len(requests))]
         state.answers = [journal.get(request_id) for request_id in ids]
         for i, (request_id, request) in enumerate(zip(ids, requests, strict=True)):
             if state.answers[i] is None:
-                owner[request_id] = (program_id, i)
-                engines[request.model].submit(request_id, request)
-        if any(a is None for a in state.answers):
-            return
-        answers = state.answers
+                try:
+                    if request.model not in engines:
+                        raise ValueError(
+                            f"request {request_id!r}: there is no engine for model {request.model!r}: there are {', '.join(engines)}"
+                        )
+                    engines[request.model].submit(request_id, request)
+                except ValueError as error:
+                    state.answers[i] = Failure(str(error))
+                else:
+                    owner[request_id] = (program_id, i)
+
+
+def _send(state: _Active) -> list[Request]:
+    """The requests of a program's next round."""
+    if state.round < 0:
+        return next(state.program)
+    failure = next((answer for answer in state.answers if isinstance(answer, Failure)), None)
+    if failure is not None:
+        return state.program.throw(RequestFailed(failure.message))
+    return state.program.send(state.answers)  # pyright: ignore[reportArgumentType]
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, and where if it was not a request."""
+    if isinstance(error, RequestFailed):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({pathlib.PurePath(place.filename).name}, line {place.lineno})"

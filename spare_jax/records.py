@@ -104,7 +104,8 @@ class Judgement(Record):
 
     `steps` has one entry per step of the solution, or none where the judge looks at the outcome alone.
     `outcome` is the judge's verdict on the final answer. `surplus` counts records about steps that do not exist;
-    `parsed` is False where the judge's text held no readable record at all.
+    `parsed` is False where the judge's text held no readable record at all. `failure` says why there is no judgement
+    where the judge could not be asked.
     """
 
     solution_id: str
@@ -117,11 +118,18 @@ class Judgement(Record):
     exemplars_dropped: int = 0
     prompt_tokens: int = 0
     generated_tokens: int = 0
+    failure: str = ""
 
     @property
     def first_error(self) -> int | None:
         """Index of the first step labelled incorrect, None where there is none."""
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)
+
+
+def not_judged(solution: Solution, judge: str, failure: str) -> Judgement:
+    """The judgement of a judge that could not be asked: every step is missed."""
+    missed = (StepJudgement(missed=True),) * len(solution.steps)
+    return Judgement(solution.id, judge, missed, parsed=False, failure=failure)
 
 
 @dataclasses.dataclass(frozen=True)

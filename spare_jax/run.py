@@ -3,6 +3,7 @@
 A stage that has ended is not run again; one that was killed goes on from its journal or checkpoint.
 """
 
+import collections
 import dataclasses
 import functools
 import logging
@@ -42,6 +43,7 @@ class Run:
     task: Task
     mesh: jax.sharding.Mesh
     measured: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    failures: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # by stage: programs, and why
 
     @property
     def lanes(self) -> int:
@@ -77,8 +79,11 @@ class Run:
             checkpoint, model=adapters.adapt(checkpoint.model, config, jax.random.key(self.config.seed))
         )
 
-    def engine(self, checkpoint: Checkpoint, read_out: ReadOut | None = None) -> LocalEngine:
-        """An engine for one model, with the sizes of `config.engine`."""
+    def engine(
+        self, checkpoint: Checkpoint, max_tokens: int | None = None, read_out: ReadOut | None = None
+    ) -> LocalEngine:
+        """An engine for one model, with the sizes of `config.engine`; `max_tokens` is the longest answer that will be
+        asked for, None the whole length."""
         sizes = self.config.engine
         pad = checkpoint.tokenizer.pad_token_id
         return LocalEngine(
@@ -88,8 +93,10 @@ class Run:
             seed=self.config.seed,
             slots=sizes.slots,
             max_length=self.max_length(checkpoint),
+            max_tokens=max_tokens,
+            cache_bytes=sizes.cache_bytes,
             chunk=sizes.chunk,
-            prefill_batch=sizes.prefill_batch,
+            prefill_tokens=sizes.prefill_tokens,
             lanes=self.lanes,
             mesh=self.inference_mesh,
             read_out=read_out,
@@ -107,22 +114,30 @@ class Run:
         part: str,
         engines: Mapping[str, LocalEngine],
         started: Mapping[str, Callable[[], programs.Program]],
+        or_else: Callable[[str, str], Any],
     ) -> list[Any]:
-        """Run programs by their ids under a journal and a progress bar; their results in the order of `started`."""
-        results = {}
-        with (
-            self.work.journal(stage, part) as journal,
-            progress_bar(len(started), f"{stage} {part}".strip()) as bar,
-        ):
+        """Run programs by their ids under a journal and a progress bar; their results in the order of `started`.
+
+        The result of a program that failed is `or_else(its id, why)`; it is counted, and named in runs/<n>.json.
+        """
+        results, failures = {}, {}
+        name, began = f"{stage} {part}".strip(), time.perf_counter()
+        with self.work.journal(stage, part) as journal, progress_bar(len(started), name) as bar:
             for program_id, result in programs.run(engines, started.items(), journal):
+                if isinstance(result, programs.Failure):
+                    failures[program_id] = result.message
+                    result = or_else(program_id, result.message)
                 results[program_id] = result
+                bar.set_postfix_str(_work_done(engines.values(), time.perf_counter() - began), refresh=False)
                 bar.update()
-                tokens = sum(e.stats["generated_tokens"] + e.stats["scored_tokens"] for e in engines.values())
-                bar.set_postfix(tokens=tokens, refresh=False)
+        if failures:
+            first, why = next(iter(failures.items()))
+            logger.warning("%s: %d of %d failed; %s: %s", name, len(failures), len(started), first, why)
+            self.failures.setdefault(stage, {}).update(failures)
         measured = self.measured.setdefault(stage, {})
         for engine in engines.values():
-            for name, value in engine.stats.items():
-                measured[name] = measured.get(name, 0) + value
+            for key, value in engine.stats.items():
+                measured[key] = measured.get(key, 0) + value
         return [results[program_id] for program_id in started]
 
     def solve(
@@ -150,7 +165,8 @@ class Run:
             )
             for p in problems
         }
-        found = self.answer(stage, "", {"generator": self.engine(checkpoint)}, started)
+        engines = {"generator": self.engine(checkpoint, how.max_tokens)}
+        found = self.answer(stage, "", engines, started, or_else=lambda *_: [])
         self.work.write("solutions", (solution for several in found for solution in several))
 
     def train(
@@ -197,6 +213,16 @@ class Run:
 def progress_bar(total: int, description: str, unit: str = "it") -> tqdm.tqdm:
     """A bar that shows stage, rate and remaining time; calm where nobody watches a terminal."""
     return tqdm.tqdm(total=total, desc=f"{description:<22}", unit=unit, mininterval=1.0, maxinterval=5.0, ncols=100)
+
+
+def _work_done(engines: Iterable[LocalEngine], seconds: float) -> str:
+    """Tokens per second, written and read, and the share of the prompts' tokens that was not read again."""
+    total = collections.Counter()
+    for engine in engines:
+        total.update(engine.stats)
+    asked, computed = total["prompt_tokens"] + total["scored_tokens"], total["computed_tokens"]
+    reused = max(0.0, 1 - computed / asked) if asked else 0.0
+    return f"{(total['generated_tokens'] + computed) / max(seconds, 1e-9):,.0f} tok/s, {reused:.0%} reused"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,10 +39,11 @@ def default() -> Config:
     config.mesh = mesh_entry()
 
     config.engine = engine = ml_collections.ConfigDict()
-    engine.slots = 128  # sequences decoded at once
+    engine.slots = 128  # most sequences decoded at once; fewer where cache_bytes hold fewer
     engine.max_length = 1024  # tokens of prompt and answer together
     engine.chunk = 16  # decode steps between two visits of the host
-    engine.prefill_batch = 16  # rows of a prefill or score batch
+    engine.prefill_tokens = 2048  # tokens of a batch of prompts or of texts to score
+    engine.cache_bytes = placeholder(int)  # for keys and values; null: what is wanted, on an accelerator what is left
     engine.dtype = "float32"
 
     config.solve = solve = ml_collections.ConfigDict()

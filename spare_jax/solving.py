@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from spare_jax.programs import Program, Sample
 from spare_jax.prompts import solve
-from spare_jax.prompts.chat import encode_chat, end_ids
+from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.records import Problem, Solution
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ def solutions(
     The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort. `begun` are the token ids that every
     solution begins with; they count as prompt, and have no part in the mean log-probability.
     """
-    prompt = [*encode_chat(tokenizer, solve.render(task, problem)), *begun]
+    messages = solve.render(task, problem)
+    prompt = [*encode_chat(tokenizer, messages), *begun]
+    prefix = shared_prefix(tokenizer, messages, prompt)
     stop = end_ids(tokenizer)
     request = Sample(
         model=settings.model,
-        ids=tuple(prompt),
+        ids=tuple(prompt[len(prefix.ids) if prefix else 0 :]),
+        prefix=prefix,
         max_tokens=settings.max_tokens,
         n=settings.samples,
         temperature=settings.temperature,

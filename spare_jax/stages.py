@@ -13,7 +13,7 @@ report     metrics and some records          -> report.html
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
@@ -30,7 +30,7 @@ from spare_jax.models import adapters, conventions, huggingface, peft
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
-from spare_jax.records import LabelledSolution
+from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
 from spare_jax.report import examples, page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
@@ -108,7 +108,14 @@ def judge(run: Run) -> list[str]:
                 dataclasses.replace(settings, judge=name),
                 reference=reference_of(s.problem_id),
             )
-    judgements = run.answer("judge", "", {"judge": run.engine(checkpoint)}, started)
+    engines = {"judge": run.engine(checkpoint, settings.max_tokens)}
+    solution_of = {s.id: s for s in annotated}
+
+    def failed(program_id: str, why: str) -> Judgement:
+        name, _, solution_id = program_id.partition("/")
+        return not_judged(solution_of[solution_id], name, why)
+
+    judgements = run.answer("judge", "", engines, started, failed)
     for name in ("spare", *CONTROLS):
         run.work.write(f"judgements/{name}", (j for j in judgements if j.judge == name))
         written.append(f"judgements/{name}.jsonl")
@@ -237,7 +244,9 @@ def rank(run: Run) -> list[str]:
         started = {
             f"{name}/{s.id}": functools.partial(reader.program, by_id[s.problem_id], s, settings) for s in ranked
         }
-        found = run.answer("rank", name, {name: run.engine(checkpoint, reader.read_out)}, started)
+        solution_of = {f"{name}/{s.id}": s for s in ranked}
+        engines = {name: run.engine(checkpoint, reader.max_tokens, reader.read_out)}
+        found = run.answer("rank", name, engines, started, _failed(solution_of, name))
         run.work.write(f"judgements/{name}", found)
         written.append(f"judgements/{name}.jsonl")
     return written
@@ -265,6 +274,11 @@ def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False
     return convention.reader(checkpoint.tokenizer)
 
 
+def _failed(solution_of: Mapping[str, Solution], judge: str) -> Callable[[str, str], Judgement]:
+    """What stands for the judgement of a program that failed."""
+    return lambda program_id, why: not_judged(solution_of[program_id], judge, why)
+
+
 # score
 
 
@@ -285,7 +299,9 @@ def score(run: Run) -> list[str]:
         )
         for number, item in enumerate(found)
     }
-    judgements = run.answer("score", "", {"prm": run.engine(checkpoint, how.read_out)}, started)
+    solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
+    engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
+    judgements = run.answer("score", "", engines, started, _failed(solution_of, settings.judge))
     if missed := sum(any(step.missed for step in judgement.steps) for judgement in judgements):
         logger.warning(
             "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",

@@ -9,6 +9,8 @@ A file of records is written once, when its stage ends, under another name, and 
 there. The journal alone carries the progress inside a stage.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import fcntl
 import json
@@ -25,6 +27,8 @@ from spare_jax.records import Gold, Judgement, Problem, Record, Solution
 
 logger = logging.getLogger(__name__)
 
+MAX_UNWRITTEN = 256  # answers that a kill can cost a journal
+
 # The record type and the field that identifies a record, by the first part of the kind's name.
 KINDS: dict[str, tuple[type[Record], str]] = {
     "problems": (Problem, "id"),
@@ -35,11 +39,12 @@ KINDS: dict[str, tuple[type[Record], str]] = {
 
 
 class Journal:
-    """Answers to requests, on disk as soon as they are put (the protocol of programs.py).
+    """Answers to requests, on disk soon after they are put (the protocol of programs.py).
 
-    Every `put` is one write to the operating system, which keeps it when the process is killed; what is torn or
-    unreadable is dropped on opening, with all that follows. Only places in the file are held in memory. The first line
-    names the stage's fingerprint: a journal of another one is started anew.
+    A thread of the journal's own does the writing, one write to the operating system per answer, which keeps it when
+    the process is killed. What a kill loses, MAX_UNWRITTEN answers at most, is asked for again; what is torn or unreadable is dropped on opening, with
+    all that follows. Only places in the file are held in memory. The first line names the stage's fingerprint: a
+    journal of another one is started anew.
     """
 
     def __init__(self, path: Path, stage_fingerprint: str):
@@ -50,9 +55,12 @@ class Journal:
         self._file.truncate(self._end)
         if self._end == 0:
             self._append(json.dumps({"fingerprint": stage_fingerprint}).encode() + b"\n")
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "journal")
+        self._unwritten: dict[str, tuple[Completion, ...]] = {}
+        self._writing: collections.deque[concurrent.futures.Future[None]] = collections.deque()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._places.keys() | self._unwritten.keys())
 
     def __enter__(self) -> Self:
         return self
@@ -62,6 +70,8 @@ class Journal:
 
     def get(self, request_id: str) -> tuple[Completion, ...] | None:
         """The answer to a request, None where it has none yet."""
+        if (answer := self._unwritten.get(request_id)) is not None:
+            return answer
         place = self._places.get(request_id)
         return None if place is None else _read_answer(os.pread(self._file.fileno(), place[1], place[0]))[1]
 
@@ -69,18 +79,36 @@ class Journal:
         """Keep the answer to a request.
 
         Raises:
-          TypeError: a completion holds something else than Python's own numbers, which would not come back the same.
+          TypeError: this or an earlier completion holds something else than Python's own numbers, which would not come
+            back the same. Likewise OSError, where an earlier one could not be written.
         """
-        # NaN and infinity are kept here: a stage must see after a restart what it would have seen without.
-        line = json.dumps({"id": request_id, "completions": [vars(c) for c in completions]}, separators=(",", ":"))
-        self._places[request_id] = (self._end, len(line) + 1)
-        self._append(line.encode() + b"\n")
+        while self._writing and (self._writing[0].done() or len(self._writing) >= MAX_UNWRITTEN):
+            self._writing.popleft().result()
+        self._unwritten[request_id] = completions
+        self._writing.append(self._writer.submit(self._write, request_id, completions))
 
     def close(self, remove: bool = False) -> None:
-        """Close the file; `remove` it where the stage's records have been written."""
+        """Write what is left and close the file; `remove` it where the stage's records have been written.
+
+        Raises what `put` raises.
+        """
+        self._writer.shutdown()
         self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)
+        while self._writing:
+            self._writing.popleft().result()
+
+    def _write(self, request_id: str, completions: tuple[Completion, ...]) -> None:
+        # NaN and infinity are kept here: a stage must see after a restart what it would have seen without.
+        try:
+            row = {"id": request_id, "completions": [vars(c) for c in completions]}
+            line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+            place = self._end, len(line)
+            self._append(line)
+            self._places[request_id] = place
+        finally:
+            del self._unwritten[request_id]
 
     def _append(self, line: bytes) -> None:
         self._file.write(line)

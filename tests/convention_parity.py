@@ -317,7 +317,7 @@ def ours(
     loaded = huggingface.load(directory)
     reader = conventions.of_model(directory, name).reader(loaded.tokenizer)
     engine = LocalEngine(
-        loaded.model, loaded.config, pad_id=0, seed=0, slots=2, max_length=max_length, prefill_batch=2,
+        loaded.model, loaded.config, pad_id=0, seed=0, slots=2, max_length=max_length, prefill_tokens=512,
         read_out=reader.read_out, head=loaded.head,
     )  # fmt: skip
     candidate = Solution("p/0", "p", tuple(steps), None, "stop")

@@ -166,7 +166,7 @@ def engine_answers(case: Case, directory: pathlib.Path) -> tuple[list[float], fl
     config = huggingface.load_config(directory)
     engine = LocalEngine(
         huggingface.load_weights(directory, config), config, pad_id=0, seed=0, slots=2, max_length=192,
-        prefill_batch=2, read_out=heads.ReadOut((BAD, GOOD)),
+        prefill_tokens=512, read_out=heads.ReadOut((BAD, GOOD)),
     )  # fmt: skip
     prompts = [tuple(rng.integers(0, VOCAB, n).tolist()) for n in (21, 52)]
     solution = tuple(rng.integers(0, VOCAB, case.length).tolist())

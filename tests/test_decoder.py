@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from spare_jax.models import cache as caches
 from spare_jax.models import decoder
+from spare_jax.models.cache import KEY_BLOCK, blocks_of
 
 CONFIG = decoder.DecoderConfig(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
@@ -17,8 +19,9 @@ LENGTH = 150  # more than one query block and more than two key blocks
 
 init = jax.jit(decoder.init_decoder, static_argnums=0)
 forward = jax.jit(decoder.hidden_states, static_argnames=("remat", "dtype"))
-prefill = jax.jit(decoder.prefill)
+extend = jax.jit(decoder.extend)
 decode_step = jax.jit(decoder.decode_step)
+BLOCKS = -(-LENGTH // KEY_BLOCK)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +43,35 @@ def full_forward(model, ids):
     return forward(model, *one_segment(ids))
 
 
-def insert(cache, k, v):
-    return decoder.insert_prompts(cache, k, v, jnp.arange(k.shape[1]), jnp.arange(k.shape[1]))
+def read(model, ids):
+    """Hidden states, keys and values of prompts that start at position 0."""
+    rows = ids.shape[0]
+    no_pages = caches.init_pages(model.config, 1)
+    return extend(model, no_pages, ids, jnp.zeros((rows, BLOCKS), int), jnp.zeros(rows, int))
+
+
+def prompts(model, ids, lengths, order=None):
+    """The first `lengths` tokens of the rows in pages, row r in the pages 3 * order[r] and behind it; and who reads
+    them: slot r the prompt of row r, alone."""
+    rows = ids.shape[0]
+    order = np.arange(rows) if order is None else np.array(order)
+    table = order[:, None] * BLOCKS + np.arange(BLOCKS)
+    hidden, k, v = read(model, ids)
+    count = -(-np.array(lengths) // KEY_BLOCK)
+    pages = np.where(np.arange(BLOCKS) < count[:, None], table, 1000)
+    nothing = np.zeros(rows, np.int32)
+    to = caches.Piece(
+        nothing, nothing, np.array(lengths), np.pad(pages, ((0, 0), (0, 1)), constant_values=1000), nothing
+    )
+    stored = caches.store_pages(caches.init_pages(model.config, rows * BLOCKS), hidden, k, v, to)
+    readers = caches.Readers(
+        np.arange(rows)[None, :, None], table[None], nothing[None], count[None], np.array(lengths)[None], np.int32(1)
+    )
+    return stored, (readers,)
 
 
 def by_position(cache):
-    """Keys and values as [layers, slots, position, kv_heads, head_dim]."""
+    """Keys and values as [layers, slots, index, kv_heads, head_dim]."""
     layers, blocks, slots, heads, size, block = cache.k.shape
     k, v = cache.k.transpose(0, 2, 1, 5, 3, 4), cache.v.transpose(0, 2, 1, 4, 3, 5)
     return (x.reshape(layers, slots, blocks * block, heads, size) for x in (k, v))
@@ -81,54 +107,115 @@ def test_positions_are_relative(model, ids):
 @pytest.mark.parametrize("start", [1, 64, 127, 140])
 def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
     expected = full_forward(model, ids)
-    hidden, k, v = prefill(model, ids, jnp.full(3, start))
-    np.testing.assert_allclose(hidden[:, :start], expected[:, :start], atol=1e-5)
-    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k[:, :, :start], v[:, :, :start])
+    np.testing.assert_allclose(read(model, ids[:, :start])[0], expected[:, :start], atol=1e-5)
+    pages, readers = prompts(model, ids, [start] * 3)
+    cache = caches.init_cache(CONFIG, 3, 20)
     for position in range(start, start + 5):
-        hidden, cache = decode_step(model, cache, ids[:, position], jnp.full(3, position))
+        hidden, cache = decode_step(
+            model, cache, pages, readers, ids[:, position], jnp.full(3, start), jnp.full(3, position)
+        )
         np.testing.assert_allclose(hidden, expected[:, position], atol=1e-5)
 
 
 def test_slots_at_different_positions(model, ids):
     expected = full_forward(model, ids)
-    lengths = jnp.array([3, 64, 141])
-    _, k, v = prefill(model, ids, lengths)
-    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k, v)
-    for step in range(3):
+    lengths = jnp.array([3, 64, 75])
+    pages, readers = prompts(model, ids, [3, 64, 75])
+    cache = caches.init_cache(CONFIG, 3, 100)
+    for step in range(70):  # into the second block of what the slots hold
         at = lengths + step
-        hidden, cache = decode_step(model, cache, ids[jnp.arange(3), at], at)
+        hidden, cache = decode_step(model, cache, pages, readers, ids[jnp.arange(3), at], lengths, at)
         np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
 
 
+@pytest.mark.parametrize("cut", [1, 63, 64, 65, 100])
+def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
+    """The second piece begins with a copy of the first one's last page, if that is not full."""
+    expected = full_forward(model, ids)
+    pages, _ = prompts(model, ids, [cut] * 3, [2, 0, 1])
+    table = np.array([2, 0, 1])[:, None] * BLOCKS + np.arange(BLOCKS)
+    hidden, k, v = extend(model, pages, ids[:, cut:], table, jnp.full(3, cut))
+    np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
+
+    grown = jax.tree.map(lambda x: jnp.concatenate([x, x + 7], axis=-4 if x.ndim == 5 else 0), pages)  # new: 9 to 17
+    whole, used = cut // KEY_BLOCK, BLOCKS - cut // KEY_BLOCK
+    to = np.full((3, blocks_of(LENGTH - cut) + 1), 1000)
+    to[:, :used] = 9 + 3 * np.arange(3)[:, None] + np.arange(used)
+    filled = np.full(3, cut % KEY_BLOCK)
+    piece = caches.Piece(table[:, (cut - 1) // KEY_BLOCK], filled, np.full(3, LENGTH - cut), to, to[:, used - 1])
+    after = caches.store_pages(grown, hidden, k, v, piece)
+    for name in "k", "v":
+        np.testing.assert_array_equal(getattr(after, name)[:, :9], getattr(pages, name), "what was there changed")
+    np.testing.assert_array_equal(after.hidden[to[:, used - 1]], hidden[:, -1])
+    expected_pages, _ = prompts(model, ids, [LENGTH] * 3)
+    chain = np.concatenate([table[:, :whole], to[:, :used]], axis=1)
+    for row in range(3):
+        for name, last in (("k", np.s_[..., : LENGTH % KEY_BLOCK]), ("v", np.s_[..., : LENGTH % KEY_BLOCK, :])):
+            found = getattr(after, name)[:, chain[row]]
+            wanted = getattr(expected_pages, name)[:, 3 * row : 3 * row + 3]
+            np.testing.assert_allclose(found[:, :-1], wanted[:, :-1], atol=1e-5)
+            np.testing.assert_allclose(found[:, -1][last], wanted[:, -1][last], atol=1e-5)
+
+
+def test_slots_that_read_together_get_what_each_would_alone(model, ids):
+    """Slots 0 and 2 share the first page in one unit; all read the rest of their prompts alone."""
+    same = ids.at[2, :KEY_BLOCK].set(ids[0, :KEY_BLOCK])
+    pages, (alone,) = prompts(model, same, [150, 150, 140])
+    cache, starts = caches.init_cache(CONFIG, 3, 20), jnp.array([150, 150, 140])
+    expected, _ = decode_step(model, cache, pages, (alone,), ids[:, 0], starts, starts)
+    first = caches.Readers(
+        np.array([[[0, 2], [1, 3]]]), np.array([[[0, 5, 5], [3, 5, 5]]]), np.zeros((1, 2), int),
+        np.ones((1, 2), int), np.full((1, 2), KEY_BLOCK), np.int32(1),
+    )  # fmt: skip
+    rest = alone._replace(pages=np.roll(alone.pages, -1, axis=2), first=alone.first + 1, count=alone.count - 1)
+    found, _ = decode_step(model, cache, pages, (first, rest), ids[:, 0], starts, starts)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
-    """Other ids, other lengths (more key blocks), another slot, a longer cache, garbage after the live positions."""
-    _, k, v = prefill(model, ids, jnp.full(3, LENGTH))
-    cache = insert(decoder.init_cache(CONFIG, 3, LENGTH), k, v)
-    hidden, after = decode_step(model, cache, ids[:, 20], jnp.array([20, 20, 20]))
-    others, _ = decode_step(model, cache, ids[:, 20].at[1:].set(7), jnp.array([20, 149, 90]))
+    """Other ids, other lengths (more blocks and pages), another slot, a longer cache, garbage behind what is live."""
+    start = jnp.full(3, 80)
+    pages, readers = prompts(model, ids, [80, 80, 80])
+    cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(CONFIG, 3, 100))
+    position = jnp.array([110, 110, 110])
+    hidden, after = decode_step(model, cache, pages, readers, ids[:, 20], start, position)
+    for k_after, k_before in zip(by_position(after), by_position(cache), strict=True):
+        changed = np.flatnonzero((k_after != k_before).any(axis=(0, 1, 3, 4)))
+        np.testing.assert_array_equal(changed, [30])  # only the written position
+
+    other_pages, other_readers = prompts(model, ids.at[1:].set(5), [80, 150, 3])
+    others, _ = decode_step(
+        model, cache, other_pages, other_readers, ids[:, 20].at[1:].set(7), jnp.array([80, 150, 3]),
+        jnp.array([110, 240, 3]),
+    )  # fmt: skip
     np.testing.assert_array_equal(hidden[0], others[0])
 
-    moved = decoder.KVCache(cache.k[:, :, ::-1], cache.v[:, :, ::-1])
-    in_last_slot, _ = decode_step(model, moved, ids[::-1, 20], jnp.array([20, 20, 20]))
+    moved_pages, moved_readers = prompts(model, ids[::-1], [80, 80, 80], [1, 2, 0])
+    in_last_slot, _ = decode_step(model, cache, moved_pages, moved_readers, ids[::-1, 20], start, position)
     np.testing.assert_array_equal(hidden[0], in_last_slot[2])
 
-    garbage = jax.tree.map(lambda x: jnp.full_like(x, 1e6), decoder.init_cache(CONFIG, 3, 400))
-    longer = insert(garbage, k.at[:, :, 21:].set(1e6), v.at[:, :, 21:].set(-1e6))
-    in_longer, _ = decode_step(model, longer, ids[:, 20].at[1:].set(7), jnp.array([20, 399, 90]))
+    longer = jax.tree.map(lambda x: jnp.full_like(x, 1e6), caches.init_cache(CONFIG, 3, 400))
+    longer = jax.tree.map(lambda x, y: x.at[:, :2].set(y), longer, cache)
+    garbage = jax.tree.map(lambda x: x, pages)._replace(
+        k=pages.k.at[:, 1, :, :, 16:].set(1e6), v=pages.v.at[:, 1, :, 16:].set(-1e6)
+    )
+    in_longer, _ = decode_step(
+        model, longer, garbage, readers, ids[:, 20].at[1:].set(7), start, jnp.array([110, 399, 90])
+    )
     np.testing.assert_array_equal(hidden[0], in_longer[0])
-    keys_after, _ = by_position(after)
-    np.testing.assert_array_equal(keys_after[:, :, 21:LENGTH], k[:, :, 21:])  # only the written position changed
 
 
 def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
-    lengths = jnp.array([40, 20, 150])
-    hidden, k, v = prefill(model, ids, lengths)
-    changed = ids.at[1:].set(5).at[0, 40:].set(9)
-    hidden2, k2, v2 = prefill(model, changed, jnp.array([40, 150, 3]))
+    before = jnp.array([70, 70, 70])
+    pages, (readers,) = prompts(model, ids, [70, 70, 70])
+    changed, (_,) = prompts(model, ids.at[1:].set(3), [70, 128, 3])
+    table = readers.pages[0]
+    hidden, k, v = extend(model, pages, ids, table, before)
+    hidden2, k2, v2 = extend(model, changed, ids.at[1:].set(5).at[0, 40:].set(9), table, jnp.array([70, 128, 3]))
     np.testing.assert_array_equal(hidden[0, :40], hidden2[0, :40])
     np.testing.assert_array_equal(k[:, 0, :40], k2[:, 0, :40])
     np.testing.assert_array_equal(v[:, 0, :40], v2[:, 0, :40])
-    training, training2 = full_forward(model, ids), full_forward(model, changed)
+    training, training2 = full_forward(model, ids), full_forward(model, ids.at[1:].set(5).at[0, 40:].set(9))
     np.testing.assert_array_equal(training[0, :40], training2[0, :40])
 
 
@@ -170,40 +257,39 @@ def test_windows_count_within_a_packed_segment(windowed, ids):
 
 
 def test_decoding_through_a_window_equals_the_full_forward(windowed, ids):
-    """From positions in different key blocks, and with all far on, where the first block is not read any more."""
+    """From positions in different pages, and far into what the slots hold, where the pages are not seen any more."""
     expected = full_forward(windowed, ids)
-    for starts in ([5, 64, 141], [100, 120, 141]):
+    for starts in ([5, 64, 130], [60, 70, 75]):
         at = jnp.array(starts)
-        _, k, v = prefill(windowed, ids, at)
-        cache = insert(decoder.init_cache(windowed.config, 3, LENGTH), k, v)
-        hidden, cache = decode_step(windowed, cache, ids[jnp.arange(3), at], at)
-        again, _ = decode_step(windowed, cache, ids[jnp.arange(3), at + 1], at + 1)
-        np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
-        np.testing.assert_allclose(again, expected[jnp.arange(3), at + 1], atol=1e-5)
+        pages, readers = prompts(windowed, ids, starts)
+        cache = caches.init_cache(windowed.config, 3, LENGTH)
+        for step in range(150 - max(starts)):
+            token = ids[jnp.arange(3), at + step]
+            hidden, cache = decode_step(windowed, cache, pages, readers, token, at, at + step)
+            np.testing.assert_allclose(hidden, expected[jnp.arange(3), at + step], atol=1e-5)
+
+
+def test_a_prompt_in_two_pieces_sees_its_window(windowed, ids):
+    expected = full_forward(windowed, ids)
+    for cut in (10, 100):
+        pages, (readers,) = prompts(windowed, ids, [cut] * 3)
+        hidden, _, _ = extend(windowed, pages, ids[:, cut:], readers.pages[0], jnp.full(3, cut))
+        np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
 
 def test_a_slot_behind_a_window_keeps_its_bits_whatever_the_others_hold(windowed, ids):
-    _, k, v = prefill(windowed, ids, jnp.full(3, LENGTH))
-    cache = insert(decoder.init_cache(windowed.config, 3, LENGTH), k, v)
-    far, _ = decode_step(windowed, cache, ids[:, 140], jnp.array([140, 140, 140]))
-    with_idle, _ = decode_step(windowed, cache, ids[:, 140], jnp.array([140, 0, 70]))  # the first block is read
-    np.testing.assert_array_equal(far[0], with_idle[0])
+    start = jnp.full(3, 30)
+    pages, readers = prompts(windowed, ids, [30, 30, 30])
+    cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(windowed.config, 3, LENGTH))
+    far, _ = decode_step(windowed, cache, pages, readers, ids[:, 140], start, jnp.array([140, 140, 140]))
+    idle, _ = decode_step(windowed, cache, pages, readers, ids[:, 140], start, jnp.array([140, 30, 70]))
+    np.testing.assert_array_equal(far[0], idle[0])
 
 
 def test_cache_length_is_a_whole_number_of_blocks():
-    cache = decoder.init_cache(CONFIG, 2, 65)
-    assert cache.k.shape == (2, 2, 2, 2, 8, decoder.KEY_BLOCK)
-    assert cache.v.shape == (2, 2, 2, 2, decoder.KEY_BLOCK, 8)
-
-
-def test_prompts_are_copied_to_their_slots(model, ids):
-    _, k, v = prefill(model, ids, jnp.full(3, LENGTH))
-    empty = decoder.init_cache(CONFIG, 4, 300)
-    cache = decoder.insert_prompts(empty, k, v, rows=jnp.array([2, 0, 2, 1]), slots=jnp.array([1, 3, 0, 9]))
-    for found, expected in zip(by_position(cache), (k, v), strict=True):
-        for slot, row in ((1, 2), (3, 0), (0, 2)):
-            np.testing.assert_array_equal(found[:, slot, :LENGTH], expected[:, row])
-        assert not found[:, 2].any(), "a slot number past the end must be left out"
+    cache = caches.init_cache(CONFIG, 2, 65)
+    assert cache.k.shape == (2, 2, 2, 2, 8, KEY_BLOCK)
+    assert cache.v.shape == (2, 2, 2, 2, KEY_BLOCK, 8)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -124,7 +124,7 @@ def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
     settings = solving.SolveSettings(2, 0.8, 1.0, 100, "digest")
     program = solving.solutions(task.TASK, problem, tokenizer, settings, begun)
     (request,) = next(program)
-    assert list(request.ids[-len(begun) :]) == begun
+    assert list(request.all_ids()[-len(begun) :]) == begun
     completion = programs.Completion(rest, (-0.5,) * len(rest), "stop")
     with pytest.raises(StopIteration) as stop:
         program.send([(completion, completion)])
@@ -132,7 +132,7 @@ def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
         assert solution.steps == gold.steps
         assert solution.token_ids == (*begun, *rest)
         assert solution.mean_logprob == -0.5
-        assert solution.prompt_tokens == len(request.ids)
+        assert solution.prompt_tokens == len(request.all_ids())
 
 
 def test_a_beginning_is_right_as_far_as_it_goes():

@@ -1,5 +1,6 @@
 """The local engine: what it answers is the model's, and depends on the request alone."""
 
+import functools
 import random
 
 import jax
@@ -7,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spare_jax.engines.local import LocalEngine, bucket_length
+from spare_jax.engines.local import LocalEngine, _share_out, bucket_length, token_bytes
 from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import ReadOut
-from spare_jax.programs import Prefix, Sample, Score, run
+from spare_jax.programs import Failure, Prefix, Sample, Score, run
 
 CONFIG = DecoderConfig(
     vocab_size=67,
@@ -25,7 +26,7 @@ CONFIG = DecoderConfig(
     max_length=256,
 )
 READ_OUT = ReadOut((6, 5))
-SIZES = {"slots": 6, "max_length": 224, "chunk": 5, "prefill_batch": 3}
+SIZES = {"slots": 6, "max_length": 224, "chunk": 5, "prefill_tokens": 384}
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ def test_stop_ids_end_a_sample_and_are_kept(engine):
 
 
 def test_changed_settings_are_obeyed_and_compile_nothing(model):
-    names = "prefill", "insert", "decode", "score"
+    names = "extend", "store", "score", "insert", "decode"
 
     def counts(engine):
         return {name: getattr(engine._compiled, name)._cache_size() for name in names}
@@ -198,7 +199,7 @@ def test_changed_settings_are_obeyed_and_compile_nothing(model):
     engine = new_engine(model, slots=5)  # a size that no other test has, for a count of its own
     answers(engine, crowd())
     before = counts(engine)
-    assert before == {"prefill": 3, "insert": 3, "decode": 1, "score": 3}, "once per bucket: 64, 128, 192"
+    assert before == {"extend": 3, "store": 3, "score": 3, "insert": 1, "decode": 1}, "once per bucket: 64, 128, 192"
     answers(engine, [(f"again-{name}", request) for name, request in crowd()])
     request = sample(stop=(1, 2, 3), temperature=0.123, top_p=0.77, top_k=9, n=4)
     other = new_engine(model, seed=5, slots=5)
@@ -206,11 +207,86 @@ def test_changed_settings_are_obeyed_and_compile_nothing(model):
     assert counts(other) == before
 
 
-def test_prefixes_are_joined(engine):
-    ids = prompt(50)
-    chained = Sample("m", ids[40:], 8, prefix=Prefix(ids[10:40], parent=Prefix(ids[:10])))
-    found = answers(engine, [("a", Sample("m", ids, 8))]), answers(engine, [("a", chained)])
-    assert found[0] == found[1]
+def chained(ids, *cuts, **options):
+    """A request for `ids` whose prefixes end at `cuts`."""
+    prefix, start = None, 0
+    for cut in cuts:
+        prefix, start = Prefix(ids[start:cut], prefix), cut
+    return Sample("m", ids[start:], **({"max_tokens": 8, "prefix": prefix} | options))
+
+
+@pytest.mark.parametrize("cuts", [(10, 40), (64,), (63, 65), (1, 2, 3), (128,), (130, 130), (150,)])
+def test_a_prompt_in_pieces_is_the_prompt(model, cuts):
+    ids = prompt(150)
+    request = chained(ids, *cuts, n=3)
+    for completion in answers(new_engine(model), [("a", request)])["a"]:
+        np.testing.assert_allclose(completion.logprobs, teacher_forced(model, ids, completion.ids)[0], atol=1e-4)
+    whole, pieces = (answers(new_engine(model), [("a", r)])["a"] for r in (chained(ids, n=3), request))
+    assert [c.ids for c in whole] == [c.ids for c in pieces]
+
+
+def family(count=40):
+    """Requests that share prefixes of several lengths and depths, with samples of their own."""
+    rng = random.Random(2)
+    trunk = prompt(150, 5)
+    for i in range(count):
+        start = rng.choice([0, 20, 64, 100, 128])
+        cuts = sorted(rng.sample(range(1, 150), rng.randint(0, 3)))
+        ids = trunk[:start] + prompt(rng.randint(1, 30), i)
+        own = [cut for cut in cuts if cut <= start]
+        yield f"family-{i}", chained(ids, *own, n=rng.randint(1, 9), max_tokens=rng.randint(1, 40))
+        if own:
+            yield f"score-{i}", Score("m", ids[own[-1] :], (len(ids) - 1,), chained(ids, *own).prefix)
+
+
+def test_bits_with_shared_prefixes_are_the_same_alone_in_a_crowd_and_in_another_order(model):
+    requests = list(family())
+    together = answers(new_engine(model), requests)
+    assert answers(new_engine(model, slots=6), requests[::-1]) == together
+    for request_id, request in requests[::4]:
+        assert answers(new_engine(model), [(request_id, request)]) == {request_id: together[request_id]}
+
+
+def test_what_requests_share_is_read_once(model):
+    ids, engine = prompt(150), new_engine(model)
+    solve = [(f"a{i}", chained(ids[:100] + prompt(20, i), 100, n=4)) for i in range(5)]
+    answers(engine, solve)
+    assert engine.stats["prompt_tokens"] == 5 * 4 * 120
+    assert engine.stats["computed_tokens"] == 100 + 5 * 20
+    answers(engine, [("again", chained(ids[:130], 100))])
+    assert engine.stats["computed_tokens"] == 100 + 5 * 20 + 30, "the prefix is still there"
+
+
+def test_a_solution_that_grows_is_scored_by_its_new_step_alone(model):
+    engine, ids, prefix, start = new_engine(model), prompt(180), Prefix(prompt(180)[:40]), 40
+    for step, end in enumerate((60, 64, 100, 135, 180)):
+        request = Score("m", ids[start:end], (end - 1,), prefix)
+        [kept] = answers(engine, [(f"grown-{step}", request)])[f"grown-{step}"]
+        [whole] = answers(new_engine(model), [("whole", Score("m", ids[:end], (end - 1,)))])["whole"]
+        np.testing.assert_allclose(kept.scores, whole.scores, atol=1e-6)
+        assert engine.stats["computed_tokens"] == end
+        prefix, start = Prefix(ids[start:end], prefix), end
+    whole = answers(engine, [("all", Score("m", (), (10, 59, 179), prefix))])["all"]
+    expected = answers(engine, [("new", Score("m", ids, (10, 59, 179)))])["new"]
+    np.testing.assert_allclose(whole[0].scores, expected[0].scores, atol=1e-6)
+
+
+def test_pages_are_taken_back_when_they_are_wanted(model):
+    """A budget of one long prompt and a bit: prompts wait for one another, and old prefixes are forgotten."""
+    block = 64 * token_bytes(CONFIG, jnp.float32)
+    small = new_engine(model, slots=2, max_tokens=40, cache_bytes=(2 * 1 + 2 * 4) * block)
+    assert small._tree._pages == 8
+    requests = [(name, request) for name, request in family() if not name.startswith("score")]
+    assert answers(small, requests) == answers(new_engine(model, max_tokens=40), requests)
+    assert small._tree._root.users == 1 + len(small._tree._root.children), "nothing is held any more"
+    held = sum(len(node.own) for node in nodes_of(small._tree._root))
+    assert held + len(small._tree._free) == 8
+
+
+def nodes_of(node):
+    yield node
+    for child in node.children.values():
+        yield from nodes_of(child)
 
 
 def test_scores_are_the_softmax_at_their_positions(model, engine):
@@ -246,12 +322,53 @@ def test_a_program_runs_on_it(model):
     assert found == dict(run({"m": new_engine(model)}, programs[::-1], Journal(), in_flight=2))
 
 
-def test_stats_count_prompts_once_per_request(engine):
+def test_stats_tell_what_was_asked_from_what_was_read(engine):
     found = answers(engine, [("a", sample(20, n=9)), ("b", sample(30)), ("s", Score("m", prompt(9), (1,)))])
     assert engine.stats["requests"] == 3
-    assert engine.stats["prompt_tokens"] == 50
-    assert engine.stats["generated_tokens"] == sum(len(c.ids) for c in (*found["a"], *found["b"]))
+    assert engine.stats["prompt_tokens"] == 20 * 9 + 30
     assert engine.stats["scored_tokens"] == 9
+    assert engine.stats["computed_tokens"] == 20 + 30 + 9
+    assert engine.stats["generated_tokens"] == sum(len(c.ids) for c in (*found["a"], *found["b"]))
+
+
+def test_a_budget_of_bytes_gives_slots_and_pages(model):
+    block = 64 * token_bytes(CONFIG, jnp.float32)
+    assert block == 64 * 2 * 2 * 2 * 8 * 4
+    sizes = {"slots": 6, "max_length": 224, "max_tokens": 100}
+    shared_out = functools.partial(_share_out, block_bytes=block, lanes=1, max_length=224, max_tokens=100, slots=6)
+    assert shared_out(None) == (6, 6 * 4), "two blocks for an answer, four for a prompt"
+    assert shared_out(20 * block) == (3, 20 - 3 * 2)
+    assert shared_out(6 * block) == (1, 4)
+    assert len(new_engine(model, **sizes, cache_bytes=20 * block)._lanes[0]._occupants) == 3
+    with pytest.raises(ValueError, match=r"take 98,304 bytes, and there are 81,920: raise\s+cache_bytes"):
+        new_engine(model, **sizes, cache_bytes=6 * block - 1)
+
+
+def test_a_thousand_requests_of_mixed_lengths_compile_once_per_bucket(model):
+    engine, rng = new_engine(model, slots=64, max_length=250, prefill_tokens=1024, chunk=8), random.Random(0)
+    ids, lengths = prompt(240), [rng.randint(1, 240) for _ in range(1000)]
+    asked = [(f"r{i}", Sample("m", (i % 60, *ids[1:n]), rng.randint(1, 10))) for i, n in enumerate(lengths)]
+    assert len(answers(engine, asked)) == 1000
+    buckets = {bucket_length(n, 250) for n in lengths}
+    compiled = engine._compiled
+    assert buckets == {64, 128, 192, 250}
+    assert (compiled.extend._cache_size(), compiled.store._cache_size()) == (4, 4)
+    assert (compiled.insert._cache_size(), compiled.decode._cache_size()) == (1, 1)
+
+
+def test_logits_that_are_not_finite_fail_their_request_alone(model):
+    broken = jax.tree.map(jnp.array, model)
+    broken.embed.set_value(broken.embed.get_value().at[66].set(jnp.nan))
+    clean = [(f"clean-{i}", Sample("m", tuple(x % 66 for x in prompt(9 * i + 1, i)), 10)) for i in range(12)]
+    bad = Sample("m", (1, 2, 66), 30, n=3)
+    scored = Score("m", (1, 66, 3), (2,))
+    found = answers(new_engine(broken), [*clean[:4], ("bad", bad), ("worse", scored), *clean[4:]])
+    assert isinstance(found["bad"], Failure) and "logits are not finite" in found["bad"].message
+    assert isinstance(found["worse"], Failure) and "scores are not finite" in found["worse"].message
+    finite = {name: answer for name, answer in found.items() if not isinstance(answer, Failure)}
+    expected = answers(new_engine(model), clean)
+    untouched = [name for name in finite if all(66 not in c.ids for c in expected[name])]
+    assert len(untouched) > 5 and {n: finite[n] for n in untouched} == {n: expected[n] for n in untouched}
 
 
 @pytest.mark.parametrize(
@@ -263,6 +380,8 @@ def test_stats_count_prompts_once_per_request(engine):
         (Sample("m", (-1,), 5), "outside the vocabulary of 67"),
         (sample(n=0), "n=0: ask for at least one"),
         (sample(max_tokens=0), "max_tokens=0: ask for at least one"),
+        (sample(max_tokens=225), "max_tokens=225 exceeds the 224 of this engine"),
+        (chained(prompt(200), *range(1, 200), max_tokens=1), "want more pages than there are"),
         (sample(temperature=-0.1), "temperature=-0.1: use 0"),
         (sample(temperature=float("nan")), "temperature=nan: use 0"),
         (sample(top_p=0.0), r"top_p=0.0: use a value in \(0, 1\]"),

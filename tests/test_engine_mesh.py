@@ -36,10 +36,11 @@ def test_the_mesh_draws_the_same_tokens(seen):
 
 def test_the_cache_is_shared_out_over_all_axes(seen):
     assert seen["share_of_the_cache"] == 8
+    assert seen["share_of_the_pages"] == 2, "whole on every share of the slots, but for the heads"
 
 
 def test_each_function_compiles_once_on_a_mesh(seen):
-    assert seen["compiled"] == {"prefill": 1, "insert": 1, "decode": 1, "score": 1}
+    assert seen["compiled"] == {"extend": 2, "store": 2, "score": 1, "insert": 1, "decode": 1}, "two buckets"
 
 
 def test_lanes_are_refused_on_a_mesh(seen):

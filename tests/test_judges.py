@@ -91,7 +91,7 @@ def silent(request):
 
 def shown(request):
     """What the annotator saw last: the user turn about the instance."""
-    return TOKENIZER.decode(request.ids).split("user: ")[-1]
+    return TOKENIZER.decode(request.all_ids()).split("user: ")[-1]
 
 
 ANNOTATION = annotate.parse('[{"student_step":1,"label":"CORRECT"},{"student_step":3,"label":"MAYBE"}]', 4)
@@ -155,7 +155,7 @@ class TestSpare:
             (WRONG, RIGHT),
             outcome=True,
             text=text,
-            prompt_tokens=len(request.ids),
+            prompt_tokens=len(request.all_ids()),
             generated_tokens=len(encode(TOKENIZER, text)) + 1,
         )
         assert Judgement.from_json(json.loads(json.dumps(judgement.to_json()))) == judgement
@@ -188,7 +188,7 @@ class TestSpare:
         def drawn(seed, id):
             settings = dataclasses.replace(SETTINGS, seed=seed, exemplars=3)
             program = spare(task, PROBLEM, GOLD, solution("8", id=id), TOKENIZER, settings)
-            return ask(program, says("[]"))[1][0].ids
+            return ask(program, says("[]"))[1][0].all_ids()
 
         assert drawn(0, "p/0") == drawn(0, "p/0")
         assert len({drawn(seed, id) for seed in range(3) for id in ("p/0", "p/1")}) > 3
@@ -198,7 +198,7 @@ class TestSpare:
 
         def length(n):
             settings = dataclasses.replace(SETTINGS, exemplars=n)
-            return len(ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), says("[]"))[1][0].ids)
+            return len(ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), says("[]"))[1][0].all_ids())
 
         lengths = [length(n) for n in (0, 1, 2, 3, 4)]
         assert lengths == sorted(set(lengths))
@@ -210,18 +210,18 @@ class TestSpare:
                 program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings)
                 judgement, (request,) = ask(program, says("[]"))
                 assert judgement.exemplars_dropped == 4 - expected
-                assert judgement.prompt_tokens == len(request.ids) == lengths[expected]
-                assert len(request.ids) + request.max_tokens <= settings.max_length
+                assert judgement.prompt_tokens == len(request.all_ids()) == lengths[expected]
+                assert len(request.all_ids()) + request.max_tokens <= settings.max_length
 
     def test_a_prompt_longer_than_the_context(self):
         bare = dataclasses.replace(SETTINGS, exemplars=0)
         _, (request,) = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, bare), says("[]"))
-        full = dataclasses.replace(SETTINGS, exemplars=4, max_length=len(request.ids))
+        full = dataclasses.replace(SETTINGS, exemplars=4, max_length=len(request.all_ids()))
         judgement, requests = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, full), silent)
         assert requests == [] and not judgement.parsed and judgement.exemplars_dropped == 4
         assert [(s.label, s.missed) for s in judgement.steps] == [(False, True), (True, True)]
         assert (judgement.prompt_tokens, judgement.generated_tokens, judgement.text) == (0, 0, "")
-        one_more = dataclasses.replace(full, max_length=len(request.ids) + 1)
+        one_more = dataclasses.replace(full, max_length=len(request.all_ids()) + 1)
         _, (request,) = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, one_more), says("[]"))
         assert request.max_tokens == 1
 
@@ -326,22 +326,22 @@ class TestRewardModel:
         candidate = self.sampled()
         judgement, (request,) = ask(scores(self.STEPS, PROBLEM, candidate, self.SETTINGS), by_position)
         assert isinstance(request, Score) and len(request.positions) == 3
-        assert [request.ids[position] for position in request.positions] == [TAG_ID] * 3
-        assert request.positions[-1] == len(request.ids) - 1
+        assert [request.all_ids()[position] for position in request.positions] == [TAG_ID] * 3
+        assert request.positions[-1] == len(request.all_ids()) - 1
         start = len(encode_chat(TOKENIZER, solve.render(TASK, PROBLEM)))
         for (a, b), tag in zip(candidate.spans, request.positions, strict=True):
-            assert request.ids[start:tag] == candidate.token_ids[a:b]
+            assert request.all_ids()[start:tag] == candidate.token_ids[a:b]
             start = tag + 2
         assert [step.score for step in judgement.steps] == [p / 1000 for p in request.positions]
         assert [step.label for step in judgement.steps] == [None] * 3
-        assert judgement.prompt_tokens == len(request.ids)
+        assert judgement.prompt_tokens == len(request.all_ids())
 
     def test_steps_beyond_the_context_are_missed(self):
         _, (request,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), self.SETTINGS), by_position)
         for n_scored in (3, 2, 1):
             short = dataclasses.replace(self.SETTINGS, max_length=request.positions[n_scored - 1] + 1)
             judgement, (cut,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), short), by_position)
-            assert len(cut.ids) <= short.max_length and cut.positions == request.positions[:n_scored]
+            assert len(cut.all_ids()) <= short.max_length and cut.positions == request.positions[:n_scored]
             assert [step.missed for step in judgement.steps] == [False] * n_scored + [True] * (3 - n_scored)
             assert [step.score is None for step in judgement.steps] == [step.missed for step in judgement.steps]
         none = dataclasses.replace(self.SETTINGS, max_length=request.positions[0])
@@ -351,10 +351,10 @@ class TestRewardModel:
     def test_an_outcome_model_scores_the_whole(self):
         candidate = self.sampled()
         judgement, (request,) = ask(scores(self.WHOLE, PROBLEM, candidate, self.SETTINGS), by_position)
-        assert request.ids.count(TAG_ID) == 1 and request.positions == (len(request.ids) - 1,)
+        assert request.all_ids().count(TAG_ID) == 1 and request.positions == (len(request.all_ids()) - 1,)
         assert [step.score for step in judgement.steps] == [None, None, request.positions[0] / 1000]
         assert not any(step.missed for step in judgement.steps)
-        short = dataclasses.replace(self.SETTINGS, max_length=len(request.ids) - 1)
+        short = dataclasses.replace(self.SETTINGS, max_length=len(request.all_ids()) - 1)
         judgement, _ = ask(scores(self.WHOLE, PROBLEM, candidate, short), silent)
         assert [step.missed for step in judgement.steps] == [False, False, True]
 

@@ -46,7 +46,7 @@ def gsm8k_config(tmp_path, problems=12, max_length=1024):
     config.solve.samples, config.solve.max_tokens = 2, 24
     config.annotate.max_tokens = 32
     config.annotate.measured_problems, config.annotate.control_problems = 2, 2
-    config.engine.slots, config.engine.prefill_batch = 8, 4
+    config.engine.slots, config.engine.prefill_tokens = 8, 1024
     config.engine.dtype = config.prm.train.dtype = "float32"
     config.prm.train.batch_rows, config.prm.train.row_length = 2, 512
     return config

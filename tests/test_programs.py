@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from spare_jax.engines.scripted import Killed, ScriptedEngine
-from spare_jax.programs import Completion, Prefix, Sample, Score, run
+from spare_jax.programs import Completion, Failure, Prefix, RequestFailed, Sample, Score, run
 
 
 class MemoryJournal:
@@ -172,3 +172,49 @@ def test_scripted_engine_checks_the_script():
         engine.poll()
     with pytest.raises(ValueError, match="submitted twice"):
         engine.submit("a", Sample("writer", (1,), 1))
+
+
+class Refusing(ScriptedEngine):
+    """Refuses the prompt (13,), and fails at (14,)."""
+
+    def submit(self, request_id, request):
+        if request.ids == (13,):
+            raise ValueError(f"request {request_id!r}: unlucky: take another number")
+        super().submit(request_id, request)
+
+    def poll(self):
+        return [
+            (name, Failure("no number: look at the weights") if name.startswith("bad") else answer)
+            for name, answer in super().poll()
+        ]
+
+
+def test_a_program_that_fails_fails_alone():
+    def stumbles():
+        yield [Sample("writer", (3,), 2)]
+        raise KeyError("nowhere")
+
+    def starts_badly():
+        raise RuntimeError("at once")
+        yield []
+
+    def copes():
+        try:
+            yield [Sample("writer", (4,), 2), Sample("writer", (13,), 2), Sample("writer", (5,), 2)]
+        except RequestFailed as failed:
+            [(completion,)] = yield [Sample("writer", (6,), 2)]
+            return str(failed), completion.ids
+        return None
+
+    odd = {"stumbles": stumbles, "starts": starts_badly, "copes": copes, "bad": once(14), "refused": once(13)}
+    odd["unknown"] = lambda: (yield [Sample("nobody", (1,), 2)])
+    engines, journal = {"writer": Refusing(echo), "scorer": ScriptedEngine(echo)}, MemoryJournal()
+    found = dict(run(engines, [*odd.items(), *programs()], journal))
+    assert {name: found[name] for name, _ in programs()} == results(globals()["engines"](), MemoryJournal())
+    assert found["stumbles"].message.startswith("KeyError: 'nowhere' (test_programs.py, line ")
+    assert found["starts"].message.startswith("RuntimeError: at once (test_programs.py")
+    assert "there is no engine for model 'nobody': there are writer, scorer" in found["unknown"].message
+    assert found["bad"] == Failure("no number: look at the weights")
+    assert found["refused"] == Failure("request 'refused/0/0': unlucky: take another number")
+    assert found["copes"] == ("request 'copes/0/1': unlucky: take another number", echo(Sample("m", (6,), 2))[0].ids)
+    assert "bad/0/0" not in journal.answers and "copes/1/0" in journal.answers, "failures are asked for again"

@@ -1,15 +1,18 @@
-"""The engine that runs a decoder on this machine's devices: batched prefill, slots refilled as sequences end, scores.
+"""The engine that runs a decoder on this machine's devices: prompts in shared pages, slots refilled as sequences end,
+scores.
 
 What a request gets back depends on the request, the model, the seed and this engine's sizes alone (ARCHITECTURE.md):
-a prompt is padded to a bucket that its own length decides, every batch has a fixed number of rows, and randomness is
-keyed by the request id (sampling.py).
+a prompt is computed in the pieces that the request declares, each padded to a bucket that its own length decides, in
+a batch whose number of rows the bucket decides; and randomness is keyed by the request id (sampling.py).
 """
 
 import collections
 import concurrent.futures
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +22,16 @@ from jaxtyping import DTypeLike
 
 from spare_jax.engines.compiled import compile_functions
 from spare_jax.engines.lanes import Job, Lane
+from spare_jax.engines.prefixes import Node, Pieces, PrefixTree
 from spare_jax.engines.slots import MAX_STOPS
+from spare_jax.models.cache import KEY_BLOCK, Piece, blocks_of
 from spare_jax.models.decoder import Decoder, DecoderConfig
 from spare_jax.models.heads import Head, ReadOut
-from spare_jax.programs import Completion, Request, Sample, Score
+from spare_jax.programs import Completion, Failure, Request, Sample, Score
+
+MAX_ROWS = 16  # of a batch of pieces
+Answer = tuple[Completion, ...] | Failure
+T = TypeVar("T")
 
 
 def bucket_length(length: int, max_length: int) -> int:
@@ -35,6 +44,33 @@ def bucket_length(length: int, max_length: int) -> int:
     return min(bucket, max_length)
 
 
+def token_bytes(config: DecoderConfig, dtype: DTypeLike) -> int:
+    """Bytes of the keys and values of one token."""
+    return 2 * config.num_layers * config.num_kv_heads * config.head_dim * jnp.dtype(dtype).itemsize
+
+
+@dataclasses.dataclass
+class _Scoring:
+    """A Score request on its way."""
+
+    request_id: str
+    request: Score
+    context: Pieces  # what stands before the piece in which it has positions
+    ids: tuple[int, ...]  # that piece
+    keep: bool  # whether the piece may be continued by later requests
+    node: Node | None = None  # what it uses
+
+
+@dataclasses.dataclass
+class _Row:
+    """A piece to be computed behind `parent`: for a node, for a score, or for both."""
+
+    parent: Node
+    ids: tuple[int, ...]
+    node: Node | None = None
+    scoring: _Scoring | None = None
+
+
 class LocalEngine:
     """Answers `Sample` and `Score` requests with one decoder.
 
@@ -43,10 +79,13 @@ class LocalEngine:
       config: the decoder's sizes.
       pad_id: any valid id; fills rows, and no result depends on it.
       seed: with the request id decides every draw.
-      slots: how many sequences are decoded at once.
+      slots: how many sequences are decoded at once; fewer where `cache_bytes` hold fewer.
       max_length: most tokens of prompt and answer together.
+      max_tokens: most tokens of an answer; None for max_length.
+      cache_bytes: for keys and values. None for what `slots` sequences of the greatest lengths need, or for what an
+        accelerator has left if that is less.
       chunk: decode steps between two visits of the host.
-      prefill_batch: rows of a prefill or score batch.
+      prefill_tokens: tokens of a batch of prompts; a batch has as many rows of its bucket, but 1 to 16.
       lanes: how many threads share out the slots. A decode step of a small model keeps one CPU core busy and no
         more, so a CPU wants as many lanes as it has cores; an accelerator wants 1.
       mesh: where to compute; None for the default device.
@@ -55,8 +94,8 @@ class LocalEngine:
       dtype: of computation and cache.
 
     Raises:
-      ValueError: a size is below 1, lanes do not divide slots or meet a mesh, or max_length exceeds what the model
-        was made for.
+      ValueError: a size is below 1, lanes do not divide slots or meet a mesh, max_length exceeds what the model was
+        made for, or cache_bytes do not hold one sequence per lane.
     """
 
     def __init__(
@@ -67,16 +106,19 @@ class LocalEngine:
         seed: int,
         slots: int = 128,
         max_length: int = 512,
+        max_tokens: int | None = None,
+        cache_bytes: int | None = None,
         chunk: int = 16,
-        prefill_batch: int = 8,
+        prefill_tokens: int = 2048,
         lanes: int = 1,
         mesh: Mesh | None = None,
         read_out: ReadOut | None = None,
         head: Head | None = None,
         dtype: DTypeLike = jnp.float32,
     ):
-        sizes = {"slots": slots, "max_length": max_length, "chunk": chunk, "prefill_batch": prefill_batch}
-        for name, value in (sizes | {"lanes": lanes}).items():
+        max_tokens = max_length if max_tokens is None else min(max_tokens, max_length)
+        sizes = {"slots": slots, "max_length": max_length, "chunk": chunk, "prefill_tokens": prefill_tokens}
+        for name, value in (sizes | {"lanes": lanes, "max_tokens": max_tokens}).items():
             if value < 1:
                 raise ValueError(f"LocalEngine: {name}={value}; set it to 1 or more")
         if slots % lanes:
@@ -93,27 +135,36 @@ class LocalEngine:
         self._model = model
         self._config = config
         self._pad_id = pad_id
-        self._max_length = max_length
-        self._rows = prefill_batch
+        self._max_length, self._max_tokens = max_length, max_tokens
+        self._prefill_tokens = prefill_tokens
         self._read_out = read_out
-        self._compiled = compile_functions(
-            config, slots // lanes, max_length, chunk, prefill_batch, mesh, jnp.dtype(dtype)
-        )
+        block_bytes = KEY_BLOCK * token_bytes(config, dtype)
+        slots, pages = _share_out(cache_bytes, block_bytes, slots, lanes, max_length, max_tokens)
+        self._compiled = compile_functions(config, slots // lanes, max_tokens, pages, chunk, mesh, jnp.dtype(dtype))
         self._head = jax.device_put(head, self._compiled.place)
         seed_key = jax.device_put(jax.random.key(seed), self._compiled.place)
-        self._lanes = [Lane(self._compiled, slots // lanes, chunk, seed_key) for _ in range(lanes)]
+        self._blocks = blocks_of(max_length)
+        tile = min(slots // lanes, 8 if jax.default_backend() == "cpu" else 64)
+        self._lanes = [Lane(self._compiled, slots // lanes, chunk, self._blocks, tile, seed_key) for _ in range(lanes)]
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
-        self._jobs: dict[int, collections.deque[Job]] = {}  # by bucket
-        self._scores: dict[tuple[int, int], collections.deque[tuple[str, list[int], Score]]] = {}
-        self._finished: list[tuple[str, tuple[Completion, ...]]] = []
+        self._pages = self._compiled.pages()
+        self._tree = PrefixTree(pages)
+        self._jobs: dict[Any, collections.deque[Job]] = {}  # by bucket
+        self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are computed
+        self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and width
+        self._finished: list[tuple[str, Answer]] = []
         self._underway: set[str] = set()
         self._stats = collections.Counter(
-            requests=0, prompt_tokens=0, generated_tokens=0, scored_tokens=0, prefills=0, chunks=0, score_batches=0
+            requests=0, prompt_tokens=0, computed_tokens=0, generated_tokens=0, scored_tokens=0, prefills=0, chunks=0
         )
 
     @property
     def stats(self) -> dict[str, int]:
-        """Work done since the engine was made; prompt tokens count once for the n samples of a request."""
+        """Work done since the engine was made.
+
+        prompt_tokens and scored_tokens are what an engine that shares nothing would have read for the requests that
+        were taken up (a prompt counts for each of its n samples), computed_tokens what this one has.
+        """
         return dict(self._stats)
 
     def submit(self, request_id: str, request: Request) -> None:
@@ -124,45 +175,56 @@ class LocalEngine:
         """
         if request_id in self._underway:
             raise ValueError(f"request {request_id!r} is under way already: request ids must be unique")
-        ids = list((request.prefix.all_ids() if request.prefix else ()) + request.ids)
-        if fault := self._fault(request, ids):
+        pieces = _pieces(request)
+        if fault := self._fault(request, pieces):
             raise ValueError(f"request {request_id!r}: {fault}")
-        bucket = bucket_length(len(ids), self._max_length)
-        if isinstance(request, Sample):
-            self._jobs.setdefault(bucket, collections.deque()).append(Job(request_id, request, ids))
-        else:
-            key = bucket, _position_bucket(len(request.positions))
-            self._scores.setdefault(key, collections.deque()).append((request_id, ids, request))
         self._underway.add(request_id)
         self._stats["requests"] += 1
+        if isinstance(request, Sample):
+            queue = self._jobs.setdefault(self._bucket(pieces[-1]), collections.deque())
+            queue.append(Job(request_id, request, pieces))
+        elif request.positions:
+            scoring = _scoring(request_id, request, pieces)
+            key = self._bucket(scoring.ids), _width(scoring)
+            self._scores.setdefault(key, collections.deque()).append(scoring)
+        else:
+            self._finished.append((request_id, (Completion(),)))
 
-    def poll(self) -> list[tuple[str, tuple[Completion, ...]]]:
-        """Fill free slots, decode one chunk and score one batch per lane; the requests that this finished."""
-        self._fill_lanes()
-        lanes = [lane for lane in self._lanes if lane.busy]
-        scores = [_take(self._scores, self._rows) for _ in self._lanes if self._scores]
-        work = [functools.partial(lane.work, self._model) for lane in lanes]
-        work += [functools.partial(self._score, *batch) for batch in scores]
-        results = self._run(work)
-        for lane, fetched in zip(lanes, results, strict=False):
-            tokens, completed = lane.collect(fetched)
+    def poll(self) -> list[tuple[str, Answer]]:
+        """Read prompts for free slots and one batch to score per lane, then decode one chunk; the requests that this
+        finished."""
+        jobs, scorings = self._take_jobs(), self._take_scores()
+        self._compute(self._rows_to_compute(scorings))
+        for scoring in scorings:
+            assert scoring.node is not None
+            self._tree.release(scoring.node)
+        self._ready.extend((job, k) for job in jobs for k in range(job.request.n))
+        for lane in sorted(self._lanes, key=lambda lane: -lane.free):
+            lane.admit(self._ready)
+        busy = [lane for lane in self._lanes if lane.busy]
+        chunks = self._run([functools.partial(lane.work, self._model, self._pages) for lane in busy])
+        for lane, chunk in zip(busy, chunks, strict=True):
+            tokens, completed = lane.collect(chunk)
             self._stats.update(chunks=1, generated_tokens=tokens)
             for job in completed:
-                self._finish(job.request_id, tuple(job.completions[k] for k in range(job.request.n)))
-        for (_, batch), rows in zip(scores, results[len(lanes) :], strict=True):
-            self._stats.update(score_batches=1, scored_tokens=sum(len(ids) for _, ids, _ in batch))
-            for (request_id, _, request), row in zip(batch, rows.tolist(), strict=False):
-                self._finish(request_id, (Completion(scores=tuple(row[: len(request.positions)])),))
+                assert job.node is not None
+                self._tree.release(job.node)
+                answers = [job.completions[k] for k in range(job.request.n)]
+                failure = next((answer for answer in answers if isinstance(answer, Failure)), None)
+                self._finished.append((job.request_id, failure or tuple(answers)))  # pyright: ignore[reportArgumentType]
         finished, self._finished = self._finished, []
         self._underway.difference_update(request_id for request_id, _ in finished)
         return finished
 
-    def _fault(self, request: Request, ids: list[int]) -> str | None:
+    def _fault(self, request: Request, pieces: Pieces) -> str | None:
         """What makes a request impossible to answer, and the remedy."""
+        ids = tuple(itertools.chain.from_iterable(pieces))
         if not ids:
             return "the prompt is empty: give it at least one token"
         if not 0 <= min(ids) <= max(ids) < self._config.vocab_size:
             return f"an id lies outside the vocabulary of {self._config.vocab_size}: use this model's tokenizer"
+        if not self._tree.fits(pieces):
+            return "its pieces want more pages than there are: declare fewer prefixes, or raise cache_bytes"
         if isinstance(request, Score):
             if self._read_out is None:
                 return "this engine scores nothing: construct it with the read-out of a reward model"
@@ -173,6 +235,8 @@ class LocalEngine:
             return None
         if request.max_tokens < 1:
             return f"max_tokens={request.max_tokens}: ask for at least one token"
+        if request.max_tokens > self._max_tokens:
+            return f"max_tokens={request.max_tokens} exceeds the {self._max_tokens} of this engine: lower it"
         if len(ids) + request.max_tokens > self._max_length:
             return (
                 f"{len(ids)} prompt tokens + max_tokens={request.max_tokens} exceed max_length={self._max_length}: "
@@ -192,57 +256,198 @@ class LocalEngine:
             return f"a stop id lies outside the vocabulary of {self._config.vocab_size}: use this model's tokenizer"
         return None
 
-    def _finish(self, request_id: str, completions: tuple[Completion, ...]) -> None:
-        self._finished.append((request_id, completions))
+    def _bucket(self, ids: tuple[int, ...]) -> int:
+        return bucket_length(len(ids), self._max_length)
 
-    def _run(self, work: list[Callable[[], np.ndarray]]) -> list[np.ndarray]:
+    def _rows_of(self, bucket: int) -> int:
+        return min(max(1, self._prefill_tokens // bucket), MAX_ROWS)
+
+    def _take_jobs(self) -> list[Job]:
+        """Jobs for the free slots, as far as their prompts find room: full batches, as long as there are such."""
+        taken: list[Job] = []
+        free = sum(lane.free for lane in self._lanes) - len(self._ready)
+        while free > 0 and self._jobs:
+            bucket, queue = _longest(self._jobs)
+            for _ in range(min(self._rows_of(bucket), len(queue))):
+                job = queue[0]
+                node = self._tree.hold(job.pieces)
+                if node is None:
+                    return taken
+                job.hold(node)
+                taken.append(queue.popleft())
+                free -= job.request.n
+                self._stats["prompt_tokens"] += node.end * job.request.n
+            if not queue:
+                del self._jobs[bucket]
+        return taken
+
+    def _take_scores(self) -> list[_Scoring]:
+        """A batch of Score requests per lane, as far as they find room."""
+        taken: list[_Scoring] = []
+        for _ in self._lanes:
+            if not self._scores:
+                break
+            key, queue = _longest(self._scores)
+            for _ in range(min(self._rows_of(key[0]), len(queue))):
+                scoring = queue[0]
+                scoring.node = self._tree.hold((*scoring.context, scoring.ids) if scoring.keep else scoring.context)
+                if scoring.node is None:
+                    return taken
+                taken.append(queue.popleft())
+                self._stats["scored_tokens"] += len(scoring.ids) + sum(map(len, scoring.context))
+            if not queue:
+                del self._scores[key]
+        return taken
+
+    def _rows_to_compute(self, scorings: list[_Scoring]) -> list[_Row]:
+        """A row for every new node and every score, in one where a score's piece is a new node."""
+        rows = {node: _Row(node.parent, node.ids, node) for node in self._tree.new if node.parent}
+        self._tree.new = []
+        more = []
+        for scoring in scorings:
+            assert scoring.node is not None
+            if scoring.keep and scoring.node in rows and rows[scoring.node].scoring is None:
+                rows[scoring.node].scoring = scoring
+            else:
+                parent = scoring.node.parent if scoring.keep else scoring.node
+                assert parent is not None
+                more.append(_Row(parent, scoring.ids, scoring=scoring))
+        return [*rows.values(), *more]
+
+    def _compute(self, rows: list[_Row]) -> None:
+        """Compute rows, those first on which others wait; store the nodes and note the scores."""
+        while rows:
+            now = [row for row in rows if row.parent.computed]
+            rows = [row for row in rows if not row.parent.computed]
+            batches: dict[Any, list[list[_Row]]] = {}
+            for row in now:
+                bucket = self._bucket(row.ids)
+                some = batches.setdefault((bucket, _width(row.scoring)), [[]])
+                if len(some[-1]) == self._rows_of(bucket):
+                    some.append([])
+                some[-1].append(row)
+            waiting = list(itertools.chain.from_iterable(batches.values()))
+            while waiting:
+                group, waiting = waiting[: len(self._lanes)], waiting[len(self._lanes) :]
+                for batch, read in zip(
+                    group, self._run([functools.partial(self._read, b) for b in group]), strict=True
+                ):
+                    self._keep(batch, *read)
+
+    def _read(self, batch: list[_Row]) -> tuple[tuple[jax.Array, ...], np.ndarray | None]:
+        """Hidden states, keys and values of a batch, and its scores [rows, positions] where it has any."""
+        bucket = self._bucket(batch[0].ids)
+        count = self._rows_of(bucket)
+        ids = np.full((count, bucket), self._pad_id, np.int32)
+        table, before = np.zeros((count, self._blocks), np.int32), np.zeros(count, np.int32)
+        for i, row in enumerate(batch):
+            pages = row.parent.pages()
+            ids[i, : len(row.ids)] = row.ids
+            table[i, : len(pages)], before[i] = pages, row.parent.end
+        arrays = jax.device_put((ids, table, before), self._compiled.place)
+        read = self._compiled.extend(self._model, self._pages, *arrays)
+        width = _width(batch[0].scoring)
+        if not width:
+            return read, None
+        positions = np.zeros((count, width), np.int32)
+        for i, row in enumerate(batch):
+            if row.scoring:
+                wanted = row.scoring.request.positions
+                positions[i, : len(wanted)] = np.array(wanted) - row.parent.end
+        positions = jax.device_put(positions, self._compiled.place)
+        scores = self._compiled.score(self._model, self._head, read[0], positions, self._read_out)
+        return read, jax.device_get(scores)
+
+    def _keep(self, batch: list[_Row], read: tuple[jax.Array, ...], scores: np.ndarray | None) -> None:
+        """Store the nodes of a batch and note its scores."""
+        count, bucket = read[0].shape[:2]
+        if any(row.node for row in batch):
+            source, filled, last = np.zeros((3, count), np.int32)
+            length = np.ones(count, np.int32)
+            nowhere = np.iinfo(np.int32).max
+            pages, last = np.full((count, blocks_of(bucket) + 1), nowhere, np.int32), np.full(count, nowhere, np.int32)
+            for i, row in enumerate(batch):
+                if row.node:
+                    filled[i] = row.node.start % KEY_BLOCK
+                    source[i] = row.parent.own[-1] if filled[i] else 0
+                    length[i] = len(row.ids)
+                    pages[i, : len(row.node.own)] = row.node.own
+                    last[i] = row.node.own[-1]
+                    row.node.computed = True
+            piece = jax.device_put(Piece(source, filled, length, pages, last), self._compiled.place)
+            self._pages = self._compiled.store(self._pages, *read, piece)
+        self._stats.update(prefills=1, computed_tokens=sum(len(row.ids) for row in batch))
+        for i, row in enumerate(batch):
+            if row.scoring and scores is not None:
+                found = scores[i, : len(row.scoring.request.positions)].tolist()
+                answer = (Completion(scores=tuple(found)),) if np.isfinite(found).all() else _NO_SCORE
+                self._finished.append((row.scoring.request_id, answer))
+
+    def _run(self, work: list[Callable[[], T]]) -> list[T]:
         """The results of `work`, done at the same time where there are threads."""
         if self._threads is None:
             return [item() for item in work]
         return [future.result() for future in [self._threads.submit(item) for item in work]]
 
-    def _fill_lanes(self) -> None:
-        """Move samples into free slots until one of the two runs out; new prompts go where most slots are free."""
-        for lane in self._lanes:
-            lane.admit()
-        while self._jobs and (lane := max(self._lanes, key=lambda lane: lane.free)).free:
-            bucket, jobs = _take(self._jobs, self._rows)
-            lane.start(jobs, *self._pad([job.ids for job in jobs], bucket))
-            self._stats.update(prefills=1, prompt_tokens=sum(len(job.ids) for job in jobs))
 
-    def _pad(self, rows: list[list[int]], bucket: int) -> tuple[np.ndarray, np.ndarray]:
-        """A full batch of ids, padded on the right, and lengths; rows beyond those given are one pad token."""
-        ids = np.full((self._rows, bucket), self._pad_id, np.int32)
-        lengths = np.ones(self._rows, np.int32)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            lengths[i] = len(row)
-        return ids, lengths
-
-    def _score(self, key: tuple[int, int], batch: list[tuple[str, list[int], Score]]) -> np.ndarray:
-        """Scores [rows, positions] of a batch of Score requests; those beyond a request's own mean nothing."""
-        bucket, width = key
-        ids, lengths = self._pad([ids for _, ids, _ in batch], bucket)
-        positions = np.zeros((self._rows, width), np.int32)
-        for i, (_, _, request) in enumerate(batch):
-            positions[i, : len(request.positions)] = request.positions
-        arrays = jax.device_put((ids, lengths, positions), self._compiled.place)
-        return jax.device_get(self._compiled.score(self._model, self._head, *arrays, read_out=self._read_out))
+_NO_SCORE = Failure(
+    "the model's scores are not finite (NaN or infinity): look for such values in its weights, and compute in float32"
+)
 
 
-def _take(queues: dict[Any, collections.deque], most: int) -> tuple[Any, list]:
-    """Up to `most` items of the longest queue (the first of equals), and its key; an empty queue is removed.
+def _pieces(request: Request) -> Pieces:
+    """A request's prompt: what its prefixes declare, and its own ids, each as one piece."""
+    pieces, prefix = [request.ids], request.prefix
+    while prefix is not None:
+        pieces.append(prefix.ids)
+        prefix = prefix.parent
+    return tuple(piece for piece in reversed(pieces) if piece)
 
-    The longest, so that batches are full while they can be.
+
+def _scoring(request_id: str, request: Score, pieces: Pieces) -> _Scoring:
+    """Cut a Score request in two: the pieces before its first position, and all others as one.
+
+    Where that one is the request's own ids behind a declared prefix, it is kept: a solution that grows by a step
+    declares it as a prefix the next time.
     """
+    known = start = 0
+    while known < len(pieces) - 1 and start + len(pieces[known]) <= min(request.positions):
+        start += len(pieces[known])
+        known += 1
+    ids = tuple(itertools.chain.from_iterable(pieces[known:]))
+    keep = known > 0 and known == len(pieces) - 1
+    return _Scoring(request_id, request, pieces[:known], ids, keep)
+
+
+def _width(scoring: _Scoring | None) -> int:
+    """The padded number of positions: a power of two, at least 16; 0 where nothing is scored."""
+    return max(16, 1 << (len(scoring.request.positions) - 1).bit_length()) if scoring else 0
+
+
+def _longest(queues: dict[Any, collections.deque[T]]) -> tuple[Any, collections.deque[T]]:
+    """The longest queue (the first of equals) and its key: so batches are full while they can be."""
     key = max(queues, key=lambda key: len(queues[key]))
-    queue = queues[key]
-    items = [queue.popleft() for _ in range(min(most, len(queue)))]
-    if not queue:
-        del queues[key]
-    return key, items
+    return key, queues[key]
 
 
-def _position_bucket(count: int) -> int:
-    """The padded number of positions of a Score request: a power of two, at least 16."""
-    return max(16, 1 << max(count - 1, 0).bit_length())
+def _share_out(
+    cache_bytes: int | None, block_bytes: int, slots: int, lanes: int, max_length: int, max_tokens: int
+) -> tuple[int, int]:
+    """How many slots, and pages for prompts: as many slots as hold a prompt and an answer of the greatest lengths
+    each, `slots` at most, and pages for what is left."""
+    answer, prompt = blocks_of(max_tokens), blocks_of(max_length)
+    blocks = slots * (answer + prompt)
+    if cache_bytes is None:
+        memory = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+        if memory:  # what the weights left; a tenth stays for activations
+            blocks = min(blocks, int(0.9 * (memory["bytes_limit"] - memory["bytes_in_use"])) // block_bytes)
+    else:
+        blocks = cache_bytes // block_bytes
+    fitting = min(slots, blocks // (answer + prompt)) // lanes * lanes
+    if not fitting:
+        raise ValueError(
+            f"LocalEngine: keys and values of {lanes} sequences of max_length={max_length} and max_tokens={max_tokens} "
+            f"take {lanes * (answer + prompt) * block_bytes:,} bytes, and there are {blocks * block_bytes:,}: raise "
+            "cache_bytes, or lower the lengths"
+        )
+    return fitting, blocks - fitting * answer

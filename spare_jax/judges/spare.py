@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
-from spare_jax.programs import Program, Sample
+from spare_jax.programs import Prefix, Program, Sample
 from spare_jax.prompts import annotate
-from spare_jax.prompts.chat import encode_chat, end_ids
+from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.tasks.task import choose_exemplars
@@ -64,12 +64,13 @@ def spare(
     text, dropped, prompt_tokens, generated_tokens = "", 0, 0, 0
     if solution.steps:
         shown = gold.steps if reference is None else reference
-        ids, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
+        ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
         room = settings.max_length - len(ids)
         if room > 0:
             request = Sample(
                 model=settings.model,
-                ids=tuple(ids),
+                ids=tuple(ids[len(prefix.ids) if prefix else 0 :]),
+                prefix=prefix,
                 max_tokens=min(settings.max_tokens, room),
                 temperature=settings.temperature,
                 top_p=settings.top_p,
@@ -102,8 +103,9 @@ def _prompt(
     solution: Solution,
     tokenizer: "Tokenizer",
     settings: SpareSettings,
-) -> tuple[list[int], int]:
-    """The longest prompt that leaves room for `max_tokens`, and how many exemplars it lacks.
+) -> tuple[list[int], Prefix | None, int]:
+    """The longest prompt that leaves room for `max_tokens`, what it shares with others, and how many exemplars it
+    lacks.
 
     Without exemplars the prompt is returned whatever its length: a shorter answer may still do.
     """
@@ -116,5 +118,5 @@ def _prompt(
         messages = annotate.render(task, problem, reference, solution.steps, guidelines, chosen[:kept])
         ids = encode_chat(tokenizer, messages)
         if kept == 0 or len(ids) + settings.max_tokens <= settings.max_length:
-            return ids, len(chosen) - kept
+            return ids, shared_prefix(tokenizer, messages, ids), len(chosen) - kept
         kept -= 1

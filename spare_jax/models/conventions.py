@@ -14,7 +14,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from spare_jax.judges.critiques import gen_prm, think_prm
 from spare_jax.judges.reward_model import RewardModelSettings, prefix_scores, scores
@@ -46,6 +46,7 @@ class Reader:
     read_out: ReadOut
     aggregation: str
     threshold: float
+    max_tokens: ClassVar[int | None] = 1  # of an answer that an engine is asked for: scores alone
 
     def program(
         self, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
@@ -62,6 +63,7 @@ class ProgramReader:
     read_out: ReadOut
     aggregation: str
     threshold: float
+    max_tokens: ClassVar[int | None] = None  # it may write
 
 
 @dataclasses.dataclass(frozen=True)

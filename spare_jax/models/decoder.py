@@ -13,7 +13,7 @@ attention scores and logits are float32 in either case.
 """
 
 import dataclasses
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-QUERY_BLOCK = 128  # queries attend in blocks of this size, so keys after a block's end are never computed
-KEY_BLOCK = 64  # cached decoding reads keys in blocks of this size, up to the longest live position
+from spare_jax.models.attention import cached_attention, extending_attention, packed_attention
+from spare_jax.models.cache import KVCache, Pages, Readers, write_token
+
 UNROLLED_LAYERS = 4  # a decoder of so few layers is unrolled: a sixth less time per gradient on a CPU
-_MASKED = -1e30  # finite: a row that is masked everywhere (padding) must not become NaN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +100,6 @@ class DecoderConfig:
             )
 
 
-class KVCache(NamedTuple):
-    """Keys (already rotated) and values of every layer and slot, in blocks of KEY_BLOCK positions.
-
-    Position p of a slot lies in block p // KEY_BLOCK. A block of all slots is contiguous and in the order in which
-    the matmuls of a decode step read it: on a CPU that halves the time of the attention.
-    """
-
-    k: Float[Array, "layers blocks slots kv_heads head_dim key_block"]
-    v: Float[Array, "layers blocks slots kv_heads key_block head_dim"]
-
-
 def init_decoder(config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> "Decoder":
     """A new decoder: normal weights with variance 1/fan_in, those that write to the residual stream 1/sqrt(2 layers)
     smaller, zero biases, unit norms. `dtype` is that of the stored parameters."""
@@ -141,7 +130,7 @@ def hidden_states(
     def layer(x, inputs):
         block, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(_packed_attention(q, k, v, segments, window, reach))
+        x = x + block.attention.output(packed_attention(q, k, v, segments, window, reach))
         return x + block.mlp(_norm(x, block.mlp_norm, model.config)), None
 
     if remat:
@@ -171,97 +160,63 @@ def class_logits(
         return jnp.einsum("...d,cd->...c", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
-def init_cache(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
-    """An empty cache. `length` is rounded up to a multiple of KEY_BLOCK."""
-    shape = (config.num_layers, -(-length // KEY_BLOCK), slots, config.num_kv_heads)
-    return KVCache(
-        k=jnp.zeros((*shape, config.head_dim, KEY_BLOCK), dtype),
-        v=jnp.zeros((*shape, KEY_BLOCK, config.head_dim), dtype),
-    )
-
-
-def insert_prompts(
-    cache: KVCache,
-    k: Float[Array, "layers batch length kv_heads head_dim"],
-    v: Float[Array, "layers batch length kv_heads head_dim"],
-    rows: Int[Array, " entries"],
-    slots: Int[Array, " entries"],
-) -> KVCache:
-    """Copy the keys and values of `prefill`, rows `rows`, to the first positions of `slots`; a slot number that is
-    not below the number of slots is left out. Positions up to the end of the last block are overwritten."""
-    pad = -k.shape[2] % KEY_BLOCK
-    blocks = (k.shape[2] + pad) // KEY_BLOCK
-
-    def blocked(x):
-        x = jnp.pad(x[:, rows], ((0, 0), (0, 0), (0, pad), (0, 0), (0, 0)))
-        return x.reshape(*x.shape[:2], blocks, KEY_BLOCK, *x.shape[3:])
-
-    return KVCache(
-        k=cache.k.at[:, :blocks, slots].set(blocked(k).transpose(0, 2, 1, 4, 5, 3), mode="drop"),
-        v=cache.v.at[:, :blocks, slots].set(blocked(v).transpose(0, 2, 1, 4, 3, 5), mode="drop"),
-    )
-
-
-def prefill(
+def extend(
     model: "Decoder",
+    pages: Pages,
     ids: Int[Array, "batch length"],
-    lengths: Int[Array, " batch"],
-    *,
-    dtype: DTypeLike = jnp.float32,
+    table: Int[Array, "batch blocks"],
+    before: Int[Array, " batch"],
 ) -> tuple[
     Float[Array, "batch length hidden"],
     Float[Array, "layers batch length kv_heads head_dim"],
     Float[Array, "layers batch length kv_heads head_dim"],
 ]:
-    """Hidden states (after the final norm), keys and values of prompts that start at position 0.
+    """Hidden states (after the final norm), keys and values of `ids`, which continue sequences of `before` tokens in
+    the pages of `table`.
 
-    Only the first `lengths[b]` entries of row b mean anything; they do not depend on the rest of the row, nor on
-    other rows.
+    Computes in the dtype of the pages. Rows are padded on the right; what stands at a token depends neither on what
+    follows it, nor on other rows.
     """
-    length = ids.shape[1]
-    positions = jnp.broadcast_to(jnp.arange(length), ids.shape)
-    segments = (positions < lengths[:, None]).astype(jnp.int32)
-    rotation = rotary_angles(positions, model.config)
+    rotation = rotary_angles(before[:, None] + jnp.arange(ids.shape[1]), model.config)
     windows, reach = _windows(model.config)
 
     def layer(x, inputs):
-        block, window = inputs
+        block, index, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(_packed_attention(q, k, v, segments, window, reach))
+        x = x + block.attention.output(extending_attention(q, k, v, pages, index, table, before, window, reach))
         return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
 
-    x, (k, v) = jax.lax.scan(layer, _embed(model, ids, dtype), (model.blocks, windows))
+    inputs = model.blocks, jnp.arange(model.config.num_layers), windows
+    x, (k, v) = jax.lax.scan(layer, _embed(model, ids, pages.k.dtype), inputs)
     return _norm(x, model.final_norm, model.config), k, v
 
 
 def decode_step(
-    model: "Decoder", cache: KVCache, ids: Int[Array, " slots"], positions: Int[Array, " slots"]
+    model: "Decoder",
+    cache: KVCache,
+    pages: Pages,
+    readers: tuple[Readers, ...],
+    ids: Int[Array, " slots"],
+    starts: Int[Array, " slots"],
+    positions: Int[Array, " slots"],
 ) -> tuple[Float[Array, "slots hidden"], KVCache]:
-    """One token per slot: write its key and value at `positions`, attend to all positions up to it that the layer's
-    sliding window leaves.
+    """One token per slot, at `positions`: attend to the pages that `readers` name and to what the slot holds itself,
+    from position `starts` on, this token included; as far as the layer's sliding window leaves it.
 
-    Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at position 0.
-    The cost follows the largest of `positions` (with a window, how far that is from the smallest one's window), while
-    the bits of a slot depend on that slot alone.
+    Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at its start. The
+    cost follows the longest of the slots, while the bits of a slot depend on that slot alone.
     """
-    slots = jnp.arange(ids.shape[0])
     rotation = rotary_angles(positions[:, None], model.config)
     windows, _ = _windows(model.config)
-    used_blocks = jnp.minimum(jnp.max(positions) // KEY_BLOCK + 1, cache.k.shape[1])
-    block, offset = positions // KEY_BLOCK, positions % KEY_BLOCK
 
     # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
     def layer(carry, inputs):
         x, cache = carry
         weights, index, window = inputs
         q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
-        cache = KVCache(
-            k=cache.k.at[index, block, slots, :, :, offset].set(k[:, 0]),
-            v=cache.v.at[index, block, slots, :, offset].set(v[:, 0]),
-        )
-        x = x + weights.attention.output(
-            _cached_attention(q[:, 0], cache, index, window, positions, used_blocks)[:, None]
-        )
+        cache = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
+        mixed = cached_attention(q[:, 0], cache, pages, readers, index, window, starts, positions)
+        x = x + weights.attention.output(mixed[:, None])
         return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
 
     x = _embed(model, ids[:, None], cache.k.dtype)
@@ -428,72 +383,3 @@ def _windows(config: DecoderConfig) -> tuple[Int[np.ndarray, " layers"] | None, 
     windows = np.full(config.num_layers, config.sliding_window, np.int32)
     windows[list(config.full_layers)] = everything
     return windows, None if config.full_layers else config.sliding_window
-
-
-def _packed_attention(q, k, v, segments, window, reach):
-    """Causal attention within segments; q [batch, length, kv_heads, group, head_dim] -> [batch, length, hidden].
-
-    `window` is this layer's (None: no layer has one) and may be traced; `reach`, a Python int, bounds that of every
-    layer (None: unbounded). The queries of one key-value head are folded into one matrix per query block: on a CPU
-    that is twice as fast as an einsum over all heads, and blocks above the diagonal or out of reach are not computed
-    at all.
-    """
-    with jax.named_scope("attention"):
-        batch, length, kv_heads, group, head_dim = q.shape
-        q = q.transpose(0, 2, 1, 3, 4).reshape(batch, kv_heads, length * group, head_dim) * head_dim**-0.5
-        k = k.transpose(0, 2, 3, 1)
-        v = v.transpose(0, 2, 1, 3)
-        row, outputs = jnp.arange(length), []
-        for start in range(0, length, QUERY_BLOCK):
-            end = min(start + QUERY_BLOCK, length)
-            first = 0 if reach is None else max(0, start - reach + 1)
-            rows, keys = (batch, kv_heads, (end - start) * group), slice(first, end)
-            distance = row[start:end, None] - row[keys]
-            allowed = (distance >= 0) & (segments[:, start:end, None] == segments[:, None, keys])
-            if window is not None:
-                allowed &= distance < window
-            scores = jnp.matmul(
-                q[:, :, start * group : end * group], k[..., keys], preferred_element_type=jnp.float32
-            ).reshape(batch, kv_heads, end - start, group, end - first)
-            scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
-            weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-            total = weights.sum(axis=-1).reshape(*rows, 1)
-            mixed = jnp.matmul(
-                weights.reshape(*rows, end - first).astype(v.dtype), v[:, :, keys], preferred_element_type=jnp.float32
-            )
-            outputs.append((mixed / total).astype(v.dtype))
-        output = jnp.concatenate(outputs, axis=2).reshape(batch, kv_heads, length, group, head_dim)
-        return output.transpose(0, 2, 1, 3, 4).reshape(batch, length, kv_heads * group * head_dim)
-
-
-def _cached_attention(q, cache: KVCache, index, window, positions, used_blocks):
-    """Attention of one query per slot, q [slots, kv_heads, group, head_dim], over layer `index` of the cache, whose
-    sliding window is `window` (None: no layer has one).
-
-    Online softmax over key blocks. A block that is masked for a slot leaves its maximum, sum and accumulator exactly
-    as they were (the factor is 1 and nothing is added), so a slot's bits depend neither on how far other slots have
-    come nor on the allocated length.
-    """
-    with jax.named_scope("cached_attention"):
-        slots, kv_heads, group, head_dim = q.shape
-        q = q * head_dim**-0.5
-        first = jnp.zeros_like(positions) if window is None else jnp.maximum(positions - window + 1, 0)
-
-        def add_block(number, state):
-            maximum, total, mixed = state
-            start = number * KEY_BLOCK
-            k, v = cache.k[index, number], cache.v[index, number]
-            position = start + jnp.arange(KEY_BLOCK)
-            allowed = ((position >= first[:, None]) & (position <= positions[:, None]))[:, None, None, :]
-            scores = jnp.einsum("shgd,shdk->shgk", q, k, preferred_element_type=jnp.float32)
-            scores = jnp.where(allowed, scores, _MASKED)
-            new_maximum = jnp.maximum(maximum, scores.max(axis=-1))
-            weights = jnp.where(allowed, jnp.exp(scores - new_maximum[..., None]), 0.0)
-            factor = jnp.where(new_maximum == maximum, 1.0, jnp.exp(maximum - new_maximum))
-            added = jnp.einsum("shgk,shkd->shgd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-            return new_maximum, total * factor + weights.sum(axis=-1), mixed * factor[..., None] + added
-
-        zeros = jnp.zeros((slots, kv_heads, group), jnp.float32)
-        state = (zeros + _MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
-        _, total, mixed = jax.lax.fori_loop(jnp.min(first) // KEY_BLOCK, used_blocks, add_block, state)
-        return (mixed / total[..., None]).astype(q.dtype).reshape(slots, kv_heads * group * head_dim)
