@@ -25,6 +25,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
+        "outlines_core>=0.2.14",
         "pyarrow>=15.0",
         "qwix>=0.1.8",
         "safetensors>=0.5",

@@ -87,7 +87,8 @@ class Completion:
     """One answer to a request.
 
     For `Sample`: generated ids (the stop token included) and their log-probabilities in nats under the model at
-    temperature 1 without filters; `finish_reason` is "stop" (a stop token, or the end of the grammar) or "length". For `Score`: `scores`, one per position.
+    temperature 1 without filters; `finish_reason` is "stop" (a stop token, or the end of the grammar) or "length". For
+    `Score`: `scores`, one per position.
     """
 
     ids: tuple[int, ...] = ()
@@ -198,9 +199,8 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
             if state.answers[i] is None:
                 try:
                     if request.model not in engines:
-                        raise ValueError(
-                            f"request {request_id!r}: there is no engine for model {request.model!r}: there are {', '.join(engines)}"
-                        )
+                        there = ", ".join(engines)
+                        raise ValueError(f"request {request_id!r}: {request.model!r} has no engine: there are {there}")
                     engines[request.model].submit(request_id, request)
                 except ValueError as error:
                     state.answers[i] = Failure(str(error))

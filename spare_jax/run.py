@@ -24,6 +24,7 @@ from spare_jax.models import adapters, huggingface
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
 from spare_jax.store import WorkDir
@@ -80,10 +81,14 @@ class Run:
         )
 
     def engine(
-        self, checkpoint: Checkpoint, max_tokens: int | None = None, read_out: ReadOut | None = None
+        self,
+        checkpoint: Checkpoint,
+        max_tokens: int | None = None,
+        read_out: ReadOut | None = None,
+        grammars: bool = False,
     ) -> LocalEngine:
         """An engine for one model, with the sizes of `config.engine`; `max_tokens` is the longest answer that will be
-        asked for, None the whole length."""
+        asked for, None the whole length, and `grammars` whether requests will have any."""
         sizes = self.config.engine
         pad = checkpoint.tokenizer.pad_token_id
         return LocalEngine(
@@ -101,6 +106,7 @@ class Run:
             mesh=self.inference_mesh,
             read_out=read_out,
             head=checkpoint.head,
+            tokens=token_bytes(checkpoint.tokenizer) if grammars else (),
             dtype=sizes.dtype,
         )
 

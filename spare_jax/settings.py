@@ -58,6 +58,7 @@ def default() -> Config:
     annotate.temperature = 0.0
     annotate.top_p = 1.0
     annotate.max_tokens = 448
+    annotate.grammar = True  # hold the annotator to one whole record per step (engines/grammar.py)
     annotate.missed = "incorrect"  # a step without a record: "incorrect" | "outcome" | "unknown"
     annotate.unknown_is_incorrect = True
     annotate.last_step_is_outcome = True

@@ -81,6 +81,7 @@ def judge(run: Run) -> list[str]:
         guidelines=run.config.annotate.guidelines,
         exemplars=run.config.annotate.exemplars,
         seed=run.config.seed,
+        grammar=run.config.annotate.grammar,
         policy=policy,
         model="judge",
     )
@@ -108,7 +109,7 @@ def judge(run: Run) -> list[str]:
                 dataclasses.replace(settings, judge=name),
                 reference=reference_of(s.problem_id),
             )
-    engines = {"judge": run.engine(checkpoint, settings.max_tokens)}
+    engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
     solution_of = {s.id: s for s in annotated}
 
     def failed(program_id: str, why: str) -> Judgement:

@@ -42,9 +42,9 @@ class Journal:
     """Answers to requests, on disk soon after they are put (the protocol of programs.py).
 
     A thread of the journal's own does the writing, one write to the operating system per answer, which keeps it when
-    the process is killed. What a kill loses, MAX_UNWRITTEN answers at most, is asked for again; what is torn or unreadable is dropped on opening, with
-    all that follows. Only places in the file are held in memory. The first line names the stage's fingerprint: a
-    journal of another one is started anew.
+    the process is killed. What a kill loses, MAX_UNWRITTEN answers at most, is asked for again; what is torn or
+    unreadable is dropped on opening, with all that follows. Only places in the file are held in memory. The first line
+    names the stage's fingerprint: a journal of another one is started anew.
     """
 
     def __init__(self, path: Path, stage_fingerprint: str):

@@ -213,7 +213,7 @@ def test_a_program_that_fails_fails_alone():
     assert {name: found[name] for name, _ in programs()} == results(globals()["engines"](), MemoryJournal())
     assert found["stumbles"].message.startswith("KeyError: 'nowhere' (test_programs.py, line ")
     assert found["starts"].message.startswith("RuntimeError: at once (test_programs.py")
-    assert "there is no engine for model 'nobody': there are writer, scorer" in found["unknown"].message
+    assert "'nobody' has no engine: there are writer, scorer" in found["unknown"].message
     assert found["bad"] == Failure("no number: look at the weights")
     assert found["refused"] == Failure("request 'refused/0/0': unlucky: take another number")
     assert found["copes"] == ("request 'copes/0/1': unlucky: take another number", echo(Sample("m", (6,), 2))[0].ids)

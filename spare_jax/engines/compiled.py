@@ -37,9 +37,9 @@ def compile_functions(
 ) -> Compiled:
     """The functions for these sizes; engines of equal sizes share them and what they compiled.
 
-    On a mesh, slots are shared out over (data, fsdp) where they divide, key-value heads over tensor; else they are
-    replicated; rows of a batch of prompts likewise. Pages are whole on every share of the slots. Every result has a fixed sharding: one that the compiler
-    chose could differ from the argument's and make the next call compile again.
+    On a mesh, slots and the rows of a batch of prompts are shared out over (data, fsdp) where they divide, key-value
+    heads over tensor; else they are replicated. Pages are whole on every share of the slots. Every result has a fixed
+    sharding: one that the compiler chose could differ from the argument's and make the next call compile again.
     """
     place: Any  # Any: trees of shardings are built from classes whose fields are arrays
     by_slot: Any

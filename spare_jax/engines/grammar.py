@@ -10,15 +10,15 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import outlines_core
 from jaxtyping import Array, Bool, Int, UInt32
 
-MAX_SLACK = 15  # how many tokens beyond the shortest way to the end are told apart
+_Given = Any  # a numpy array where the host fills it, a jax array on the device
+MAX_SLACK = 7  # how many tokens beyond the shortest way to the end are told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,22 +37,24 @@ class TokenAutomaton:
 class GrammarTables(NamedTuple):
     """The automata of several patterns, one behind another. State 0 is that of a slot without a grammar."""
 
-    classes: Int[Array, "grammars vocab"]
-    following: Int[Array, "entries"]  # at offset[state] + class
-    offset: Int[Array, "states"]
-    distance: Int[Array, "states"]
-    allowed: Int[Array, "states slacks"]  # a row of bits, for each number of tokens that can be spared (the last: many)
-    bits: UInt32[Array, "rows words"]  # bit i of word w: whether token 32 * w + i is allowed
+    classes: Int[_Given, "grammars vocab"]
+    following: Int[_Given, "entries"]  # at offset[state] + class
+    offset: Int[_Given, "states"]
+    distance: Int[_Given, "states"]
+    allowed: Int[
+        _Given, "states slacks"
+    ]  # a row of bits, for each number of tokens that can be spared (the last: many)
+    bits: UInt32[_Given, "rows words"]  # bit i of word w: whether token 32 * w + i is allowed
 
 
 class Place(NamedTuple):
     """Where each slot is in its grammar."""
 
-    grammar: Int[Array, "slots"]  # row of `classes`
-    state: Int[Array, "slots"]  # 0 without a grammar
-    nearest: Int[Array, "slots"]  # the least distance that it has reached
-    detour: Int[Array, "slots"]  # tokens since then
-    max_detour: Int[Array, "slots"]
+    grammar: Int[_Given, "slots"]  # row of `classes`
+    state: Int[_Given, "slots"]  # 0 without a grammar
+    nearest: Int[_Given, "slots"]  # the least distance that it has reached
+    detour: Int[_Given, "slots"]  # tokens since then
+    max_detour: Int[_Given, "slots"]
 
 
 class Grammars:

@@ -8,6 +8,7 @@ import numpy as np
 
 from spare_jax.engines import slots as device
 from spare_jax.engines.compiled import Compiled
+from spare_jax.engines.grammar import GrammarTables, Place
 from spare_jax.engines.prefixes import Node, Pieces
 from spare_jax.engines.sampling import digest32
 from spare_jax.models.cache import KEY_BLOCK, Pages, Readers
@@ -25,6 +26,7 @@ class Job:
     request_id: str
     request: Sample
     pieces: Pieces
+    grammar: tuple[int, int, int] = (0, 0, 0)  # number, first state, least tokens: see Grammars.add
     node: Node | None = None  # the end of its prompt, once that is held
     pages: tuple[int, ...] = ()  # of the whole prompt
     shared: int = 0  # how many of them the declared prefix fills
@@ -95,14 +97,14 @@ class Lane:
             self._entering.append(_admission(entering, len(self._occupants)))
             self._readers = None
 
-    def work(self, model: Decoder, pages: Pages) -> np.ndarray:
+    def work(self, model: Decoder, pages: Pages, tables: GrammarTables | None) -> np.ndarray:
         """Insert what was admitted, decode one chunk, and fetch it (see slots.decode_chunk)."""
         for entering in jax.device_put(self._entering, self._compiled.place):
             self._state = self._compiled.insert(self._state, pages, entering, self._seed_key)
         self._entering = []
         if self._readers is None:
             self._readers = jax.device_put(self._who_reads_what(), self._compiled.place)
-        self._state, chunk = self._compiled.decode(model, self._state, pages, self._readers)
+        self._state, chunk = self._compiled.decode(model, self._state, pages, self._readers, tables)
         return jax.device_get(chunk)
 
     def collect(self, fetched: np.ndarray) -> tuple[int, list[Job]]:
@@ -166,7 +168,8 @@ def _completion(occupant: _Occupant) -> Completion | Failure:
             f"the model's logits are not finite (NaN or infinity) at token {len(occupant.ids) - 1} of sample "
             f"{occupant.sample}: look for such values in its weights, and compute in float32"
         )
-    reason = "stop" if occupant.ids[-1] in occupant.job.request.stop else "length"
+    request = occupant.job.request
+    reason = "stop" if request.grammar or occupant.ids[-1] in request.stop else "length"
     return Completion(tuple(occupant.ids), tuple(occupant.logprobs), reason)
 
 
@@ -176,6 +179,7 @@ def _admission(entering: list[tuple[int, Job, int]], slots: int) -> device.Admis
     digest = np.zeros(ENTRIES, np.uint32)
     temperature, top_p = np.ones((2, ENTRIES), np.float32)
     stops = np.full((ENTRIES, device.MAX_STOPS), -1, np.int32)
+    grammar, state, nearest, detour, max_detour = np.zeros((5, ENTRIES), np.int32)
     slot[:] = slots + np.arange(ENTRIES)  # slots that do not exist: unused entries are dropped
     for i, (to, job, k) in enumerate(entering):
         request = job.request
@@ -184,5 +188,11 @@ def _admission(entering: list[tuple[int, Job, int]], slots: int) -> device.Admis
         start[i], digest[i] = job.node.end, digest32(job.request_id)
         limit[i], top_k[i] = request.max_tokens, request.top_k
         temperature[i], top_p[i] = request.temperature, request.top_p
-        stops[i, : len(request.stop)] = request.stop
-    return device.Admission(slot, page, start, digest, sample, device.Settings(limit, temperature, top_p, top_k, stops))
+        if request.grammar:
+            grammar[i], state[i], nearest[i] = job.grammar
+            max_detour[i] = request.grammar.max_detour
+        else:
+            stops[i, : len(request.stop)] = request.stop
+    settings = device.Settings(limit, temperature, top_p, top_k, stops)
+    place = Place(grammar, state, nearest, detour, max_detour)
+    return device.Admission(slot, page, start, digest, sample, settings, place)

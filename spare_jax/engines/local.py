@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ from jax.sharding import Mesh
 from jaxtyping import DTypeLike
 
 from spare_jax.engines.compiled import compile_functions
+from spare_jax.engines.grammar import Grammars
 from spare_jax.engines.lanes import Job, Lane
 from spare_jax.engines.prefixes import Node, Pieces, PrefixTree
 from spare_jax.engines.slots import MAX_STOPS
@@ -91,6 +92,7 @@ class LocalEngine:
       mesh: where to compute; None for the default device.
       read_out: how `Score` requests are read; None if there are none.
       head: the reward model's own, where `read_out` reads one.
+      tokens: the bytes of every token (prompts/chat.py), for requests with a grammar; empty if there are none.
       dtype: of computation and cache.
 
     Raises:
@@ -114,6 +116,7 @@ class LocalEngine:
         mesh: Mesh | None = None,
         read_out: ReadOut | None = None,
         head: Head | None = None,
+        tokens: Sequence[bytes] = (),
         dtype: DTypeLike = jnp.float32,
     ):
         max_tokens = max_length if max_tokens is None else min(max_tokens, max_length)
@@ -149,6 +152,8 @@ class LocalEngine:
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
         self._pages = self._compiled.pages()
         self._tree = PrefixTree(pages)
+        self._grammars = Grammars([*tokens, *[b""] * (config.vocab_size - len(tokens))]) if tokens else None
+        self._tables: tuple[Any, Any] = None, None  # as the grammars have them, and on the device
         self._jobs: dict[Any, collections.deque[Job]] = {}  # by bucket
         self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are computed
         self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and width
@@ -182,7 +187,7 @@ class LocalEngine:
         self._stats["requests"] += 1
         if isinstance(request, Sample):
             queue = self._jobs.setdefault(self._bucket(pieces[-1]), collections.deque())
-            queue.append(Job(request_id, request, pieces))
+            queue.append(Job(request_id, request, pieces, self._grammar(request)))
         elif request.positions:
             scoring = _scoring(request_id, request, pieces)
             key = self._bucket(scoring.ids), _width(scoring)
@@ -202,7 +207,11 @@ class LocalEngine:
         for lane in sorted(self._lanes, key=lambda lane: -lane.free):
             lane.admit(self._ready)
         busy = [lane for lane in self._lanes if lane.busy]
-        chunks = self._run([functools.partial(lane.work, self._model, self._pages) for lane in busy])
+        tables = self._grammars and self._grammars.tables
+        if tables is not self._tables[0]:
+            self._tables = tables, jax.device_put(tables, self._compiled.place)
+        work = [functools.partial(lane.work, self._model, self._pages, self._tables[1]) for lane in busy]
+        chunks = self._run(work)
         for lane, chunk in zip(busy, chunks, strict=True):
             tokens, completed = lane.collect(chunk)
             self._stats.update(chunks=1, generated_tokens=tokens)
@@ -252,9 +261,27 @@ class LocalEngine:
             return f"top_k={request.top_k}: use 0 (off) or more"
         if len(request.stop) > MAX_STOPS:
             return f"{len(request.stop)} stop ids: at most {MAX_STOPS} are possible"
+        if request.grammar is not None:
+            if request.stop:
+                return "it has a grammar and stop ids: leave the stop ids out, the grammar says where a text ends"
+            if self._grammars is None:
+                return "this engine knows no grammars: construct it with the bytes of its tokens"
+            if request.grammar.max_detour < 0:
+                return f"max_detour={request.grammar.max_detour}: use 0 or more"
+            try:
+                least = self._grammar(request)[2]
+            except ValueError as error:
+                return str(error)
+            if request.max_tokens < least:
+                return f"max_tokens={request.max_tokens}, and the shortest text of its grammar takes {least}: raise it"
         if any(not 0 <= stop < self._config.vocab_size for stop in request.stop):
             return f"a stop id lies outside the vocabulary of {self._config.vocab_size}: use this model's tokenizer"
         return None
+
+    def _grammar(self, request: Sample) -> tuple[int, int, int]:
+        if request.grammar is None or self._grammars is None:
+            return 0, 0, 0
+        return self._grammars.add(request.grammar.pattern)
 
     def _bucket(self, ids: tuple[int, ...]) -> int:
         return bucket_length(len(ids), self._max_length)

@@ -35,6 +35,7 @@ def sample_tokens(
     temperature: Float[Array, "slots"],
     top_p: Float[Array, "slots"],
     top_k: Int[Array, "slots"],
+    allowed: Bool[Array, "slots vocab"] | None = None,
 ) -> tuple[Int[Array, "slots"], Float[Array, "slots"]]:
     """Draw one id per row.
 
@@ -44,13 +45,15 @@ def sample_tokens(
       temperature: 0 takes the most probable id (the lowest of equals).
       top_p: keep the fewest most probable ids whose mass reaches top_p of what top_k left; 1 keeps all.
       top_k: keep the k most probable ids; 0 keeps all.
+      allowed: the ids that may be drawn, at least one per row; the filters choose among them. None: all.
 
     Returns:
       ids, and their log-probabilities in nats at temperature 1 without filters. A row's result is a function of the
       row alone, bit for bit. Probabilities below 2**-23 are not resolved.
     """
     logits = logits.astype(jnp.float32)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    possible = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    shifted = possible - possible.max(axis=-1, keepdims=True)
     # The largest logit is moved to 0 before the division, so that a tiny temperature cannot make inf - inf.
     tempered = shifted / jnp.where(temperature > 0, temperature, 1.0)[:, None]
     weights = jnp.exp(tempered)
@@ -64,8 +67,9 @@ def sample_tokens(
     uniforms = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(keys)
     drawn = invert_cumulative(weights, uniforms)
     ids = jnp.where(temperature > 0, drawn, first_maximum(shifted))
-    chosen = jnp.take_along_axis(shifted, ids[:, None], axis=-1)[:, 0]
-    return ids, chosen - jnp.log(jnp.exp(shifted).sum(axis=-1))
+    maximum = logits.max(axis=-1, keepdims=True)
+    chosen = jnp.take_along_axis(logits, ids[:, None], axis=-1) - maximum
+    return ids, chosen[:, 0] - jnp.log(jnp.exp(logits - maximum).sum(axis=-1))
 
 
 def kept_by_filters(

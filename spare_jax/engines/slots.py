@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, UInt32
 
+from spare_jax.engines.grammar import GrammarTables, Place, advance, allowed_tokens
 from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
 from spare_jax.models.cache import KVCache, Pages, Readers, init_cache
 from spare_jax.models.decoder import Decoder, DecoderConfig, decode_step, logits
@@ -38,6 +39,7 @@ class SlotState(NamedTuple):
     active: Bool[Array, "slots"]  # whether the next token of this slot is wanted
     key_data: UInt32[Array, "slots words"]  # key of the sample; token t is drawn with fold_in(key, t)
     settings: Settings
+    place: Place  # in its grammar
 
 
 class Admission(NamedTuple):
@@ -49,6 +51,7 @@ class Admission(NamedTuple):
     digest: UInt32[_Given, "entries"]  # digest32 of the request id
     sample: Int[_Given, "entries"]  # index among the request's n samples
     settings: Settings  # per entry
+    place: Place  # at the start of its grammar
 
 
 def empty_slots(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike) -> SlotState:
@@ -70,6 +73,7 @@ def empty_slots(config: DecoderConfig, slots: int, length: int, dtype: DTypeLike
             top_k=zeros + 0,
             stops=jnp.full((slots, MAX_STOPS), -1, jnp.int32),
         ),
+        place=Place(*(zeros + 0 for _ in Place._fields)),
     )
 
 
@@ -88,14 +92,20 @@ def insert(state: SlotState, pages: Pages, entering: Admission, seed_key: Key[Ar
         active=put(state.active, True),
         key_data=put(state.key_data, jax.random.key_data(keys)),
         settings=jax.tree.map(put, state.settings, entering.settings),
+        place=jax.tree.map(put, state.place, entering.place),
     )
 
 
 def decode_chunk(
-    model: Decoder, state: SlotState, pages: Pages, readers: tuple[Readers, ...], steps: int
+    model: Decoder,
+    state: SlotState,
+    pages: Pages,
+    readers: tuple[Readers, ...],
+    tables: GrammarTables | None,
+    steps: int,
 ) -> tuple[SlotState, Int[Array, "rows slots"]]:
     """Generate up to `steps` tokens in every active slot; stops early when none is active. `readers` says which pages
-    hold the prompt of each slot.
+    hold the prompt of each slot, `tables` what their grammars allow; None where no slot has one.
 
     Returns:
       the new state, and all that the host needs in one array: `steps` rows of ids (-1 where a slot drew none),
@@ -107,29 +117,29 @@ def decode_chunk(
         step, state, _, _ = carry
         return (step < steps) & state.active.any()
 
-    def advance(carry):
+    def draw(carry):
         step, state, ids, logprobs = carry
-        settings = state.settings
-        token, logprob = sample_tokens(
-            logits(model, state.hidden),
-            token_keys(jax.random.wrap_key_data(state.key_data), state.drawn),
-            settings.temperature,
-            settings.top_p,
-            settings.top_k,
-        )
+        settings, place = state.settings, state.place
+        scores = logits(model, state.hidden)
+        allowed = tables and allowed_tokens(tables, place, settings.limit - state.drawn, scores.shape[1])
+        keys = token_keys(jax.random.wrap_key_data(state.key_data), state.drawn)
+        token, logprob = sample_tokens(scores, keys, settings.temperature, settings.top_p, settings.top_k, allowed)
         ids = ids.at[step].set(jnp.where(state.active, token, -1))
         logprobs = logprobs.at[step].set(logprob)
         drawn = state.drawn + state.active
         active = state.active & (drawn < settings.limit) & (token[:, None] != settings.stops).all(axis=1)
+        if tables is not None:
+            place, complete = advance(tables, place, token)
+            active &= ~complete
         active &= jnp.isfinite(logprob)  # a slot whose logits are NaN ends, and the host sees by this why
         # An idle slot takes part at its start, where it costs the attention least and hurts nobody.
         position = state.start + jnp.where(active, state.drawn, 0)
         hidden, cache = decode_step(model, state.cache, pages, readers, token, state.start, position)
-        state = state._replace(cache=cache, hidden=hidden, drawn=drawn, active=active)
+        state = state._replace(cache=cache, hidden=hidden, drawn=drawn, active=active, place=place)
         return step + 1, state, ids, logprobs
 
     ids = jnp.full((steps, slots), -1, jnp.int32)
     logprobs = jnp.zeros((steps, slots), jnp.float32)
-    _, state, ids, logprobs = jax.lax.while_loop(unfinished, advance, (0, state, ids, logprobs))
+    _, state, ids, logprobs = jax.lax.while_loop(unfinished, draw, (0, state, ids, logprobs))
     bits = jax.lax.bitcast_convert_type(logprobs, jnp.int32)
     return state, jnp.concatenate([ids, bits, state.active[None].astype(jnp.int32)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
-from spare_jax.programs import Prefix, Program, Sample
+from spare_jax.programs import Prefix, Program, RequestFailed, Sample
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
@@ -24,8 +24,9 @@ class SpareSettings:
 
     `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
     drawn per solution, from `seed` and the solution's id alone (the paper: 5). `stop` are the ids that end an answer;
-    where it is empty, the tokenizer's end-of-sequence token. `guidelines` stand in for the task's unless empty.
-    `judge` names the judgements, `model` the engine.
+    where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one whole record per step,
+    whatever the model prefers. `guidelines` stand in for the task's unless empty. `judge` names the judgements,
+    `model` the engine.
     """
 
     max_length: int
@@ -38,6 +39,7 @@ class SpareSettings:
     guidelines: str = ""
     exemplars: int = 5
     seed: int = 0
+    grammar: bool = False
     policy: LabelPolicy = field(default_factory=LabelPolicy)
 
 
@@ -53,7 +55,8 @@ def spare(
     """The program that annotates one solution by a single `Sample` and returns its Judgement.
 
     Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). Where the prompt
-    alone fills it, nothing is asked: the judgement is not parsed and every step is missed. The labels are those of
+    alone fills it, nothing is asked: the judgement is not parsed and every step is missed; likewise where the request
+    fails, as one does whose `max_tokens` are too few for its grammar. The labels are those of
     `settings.policy`; the annotator's text is kept.
 
     Args:
@@ -61,11 +64,11 @@ def spare(
       reference: what to show in place of the gold steps; the controls show none, `()`, or another problem's.
     """
     outcome = is_correct(task, gold, solution)
-    text, dropped, prompt_tokens, generated_tokens = "", 0, 0, 0
+    text, failure, dropped, prompt_tokens, generated_tokens = "", "", 0, 0, 0
     if solution.steps:
         shown = gold.steps if reference is None else reference
         ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
-        room = settings.max_length - len(ids)
+        room, stop = settings.max_length - len(ids), settings.stop or end_ids(tokenizer)
         if room > 0:
             request = Sample(
                 model=settings.model,
@@ -74,12 +77,16 @@ def spare(
                 max_tokens=min(settings.max_tokens, room),
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                stop=settings.stop or end_ids(tokenizer),
+                stop=() if settings.grammar else stop,
+                grammar=annotate.grammar(len(solution.steps)) if settings.grammar else None,
             )
-            ((completion,),) = yield [request]
-            end = len(completion.ids) - (completion.finish_reason == "stop")
-            text = decode(tokenizer, completion.ids[:end])
-            prompt_tokens, generated_tokens = len(ids), len(completion.ids)
+            try:
+                ((completion,),) = yield [request]
+            except RequestFailed as failed:
+                failure = str(failed)
+            else:
+                text = decode(tokenizer, [token for token in completion.ids if token not in stop])
+                prompt_tokens, generated_tokens = len(ids), len(completion.ids)
     annotation = annotate.parse(text, len(solution.steps))
     steps, _ = label_steps(annotation, len(solution.steps), outcome, settings.policy)
     return Judgement(
@@ -93,6 +100,7 @@ def spare(
         exemplars_dropped=dropped,
         prompt_tokens=prompt_tokens,
         generated_tokens=generated_tokens,
+        failure=failure,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import json_repair
 
+from spare_jax.programs import Grammar
 from spare_jax.prompts.chat import Message
 from spare_jax.prompts.solve import one_line
 from spare_jax.records import Problem, StepJudgement
@@ -84,6 +85,20 @@ def format_records(records: Sequence[StepJudgement]) -> str:
         for i, record in enumerate(records, 1)
     ]
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def grammar(n_steps: int) -> Grammar:
+    """Exactly the texts of `n_steps` records that `format_records` could write, student_step 1 to n in order, labels
+    of the two words alone."""
+    return Grammar("".join((r"\[", ",".join(_RECORD % step for step in range(1, n_steps + 1)), r"\]")))
+
+
+_STRING = r'"([^"\\\x00-\x1F\x7F]|\\["\\/bfnrt])*"'
+_NUMBERS = r"\[([1-9][0-9]{0,2}(,[1-9][0-9]{0,2})*)?\]"
+_RECORD = (
+    rf'\{{"student_step":%d,"explanation":{_STRING},"context":{_NUMBERS},"steps":{_NUMBERS},"reference":{_NUMBERS},'
+    rf'"errors":\[({_STRING}(,{_STRING})*)?\],"label":"(CORRECT|INCORRECT)"\}}'
+)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jinja2
 
@@ -35,7 +35,7 @@ def token_bytes(tokenizer: "Tokenizer") -> list[bytes]:
     Raises:
       ValueError: the tokenizer is neither a byte-level BPE nor one of sentencepiece's.
     """
-    backend = json.loads(tokenizer.backend_tokenizer.to_str())  # pyright: ignore[reportAttributeAccessIssue]
+    backend = json.loads(cast(Any, tokenizer).backend_tokenizer.to_str())
     decoder = backend["decoder"] or {}
     kinds = {part["type"] for part in decoder.get("decoders", [decoder]) if "type" in part}
     if not kinds & {"ByteLevel", "Metaspace", "ByteFallback", "Replace"}:
