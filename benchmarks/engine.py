@@ -23,7 +23,9 @@ import numpy as np
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models.decoder import DecoderConfig, init_decoder
 from spare_jax.models.heads import ReadOut
-from spare_jax.programs import Prefix, Sample, Score
+from spare_jax.models.quantization import quantize
+from spare_jax.programs import Grammar, Prefix, Sample, Score
+from spare_jax.prompts import annotate
 
 PEERS = pathlib.Path(__file__).parent / "peers"
 SIZES = {
@@ -85,6 +87,12 @@ def prompt(rng: np.random.Generator, length: int) -> tuple[int, ...]:
     return tuple(rng.integers(10, 31000, length).tolist())
 
 
+def tokens(rng: np.random.Generator) -> list[bytes]:
+    """A vocabulary of 32,000 tokens: all bytes, and words of small letters."""
+    words = {bytes(rng.integers(97, 123, rng.integers(2, 9)).tolist()) for _ in range(60000)}
+    return [bytes([byte]) for byte in range(256)] + sorted(words, key=lambda w: (len(w), w))[-(32000 - 256) :]
+
+
 def rows(transformers: Peer, tunix: Peer | None) -> list[Row]:
     model = init_decoder(CONFIG, jax.random.key(0))
 
@@ -124,6 +132,40 @@ def rows(transformers: Peer, tunix: Peer | None) -> list[Row]:
             Row("16 x (128 + 128), T = 1", "tunix", 2, ours(plain_engine, plain(1.0)), of_tunix(True), 2048),
             Row("16 x (128 + 128), greedy", "tunix", 2, ours(plain_engine, plain(0.0)), of_tunix(False), 2048),
         ]
+
+    vocabulary = tokens(np.random.default_rng(0))
+    holder = engine(slots=16, max_length=256, max_tokens=128, tokens=vocabulary)
+    for steps in range(1, 13):  # tables of the size that a run has
+        holder._grammars.add(annotate.grammar(steps).pattern)
+
+    def held(rng: np.random.Generator) -> Requests:
+        string = Grammar(r'"([^"\\]|\\["\\])*"', 1000)
+        return [(f"held/{i}", Sample("m", prompt(rng, 128), 128, grammar=string)) for i in range(16)]
+
+    table.append(
+        Row(
+            "16 x (128 + 128) in a grammar", "no grammar", 0.9, ours(holder, held), ours(plain_engine, plain(1.0)), 2048
+        )
+    )
+
+    small = LocalEngine(quantize(model, "int8"), CONFIG, pad_id=0, seed=0, slots=16, max_length=256, max_tokens=128)
+    table.append(
+        Row(
+            "16 x (128 + 128), int8 weights",
+            "float32",
+            0,
+            ours(small, plain(1.0)),
+            ours(plain_engine, plain(1.0)),
+            2048,
+        )
+    )
+    half = LocalEngine(
+        init_decoder(CONFIG, jax.random.key(0), "bfloat16"), CONFIG, pad_id=0, seed=0, slots=16, max_length=256,
+        max_tokens=128, dtype="bfloat16",
+    )  # fmt: skip
+    table.append(
+        Row("16 x (128 + 128), bfloat16", "float32", 0, ours(half, plain(1.0)), ours(plain_engine, plain(1.0)), 2048)
+    )
 
     many = engine(slots=128, max_length=576, max_tokens=64)
 

@@ -32,6 +32,7 @@ def _real_model(config) -> None:
     config.solve.max_tokens = 500
     config.annotate.guidelines = ""
     config.annotate.exemplars = 5
+    config.annotate.draws = 32  # of exemplars, so that prompts share them; the paper draws for every solution anew
     config.annotate.max_tokens = 1500
     config.engine.slots = 64
     config.engine.max_length = 6144

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from spare_jax import assets, programs, solving
 from spare_jax.engines.local import LocalEngine
-from spare_jax.models import adapters, huggingface
+from spare_jax.models import adapters, huggingface, quantization
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
@@ -92,7 +92,7 @@ class Run:
         sizes = self.config.engine
         pad = checkpoint.tokenizer.pad_token_id
         return LocalEngine(
-            checkpoint.model,
+            quantization.quantize(checkpoint.model, sizes.quantize) if sizes.quantize else checkpoint.model,
             checkpoint.config,
             pad_id=0 if pad is None else pad,
             seed=self.config.seed,

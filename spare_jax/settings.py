@@ -45,6 +45,7 @@ def default() -> Config:
     engine.prefill_tokens = 2048  # tokens of a batch of prompts or of texts to score
     engine.cache_bytes = placeholder(int)  # for keys and values; null: what is wanted, on an accelerator what is left
     engine.dtype = "float32"
+    engine.quantize = ""  # "int8" or "nf4": keep the weights so, and compute in `dtype` (docs/performance.md)
 
     config.solve = solve = ml_collections.ConfigDict()
     solve.samples = 8  # N solutions per problem (the paper: 20)
@@ -55,6 +56,7 @@ def default() -> Config:
     config.annotate = annotate = ml_collections.ConfigDict()
     annotate.guidelines = BRIEF_GUIDELINES  # the annotator's system message; empty: the task's own
     annotate.exemplars = 0  # worked examples shown per instance (the paper: 5; tiny-teacher was trained without)
+    annotate.draws = 0  # different choices of exemplars in a run; 0: one per solution, as in the paper
     annotate.temperature = 0.0
     annotate.top_p = 1.0
     annotate.max_tokens = 448

@@ -80,6 +80,7 @@ def judge(run: Run) -> list[str]:
         top_p=run.config.annotate.top_p,
         guidelines=run.config.annotate.guidelines,
         exemplars=run.config.annotate.exemplars,
+        draws=run.config.annotate.draws,
         seed=run.config.seed,
         grammar=run.config.annotate.grammar,
         policy=policy,

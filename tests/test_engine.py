@@ -12,6 +12,7 @@ from spare_jax.engines.local import LocalEngine, _share_out, bucket_length, toke
 from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import ReadOut
+from spare_jax.models.quantization import dequantize, quantize
 from spare_jax.programs import Failure, Prefix, Sample, Score, run
 
 CONFIG = DecoderConfig(
@@ -402,6 +403,46 @@ def test_a_request_may_fill_the_length_to_the_last_token(model, engine):
     request = sample(200, max_tokens=24)
     [completion] = answers(engine, [("a", request)])["a"]
     np.testing.assert_allclose(completion.logprobs, teacher_forced(model, request.ids, completion.ids)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_a_quantized_model_answers_as_what_its_codes_stand_for(model, kind):
+    small = quantize(model, kind)
+    found = answers(new_engine(small), [("a", sample(90, n=2, max_tokens=40))])["a"]
+    for completion in found:
+        expected, _ = teacher_forced(dequantize(small), prompt(90), completion.ids)
+        np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+    assert found != answers(new_engine(model), [("a", sample(90, n=2, max_tokens=40))])["a"]
+
+
+def test_bfloat16_is_close_to_float32(model):
+    request = sample(90, max_tokens=60)
+    [completion] = answers(new_engine(model, dtype=jnp.bfloat16), [("a", request)])["a"]
+    expected, _ = teacher_forced(model, request.ids, completion.ids)
+    np.testing.assert_allclose(completion.logprobs, expected, atol=0.15)
+
+
+def test_ten_thousand_requests_leave_nothing_behind(model):
+    """Memory of the process and of the device stays flat, and every page is free or holds what could be asked again."""
+    engine, rng = new_engine(model, slots=32, max_length=128, max_tokens=32, prefill_tokens=1024), random.Random(0)
+
+    def used():
+        with open("/proc/self/statm") as file:
+            resident = int(file.read().split()[1]) * 4096
+        return sum(array.nbytes for array in jax.live_arrays()), resident
+
+    seen = []
+    for start in range(0, 10_000, 2_000):
+        for i in range(start, start + 2_000):
+            ids, cut = prompt(rng.randint(2, 80), i), rng.choice([0, 0, 1])
+            request = chained(ids, *[1] * cut, max_tokens=rng.randint(1, 5), n=rng.choice([1, 1, 1, 3]))
+            engine.submit(f"r{i}", Score("m", ids, (len(ids) - 1,)) if i % 7 == 0 else request)
+        assert len(drain(engine, 10**6)) == 2_000
+        seen.append(used())
+    assert len({arrays for arrays, _ in seen}) == 1
+    assert seen[-1][1] - seen[1][1] < 20e6
+    held = sum(len(node.own) for node in nodes_of(engine._tree._root))
+    assert held + len(engine._tree._free) == engine._tree._pages
 
 
 def test_errors_of_the_engine(model, engine):

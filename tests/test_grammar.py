@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_tokenizer import small_tokenizer
 
 from spare_jax.engines.grammar import (
     MAX_SLACK,
@@ -26,7 +27,6 @@ from spare_jax.programs import Failure, Grammar, Sample
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import StepJudgement
-from tests.small_tokenizer import small_tokenizer
 
 TOKENS = token_bytes(small_tokenizer())
 CONFIG = DecoderConfig(

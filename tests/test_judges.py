@@ -23,7 +23,7 @@ from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models.conventions import TokenTagConvention
-from spare_jax.programs import Completion, Sample, Score, run
+from spare_jax.programs import Completion, RequestFailed, Sample, Score, run
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.annotate import ParsedAnnotation
 from spare_jax.prompts.chat import encode, encode_chat
@@ -192,6 +192,35 @@ class TestSpare:
 
         assert drawn(0, "p/0") == drawn(0, "p/0")
         assert len({drawn(seed, id) for seed in range(3) for id in ("p/0", "p/1")}) > 3
+
+    def test_solutions_with_one_draw_of_exemplars_declare_what_they_share(self):
+        pool = tuple(dataclasses.replace(e, candidate=(f"candidate {e.id}", "8")) for e in POOL)
+        task = dataclasses.replace(TASK, exemplars=lambda: pool)
+
+        def asked(draws, i):
+            settings = dataclasses.replace(SETTINGS, exemplars=3, draws=draws)
+            program = spare(task, PROBLEM, GOLD, solution("8", id=f"p/{i}"), TOKENIZER, settings)
+            return ask(program, says("[]"))[1][0]
+
+        for draws, most in ((1, 1), (2, 2), (0, 20)):
+            prefixes = {asked(draws, i).prefix for i in range(20)}
+            assert len(prefixes) == most if draws else len(prefixes) > 5
+            for prefix in prefixes:
+                assert TOKENIZER.decode(prefix.ids).count("candidate") == 3, "guidelines and all exemplars"
+        assert TOKENIZER.decode(asked(1, 0).prefix.ids).endswith("<|user|>user: "), "nothing of the instance"
+
+    def test_with_a_grammar_the_request_has_it_and_a_refusal_is_a_record(self):
+        candidate = solution("Ben has 8.", "8")
+        settings = dataclasses.replace(SETTINGS, grammar=True)
+        judgement, (request,) = ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), says("[]"))
+        assert request.grammar == annotate.grammar(2) and not request.stop and not judgement.failure
+        program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings)
+        next(program)
+        with pytest.raises(StopIteration) as ended:
+            program.throw(RequestFailed("max_tokens=5: raise it"))
+        judgement = ended.value.value
+        assert judgement.failure == "max_tokens=5: raise it" and judgement.outcome is True and not judgement.parsed
+        assert all(step.missed for step in judgement.steps[:-1])
 
     def test_exemplars_are_dropped_until_the_prompt_fits(self):
         candidate = solution("8")

@@ -164,28 +164,26 @@ def token_automaton(pattern: str, tokens: Sequence[bytes]) -> TokenAutomaton:
 def _classes(table: np.ndarray, tokens: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """The class of every token, and where each class leads [classes, states + 1] from each state.
 
-    Tokens are walked in sorted order, each from where its longest common beginning with the one before ended.
+    Where a text leads from every state at once is a column. Few columns occur, so each is numbered, and where a byte
+    leads from a column is computed once.
     """
     states = len(table) - 1
-    dead = np.full(states + 1, states, np.int32)
-    columns, number = [dead], {_digest(dead): 0}
-    classes = np.zeros(len(tokens), np.int32)
-    walked: list[tuple[bytes, np.ndarray]] = [(b"", np.arange(states + 1, dtype=np.int32))]
-    for token, i in sorted((token, i) for i, token in enumerate(tokens) if token):
-        while not token.startswith(walked[-1][0]):
-            walked.pop()
-        begun, column = walked[-1]
-        for end in range(len(begun) + 1, len(token) + 1):
-            column = table[column, token[end - 1]]
-            walked.append((token[:end], column))
-            if (column == states).all():  # and so for all that begin like this
-                break
-        key = _digest(column)
-        if key not in number:
-            number[key] = len(columns)
-            columns.append(column)
-        classes[i] = number[key]
-    return classes, np.stack(columns)
+    start, dead = np.arange(states + 1, dtype=np.int32), np.full(states + 1, states, np.int32)
+    columns, number = [dead, start], {_digest(dead): 0, _digest(start): 1}
+    after: dict[tuple[int, int], int] = {}
+    reached = np.zeros(len(tokens), np.int32)
+    for i, token in enumerate(tokens):
+        at = 1 if token else 0
+        for byte in token:
+            if (at, byte) not in after:
+                column = table[columns[at], byte]
+                after[at, byte] = number.setdefault(_digest(column), len(columns))
+                if after[at, byte] == len(columns):
+                    columns.append(column)
+            at = after[at, byte]
+        reached[i] = at
+    used, classes = np.unique(reached, return_inverse=True)
+    return classes.astype(np.int32), np.stack([columns[i] for i in used])
 
 
 def _digest(column: np.ndarray) -> bytes:

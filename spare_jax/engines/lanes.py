@@ -137,29 +137,32 @@ class Lane:
                 if start < end and job.node:
                     read = start, min(job.node.end, end * KEY_BLOCK), *job.pages[start:end]
                     some.setdefault(read, []).append(slot)
-        return tuple(self._readers_of(*kind) for kind in zip(units, MEMBERS, strict=True))
+        sizes = len(self._occupants), self._tile, self._blocks
+        return tuple(readers_of(*kind, *sizes) for kind in zip(units, MEMBERS, strict=True))
 
-    def _readers_of(self, units: dict[tuple[int, ...], list[int]], members: int) -> Readers:
-        slots = len(self._occupants)
-        size = min(slots, self._tile if members > 1 else slots)
-        tiles = -(-slots // size)
-        readers = np.full((tiles * size, members), slots, np.int32)
-        pages = np.zeros((tiles * size, self._blocks), np.int32)
-        first, count, end = np.zeros((3, tiles * size), np.int32)
-        unit = 0
-        for (start, stop, *read), together in units.items():
-            for i in range(0, len(together), members):
-                some = together[i : i + members]
-                readers[unit, : len(some)] = some
-                pages[unit, : len(read)] = read
-                first[unit], count[unit], end[unit] = start, len(read), stop
-                unit += 1
 
-        def tiled(x: np.ndarray) -> np.ndarray:
-            return x.reshape(tiles, size, *x.shape[1:])
+def readers_of(units: dict[tuple[int, ...], list[int]], members: int, slots: int, tile: int, blocks: int) -> Readers:
+    """Readers for `slots` slots. `units` has the slots that read together, by what they read: the number of the first
+    page in its chain, the position behind the last one, and the pages, `blocks` at most."""
+    size = min(slots, tile if members > 1 else slots)
+    tiles = -(-slots // size)
+    readers = np.full((tiles * size, members), slots, np.int32)
+    pages = np.zeros((tiles * size, blocks), np.int32)
+    first, count, end = np.zeros((3, tiles * size), np.int32)
+    unit = 0
+    for (start, stop, *read), together in units.items():
+        for i in range(0, len(together), members):
+            some = together[i : i + members]
+            readers[unit, : len(some)] = some
+            pages[unit, : len(read)] = read
+            first[unit], count[unit], end[unit] = start, len(read), stop
+            unit += 1
 
-        used = np.int32(-(-unit // size))
-        return Readers(tiled(readers), tiled(pages), tiled(first), tiled(count), tiled(end), used)
+    def tiled(x: np.ndarray) -> np.ndarray:
+        return x.reshape(tiles, size, *x.shape[1:])
+
+    used = np.array(-(-unit // size), np.int32)
+    return Readers(tiled(readers), tiled(pages), tiled(first), tiled(count), tiled(end), used)
 
 
 def _completion(occupant: _Occupant) -> Completion | Failure:

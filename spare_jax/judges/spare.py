@@ -1,5 +1,6 @@
 """SPARE: one generation that compares every step with a reference solution and labels it (arXiv 2506.15498)."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ class SpareSettings:
     """How the annotator is asked.
 
     `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
-    drawn per solution, from `seed` and the solution's id alone (the paper: 5). `stop` are the ids that end an answer;
+    drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 each solution has one
+    of so many draws, and those with the same one share all of their prompt before the instance. `stop` are the ids that end an answer;
     where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one whole record per step,
     whatever the model prefers. `guidelines` stand in for the task's unless empty. `judge` names the judgements,
     `model` the engine.
@@ -38,6 +40,7 @@ class SpareSettings:
     stop: tuple[int, ...] = ()
     guidelines: str = ""
     exemplars: int = 5
+    draws: int = 0
     seed: int = 0
     grammar: bool = False
     policy: LabelPolicy = field(default_factory=LabelPolicy)
@@ -119,7 +122,9 @@ def _prompt(
     """
     chosen = ()
     if settings.exemplars:
-        chosen = choose_exemplars(task.exemplars(), settings.exemplars, f"{settings.seed}/{solution.id}")
+        digest = hashlib.blake2b(solution.id.encode(errors="surrogatepass"), digest_size=4).digest()
+        draw = int.from_bytes(digest, "big") % settings.draws if settings.draws else solution.id
+        chosen = choose_exemplars(task.exemplars(), settings.exemplars, f"{settings.seed}/{draw}")
     kept = len(chosen)
     while True:
         guidelines = settings.guidelines or task.guidelines

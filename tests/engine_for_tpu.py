@@ -1,0 +1,77 @@
+"""Run by test_tpu.py in a process of its own: compiles the engine of an 8B model for a TPU v5e slice, ahead of time.
+
+Needs libtpu and no TPU. Prints one JSON object: bytes per chip of each function.
+"""
+
+import json
+import math
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from spare_jax.engines.compiled import compile_functions
+from spare_jax.engines.lanes import MEMBERS, readers_of
+from spare_jax.models import sharding
+from spare_jax.models.cache import Piece, blocks_of
+from spare_jax.models.decoder import DecoderConfig, init_decoder
+
+LLAMA_3_8B = DecoderConfig(
+    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_layers=32, num_heads=32, num_kv_heads=8,
+    head_dim=128, rope_theta=500000.0, norm_eps=1e-5, tie_embeddings=False, max_length=8192, family="llama",
+)  # fmt: skip
+SLOTS, MAX_LENGTH, MAX_TOKENS, PAGES, ROWS, BUCKET = 64, 4096, 1024, 2048, 4, 512
+
+
+def main() -> dict[str, dict[str, int]]:
+    topology = topologies.get_topology_desc(sys.argv[1], platform="tpu")
+    mesh = Mesh(np.array(topology.devices).reshape(1, 2, -1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
+    model = jax.eval_shape(lambda: init_decoder(LLAMA_3_8B, jax.random.key(0), jnp.bfloat16))
+    model = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), model, sharding.shardings_of(model, mesh)
+    )
+    functions = compile_functions(LLAMA_3_8B, SLOTS, MAX_TOKENS, PAGES, 16, mesh, jnp.dtype("bfloat16"))
+
+    def given(shape, dtype=jnp.int32):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=functions.place)
+
+    state, pages = functions.slots.eval_shape(), functions.pages.eval_shape()
+    blocks = blocks_of(MAX_LENGTH)
+    readers = tuple(readers_of({}, members, SLOTS, SLOTS, blocks) for members in MEMBERS)
+    readers = jax.tree.map(lambda x: given(x.shape), readers)
+    batch = given((ROWS, BUCKET)), given((ROWS, blocks)), given((ROWS,))
+    read = jax.eval_shape(functions.extend, model, pages, *batch)
+    piece = Piece(*(given((ROWS,)) for _ in range(3)), given((ROWS, blocks_of(BUCKET) + 1)), given((ROWS,)))
+    lowered = {
+        "extend": functions.extend.lower(model, pages, *batch),
+        "store": functions.store.lower(pages, *read, piece),
+        "decode": functions.decode.lower(model, state, pages, readers, None),
+    }
+    found = {}
+    for name, function in lowered.items():
+        compiled = function.compile()
+        memory = compiled.memory_analysis()
+        found[name] = {
+            "arguments": memory.argument_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "largest_collective": max(map(bytes_of, COLLECTIVE.findall(compiled.as_text())), default=0),
+        }
+    return found
+
+
+COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
+
+
+def bytes_of(result: str) -> int:
+    """The largest array in the type of an instruction, such as "(bf16[4,512]{1,0}, bf16[8,512]{1,0})"."""
+    arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)
+    return max(WIDTHS.get(kind, 4) * math.prod(map(int, filter(None, shape.split(",")))) for kind, shape in arrays)
+
+
+if __name__ == "__main__":
+    print(json.dumps(main()))
