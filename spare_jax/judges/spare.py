@@ -24,11 +24,11 @@ class SpareSettings:
     """How the annotator is asked.
 
     `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
-    drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 each solution has one
-    of so many draws, and those with the same one share all of their prompt before the instance. `stop` are the ids that end an answer;
-    where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one whole record per step,
-    whatever the model prefers. `guidelines` stand in for the task's unless empty. `judge` names the judgements,
-    `model` the engine.
+    drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 a solution has one
+    of so many draws, and those with the same one share all of their prompts before the instance. `stop` are the ids
+    that end an answer; where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one
+    whole record per step, whatever the model prefers. `guidelines` stand in for the task's unless empty. `judge` names
+    the judgements, `model` the engine.
     """
 
     max_length: int
