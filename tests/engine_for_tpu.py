@@ -1,6 +1,6 @@
 """Run by test_tpu.py in a process of its own: compiles the engine of an 8B model for a TPU v5e slice, ahead of time.
 
-Needs libtpu and no TPU. Prints one JSON object: bytes per chip of each function.
+Needs libtpu and no TPU. Prints one JSON object: bytes per chip and kernels of each function.
 """
 
 import json
@@ -12,22 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.engines.compiled import compile_functions
 from spare_jax.engines.lanes import MEMBERS, readers_of
 from spare_jax.models import sharding
 from spare_jax.models.cache import Piece, blocks_of
-from spare_jax.models.decoder import DecoderConfig, init_decoder
+from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder
 
 LLAMA_3_8B = DecoderConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_layers=32, num_heads=32, num_kv_heads=8,
     head_dim=128, rope_theta=500000.0, norm_eps=1e-5, tie_embeddings=False, max_length=8192, family="llama",
 )  # fmt: skip
-SLOTS, MAX_LENGTH, MAX_TOKENS, PAGES, ROWS, BUCKET = 64, 4096, 1024, 2048, 4, 512
+SLOTS, MAX_LENGTH, MAX_TOKENS, PAGES, ROWS, BUCKET = 64, 4096, 1024, 1024, 4, 512
 
 
-def main() -> dict[str, dict[str, int]]:
+def main() -> dict[str, dict]:
     topology = topologies.get_topology_desc(sys.argv[1], platform="tpu")
     mesh = Mesh(np.array(topology.devices).reshape(1, 2, -1), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     model = jax.eval_shape(lambda: init_decoder(LLAMA_3_8B, jax.random.key(0), jnp.bfloat16))
@@ -51,6 +51,13 @@ def main() -> dict[str, dict[str, int]]:
         "store": functions.store.lower(pages, *read, piece),
         "decode": functions.decode.lower(model, state, pages, readers, None),
     }
+    tokens = jax.ShapeDtypeStruct((8, 2048), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+
+    def states_sum(model, ids, positions, segments):
+        return hidden_states(model, ids, positions, segments, remat=True, dtype=jnp.bfloat16).astype(jnp.float32).sum()
+
+    with jax.set_mesh(mesh):
+        lowered["gradient"] = jax.jit(jax.grad(states_sum)).lower(model, tokens, tokens, tokens)
     found = {}
     for name, function in lowered.items():
         compiled = function.compile()
@@ -58,11 +65,13 @@ def main() -> dict[str, dict[str, int]]:
         found[name] = {
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
+            "kernels": sorted(set(KERNEL.findall(compiled.as_text()))),
             "largest_collective": max(map(bytes_of, COLLECTIVE.findall(compiled.as_text())), default=0),
         }
     return found
 
 
+KERNEL = re.compile(r"%(see_pages|splash_mha_[a-z]+)\S* = .*tpu_custom_call")
 COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
 WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
 

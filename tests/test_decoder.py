@@ -15,7 +15,7 @@ from spare_jax.models.cache import KEY_BLOCK, blocks_of
 CONFIG = decoder.DecoderConfig(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
-LENGTH = 150  # more than one query block and more than two key blocks
+LENGTH = 300  # more than one query block and more than two key blocks
 
 init = jax.jit(decoder.init_decoder, static_argnums=0)
 forward = jax.jit(decoder.hidden_states, static_argnames=("remat", "dtype"))
@@ -104,7 +104,7 @@ def test_positions_are_relative(model, ids):
     assert jnp.abs(stretched - full_forward(model, ids)).max() > 1e-2
 
 
-@pytest.mark.parametrize("start", [1, 64, 127, 140])
+@pytest.mark.parametrize("start", [1, 128, 255, 280])
 def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
     expected = full_forward(model, ids)
     np.testing.assert_allclose(read(model, ids[:, :start])[0], expected[:, :start], atol=1e-5)
@@ -119,16 +119,16 @@ def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
 
 def test_slots_at_different_positions(model, ids):
     expected = full_forward(model, ids)
-    lengths = jnp.array([3, 64, 75])
-    pages, readers = prompts(model, ids, [3, 64, 75])
-    cache = caches.init_cache(CONFIG, 3, 100)
-    for step in range(70):  # into the second block of what the slots hold
+    lengths = jnp.array([3, 128, 150])
+    pages, readers = prompts(model, ids, [3, 128, 150])
+    cache = caches.init_cache(CONFIG, 3, 200)
+    for step in range(140):  # into the second block of what the slots hold
         at = lengths + step
         hidden, cache = decode_step(model, cache, pages, readers, ids[jnp.arange(3), at], lengths, at)
         np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
 
 
-@pytest.mark.parametrize("cut", [1, 63, 64, 65, 100])
+@pytest.mark.parametrize("cut", [1, 127, 128, 129, 200])
 def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
     """The second piece begins with a copy of the first one's last page, if that is not full."""
     expected = full_forward(model, ids)
@@ -137,7 +137,7 @@ def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
     hidden, k, v = extend(model, pages, ids[:, cut:], table, jnp.full(3, cut))
     np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
-    grown = jax.tree.map(lambda x: jnp.concatenate([x, x + 7], axis=-4 if x.ndim == 5 else 0), pages)  # new: 9 to 17
+    grown = jax.tree.map(lambda x: jnp.concatenate([x, x + 7]), pages)  # new: 9 to 17
     whole, used = cut // KEY_BLOCK, BLOCKS - cut // KEY_BLOCK
     to = np.full((3, blocks_of(LENGTH - cut) + 1), 1000)
     to[:, :used] = 9 + 3 * np.arange(3)[:, None] + np.arange(used)
@@ -145,23 +145,23 @@ def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
     piece = caches.Piece(table[:, (cut - 1) // KEY_BLOCK], filled, np.full(3, LENGTH - cut), to, to[:, used - 1])
     after = caches.store_pages(grown, hidden, k, v, piece)
     for name in "k", "v":
-        np.testing.assert_array_equal(getattr(after, name)[:, :9], getattr(pages, name), "what was there changed")
+        np.testing.assert_array_equal(getattr(after, name)[:9], getattr(pages, name), "what was there changed")
     np.testing.assert_array_equal(after.hidden[to[:, used - 1]], hidden[:, -1])
     expected_pages, _ = prompts(model, ids, [LENGTH] * 3)
     chain = np.concatenate([table[:, :whole], to[:, :used]], axis=1)
     for row in range(3):
         for name, last in (("k", np.s_[..., : LENGTH % KEY_BLOCK]), ("v", np.s_[..., : LENGTH % KEY_BLOCK, :])):
-            found = getattr(after, name)[:, chain[row]]
-            wanted = getattr(expected_pages, name)[:, 3 * row : 3 * row + 3]
-            np.testing.assert_allclose(found[:, :-1], wanted[:, :-1], atol=1e-5)
-            np.testing.assert_allclose(found[:, -1][last], wanted[:, -1][last], atol=1e-5)
+            found = getattr(after, name)[chain[row]]
+            wanted = getattr(expected_pages, name)[3 * row : 3 * row + 3]
+            np.testing.assert_allclose(found[:-1], wanted[:-1], atol=1e-5)
+            np.testing.assert_allclose(found[-1][last], wanted[-1][last], atol=1e-5)
 
 
 def test_slots_that_read_together_get_what_each_would_alone(model, ids):
     """Slots 0 and 2 share the first page in one unit; all read the rest of their prompts alone."""
     same = ids.at[2, :KEY_BLOCK].set(ids[0, :KEY_BLOCK])
-    pages, (alone,) = prompts(model, same, [150, 150, 140])
-    cache, starts = caches.init_cache(CONFIG, 3, 20), jnp.array([150, 150, 140])
+    pages, (alone,) = prompts(model, same, [300, 300, 280])
+    cache, starts = caches.init_cache(CONFIG, 3, 20), jnp.array([300, 300, 280])
     expected, _ = decode_step(model, cache, pages, (alone,), ids[:, 0], starts, starts)
     first = caches.Readers(
         np.array([[[0, 2], [1, 3]]]), np.array([[[0, 5, 5], [3, 5, 5]]]), np.zeros((1, 2), int),
@@ -174,33 +174,33 @@ def test_slots_that_read_together_get_what_each_would_alone(model, ids):
 
 def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
     """Other ids, other lengths (more blocks and pages), another slot, a longer cache, garbage behind what is live."""
-    start = jnp.full(3, 80)
-    pages, readers = prompts(model, ids, [80, 80, 80])
-    cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(CONFIG, 3, 100))
-    position = jnp.array([110, 110, 110])
+    start = jnp.full(3, 160)
+    pages, readers = prompts(model, ids, [160, 160, 160])
+    cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(CONFIG, 3, 200))
+    position = jnp.array([220, 220, 220])
     hidden, after = decode_step(model, cache, pages, readers, ids[:, 20], start, position)
     for k_after, k_before in zip(by_position(after), by_position(cache), strict=True):
         changed = np.flatnonzero((k_after != k_before).any(axis=(0, 1, 3, 4)))
-        np.testing.assert_array_equal(changed, [30])  # only the written position
+        np.testing.assert_array_equal(changed, [60])  # only the written position
 
-    other_pages, other_readers = prompts(model, ids.at[1:].set(5), [80, 150, 3])
+    other_pages, other_readers = prompts(model, ids.at[1:].set(5), [160, 300, 6])
     others, _ = decode_step(
-        model, cache, other_pages, other_readers, ids[:, 20].at[1:].set(7), jnp.array([80, 150, 3]),
-        jnp.array([110, 240, 3]),
+        model, cache, other_pages, other_readers, ids[:, 20].at[1:].set(7), jnp.array([160, 300, 6]),
+        jnp.array([220, 480, 6]),
     )  # fmt: skip
     np.testing.assert_array_equal(hidden[0], others[0])
 
-    moved_pages, moved_readers = prompts(model, ids[::-1], [80, 80, 80], [1, 2, 0])
+    moved_pages, moved_readers = prompts(model, ids[::-1], [160, 160, 160], [1, 2, 0])
     in_last_slot, _ = decode_step(model, cache, moved_pages, moved_readers, ids[::-1, 20], start, position)
     np.testing.assert_array_equal(hidden[0], in_last_slot[2])
 
-    longer = jax.tree.map(lambda x: jnp.full_like(x, 1e6), caches.init_cache(CONFIG, 3, 400))
+    longer = jax.tree.map(lambda x: jnp.full_like(x, 1e6), caches.init_cache(CONFIG, 3, 800))
     longer = jax.tree.map(lambda x, y: x.at[:, :2].set(y), longer, cache)
     garbage = jax.tree.map(lambda x: x, pages)._replace(
-        k=pages.k.at[:, 1, :, :, 16:].set(1e6), v=pages.v.at[:, 1, :, 16:].set(-1e6)
+        k=pages.k.at[1, :, :, :, 32:].set(1e6), v=pages.v.at[1, :, :, 32:].set(-1e6)
     )
     in_longer, _ = decode_step(
-        model, longer, garbage, readers, ids[:, 20].at[1:].set(7), start, jnp.array([110, 399, 90])
+        model, longer, garbage, readers, ids[:, 20].at[1:].set(7), start, jnp.array([220, 799, 180])
     )
     np.testing.assert_array_equal(hidden[0], in_longer[0])
 
@@ -247,7 +247,7 @@ def test_only_layers_with_a_window_forget(windowed, ids):
 
 
 def test_windows_count_within_a_packed_segment(windowed, ids):
-    lengths = (70, 60, 20)
+    lengths = (140, 120, 40)
     packed = jnp.concatenate([row[:n] for row, n in zip(ids, lengths, strict=True)])[None]
     positions = jnp.concatenate([jnp.arange(n) for n in lengths])[None]
     segments = jnp.repeat(jnp.array([1, 2, 3]), jnp.array(lengths), total_repeat_length=LENGTH)[None]
@@ -259,11 +259,11 @@ def test_windows_count_within_a_packed_segment(windowed, ids):
 def test_decoding_through_a_window_equals_the_full_forward(windowed, ids):
     """From positions in different pages, and far into what the slots hold, where the pages are not seen any more."""
     expected = full_forward(windowed, ids)
-    for starts in ([5, 64, 130], [60, 70, 75]):
+    for starts in ([10, 128, 260], [120, 140, 150]):
         at = jnp.array(starts)
         pages, readers = prompts(windowed, ids, starts)
         cache = caches.init_cache(windowed.config, 3, LENGTH)
-        for step in range(150 - max(starts)):
+        for step in range(LENGTH - max(starts)):
             token = ids[jnp.arange(3), at + step]
             hidden, cache = decode_step(windowed, cache, pages, readers, token, at, at + step)
             np.testing.assert_allclose(hidden, expected[jnp.arange(3), at + step], atol=1e-5)
@@ -271,7 +271,7 @@ def test_decoding_through_a_window_equals_the_full_forward(windowed, ids):
 
 def test_a_prompt_in_two_pieces_sees_its_window(windowed, ids):
     expected = full_forward(windowed, ids)
-    for cut in (10, 100):
+    for cut in (10, 200):
         pages, (readers,) = prompts(windowed, ids, [cut] * 3)
         hidden, _, _ = extend(windowed, pages, ids[:, cut:], readers.pages[0], jnp.full(3, cut))
         np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
@@ -287,7 +287,7 @@ def test_a_slot_behind_a_window_keeps_its_bits_whatever_the_others_hold(windowed
 
 
 def test_cache_length_is_a_whole_number_of_blocks():
-    cache = caches.init_cache(CONFIG, 2, 65)
+    cache = caches.init_cache(CONFIG, 2, 129)
     assert cache.k.shape == (2, 2, 2, 2, 8, KEY_BLOCK)
     assert cache.v.shape == (2, 2, 2, 2, KEY_BLOCK, 8)
 

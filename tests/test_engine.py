@@ -10,6 +10,7 @@ import pytest
 
 from spare_jax.engines.local import LocalEngine, _share_out, bucket_length, token_bytes
 from spare_jax.engines.sampling import digest32, sample_tokens
+from spare_jax.models.cache import KEY_BLOCK
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.quantization import dequantize, quantize
@@ -95,7 +96,7 @@ def teacher_forced(model, context, ids):
     return np.asarray(logprobs[jnp.arange(len(ids)), jnp.array(ids)]), np.asarray(logprobs.argmax(axis=1))
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 150])
 def test_logprobs_equal_a_teacher_forced_rescore(model, engine, length):
     request = sample(length, n=2, max_tokens=70, temperature=0.8, top_p=0.95)
     for completion in answers(engine, [("a", request)])["a"]:
@@ -104,7 +105,7 @@ def test_logprobs_equal_a_teacher_forced_rescore(model, engine, length):
         np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("length", [5, 64, 127])
+@pytest.mark.parametrize("length", [5, 64, 128])
 def test_temperature_zero_is_the_argmax_of_the_full_forward(model, engine, length):
     request = sample(length, max_tokens=40, temperature=0.0)
     [completion] = answers(engine, [("a", request)])["a"]
@@ -216,7 +217,7 @@ def chained(ids, *cuts, **options):
     return Sample("m", ids[start:], **({"max_tokens": 8, "prefix": prefix} | options))
 
 
-@pytest.mark.parametrize("cuts", [(10, 40), (64,), (63, 65), (1, 2, 3), (128,), (130, 130), (150,)])
+@pytest.mark.parametrize("cuts", [(10, 40), (64,), (127, 129), (1, 2, 3), (128,), (130, 130), (150,)])
 def test_a_prompt_in_pieces_is_the_prompt(model, cuts):
     ids = prompt(150)
     request = chained(ids, *cuts, n=3)
@@ -260,7 +261,7 @@ def test_what_requests_share_is_read_once(model):
 
 def test_a_solution_that_grows_is_scored_by_its_new_step_alone(model):
     engine, ids, prefix, start = new_engine(model), prompt(180), Prefix(prompt(180)[:40]), 40
-    for step, end in enumerate((60, 64, 100, 135, 180)):
+    for step, end in enumerate((60, 100, 128, 135, 180)):
         request = Score("m", ids[start:end], (end - 1,), prefix)
         [kept] = answers(engine, [(f"grown-{step}", request)])[f"grown-{step}"]
         [whole] = answers(new_engine(model), [("whole", Score("m", ids[:end], (end - 1,)))])["whole"]
@@ -274,14 +275,14 @@ def test_a_solution_that_grows_is_scored_by_its_new_step_alone(model):
 
 def test_pages_are_taken_back_when_they_are_wanted(model):
     """A budget of one long prompt and a bit: prompts wait for one another, and old prefixes are forgotten."""
-    block = 64 * token_bytes(CONFIG, jnp.float32)
-    small = new_engine(model, slots=2, max_tokens=40, cache_bytes=(2 * 1 + 2 * 4) * block)
-    assert small._tree._pages == 8
+    block = KEY_BLOCK * token_bytes(CONFIG, jnp.float32)
+    small = new_engine(model, slots=2, max_tokens=40, cache_bytes=(2 * 1 + 2 * 3) * block)
+    assert small._tree._pages == 6
     requests = [(name, request) for name, request in family() if not name.startswith("score")]
     assert answers(small, requests) == answers(new_engine(model, max_tokens=40), requests)
     assert small._tree._root.users == 1 + len(small._tree._root.children), "nothing is held any more"
     held = sum(len(node.own) for node in nodes_of(small._tree._root))
-    assert held + len(small._tree._free) == 8
+    assert held + len(small._tree._free) == 6
 
 
 def nodes_of(node):
@@ -333,16 +334,16 @@ def test_stats_tell_what_was_asked_from_what_was_read(engine):
 
 
 def test_a_budget_of_bytes_gives_slots_and_pages(model):
-    block = 64 * token_bytes(CONFIG, jnp.float32)
-    assert block == 64 * 2 * 2 * 2 * 8 * 4
-    sizes = {"slots": 6, "max_length": 224, "max_tokens": 100}
-    shared_out = functools.partial(_share_out, block_bytes=block, lanes=1, max_length=224, max_tokens=100, slots=6)
-    assert shared_out(None) == (6, 6 * 4), "two blocks for an answer, four for a prompt"
-    assert shared_out(20 * block) == (3, 20 - 3 * 2)
-    assert shared_out(6 * block) == (1, 4)
-    assert len(new_engine(model, **sizes, cache_bytes=20 * block)._lanes[0]._occupants) == 3
-    with pytest.raises(ValueError, match=r"take 98,304 bytes, and there are 81,920: raise\s+cache_bytes"):
-        new_engine(model, **sizes, cache_bytes=6 * block - 1)
+    block = KEY_BLOCK * token_bytes(CONFIG, jnp.float32)
+    assert block == KEY_BLOCK * 2 * 2 * 2 * 8 * 4
+    sizes = {"slots": 6, "max_length": 250, "max_tokens": 200}
+    shared_out = functools.partial(_share_out, block_bytes=block, lanes=1, max_length=250, max_tokens=200, slots=6)
+    assert shared_out(None) == (6, 6 * 2), "two blocks for an answer, two for a prompt"
+    assert shared_out(20 * block) == (5, 20 - 5 * 2)
+    assert shared_out(4 * block) == (1, 2)
+    assert len(new_engine(model, **sizes, cache_bytes=20 * block)._lanes[0]._occupants) == 5
+    with pytest.raises(ValueError, match=r"take 131,072 bytes, and there are 98,304: raise\s+cache_bytes"):
+        new_engine(model, **sizes, cache_bytes=4 * block - 1)
 
 
 def test_a_thousand_requests_of_mixed_lengths_compile_once_per_bucket(model):

@@ -24,7 +24,7 @@ from spare_jax.engines.grammar import (
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models.decoder import DecoderConfig, init_decoder
 from spare_jax.programs import Failure, Grammar, Sample
-from spare_jax.prompts import annotate
+from spare_jax.prompts import annotate, verify
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import StepJudgement
 
@@ -165,6 +165,27 @@ def test_every_annotation_of_a_random_model_is_complete_and_parses(model, temper
         assert [list(row) for row in rows] == [list(json.loads(EXAMPLE)[0])] * n
         parsed = annotate.parse(text_of(completion), n)
         assert parsed.parsed and len(parsed.records) == n and not parsed.surplus and not parsed.duplicates
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.0])
+def test_every_verification_of_a_random_model_is_complete_and_parses(model, temperature):
+    """2,000 over the two cases; a third of the budgets are the least that the text takes."""
+    engine, rng, requests = new_engine(model, slots=64, max_length=600), random.Random(1), {}
+    for i in range(1000):
+        n, detour = rng.randint(1, 4), rng.choice([0, 3, 40])
+        pattern = verify.grammar(n).pattern
+        budget = int(token_automaton_of(pattern).distance[0]) + rng.choice([0, rng.randint(1, 8), rng.randint(9, 120)])
+        request = Sample("m", (5, i % 280 + 3), budget, temperature=temperature, grammar=Grammar(pattern, detour))
+        requests[f"{temperature}/{i}"] = n, request
+    found = answers(engine, [(name, request) for name, (_, request) in requests.items()])
+    for name, (n, request) in requests.items():
+        [completion] = found[name]
+        assert completion.finish_reason == "stop" and len(completion.ids) <= request.max_tokens
+        parsed = verify.parse(text_of(completion), n)
+        assert sorted(parsed.steps) == list(range(1, n + 1)) and not parsed.surplus and not parsed.duplicates
+        assert all(step.correct is not None for step in parsed.steps.values()) and parsed.answer is not None
+        steps = [parsed.steps[number] for number in range(1, n + 1)]
+        assert all(step.analysis.strip() == step.analysis for step in steps)
 
 
 EXAMPLE = annotate.format_records([StepJudgement(label=True, explanation="x", steps=(1,), errors=("a",))])

@@ -1,5 +1,6 @@
 """The jitted functions of the local engine, with the shardings of what they return."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def compile_functions(
         score=jax.jit(functools.partial(step_scores), static_argnums=4, out_shardings=place),
         insert=jax.jit(functools.partial(device.insert), donate_argnums=0, out_shardings=state),
         decode=jax.jit(
-            functools.partial(device.decode_chunk, steps=chunk), donate_argnums=1, out_shardings=(state, place)
+            functools.partial(_decode, steps=chunk, mesh=mesh), donate_argnums=1, out_shardings=(state, place)
         ),
         place=place,
     )
@@ -76,4 +77,15 @@ def compile_functions(
 def _extend(model, pages, ids, table, before, mesh: Mesh | None):
     if mesh is not None and ids.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0:
         ids = jax.lax.with_sharding_constraint(ids, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
-    return extend(model, pages, ids, table, before)
+    with _mesh_in_force(mesh):
+        return extend(model, pages, ids, table, before)
+
+
+def _decode(model, state, pages, readers, tables, steps: int, mesh: Mesh | None):
+    with _mesh_in_force(mesh):
+        return device.decode_chunk(model, state, pages, readers, tables, steps)
+
+
+def _mesh_in_force(mesh: Mesh | None):
+    """What runs inside finds the mesh by `jax.sharding.get_abstract_mesh`, as kernels do."""
+    return contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh)

@@ -10,8 +10,9 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any, TypeVar
 
 import jax
@@ -33,6 +34,7 @@ from spare_jax.programs import Completion, Failure, Request, Sample, Score
 MAX_ROWS = 16  # of a batch of pieces
 Answer = tuple[Completion, ...] | Failure
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Sized)
 
 
 def bucket_length(length: int, max_length: int) -> int:
@@ -154,7 +156,7 @@ class LocalEngine:
         self._tree = PrefixTree(pages)
         self._grammars = Grammars([*tokens, *[b""] * (config.vocab_size - len(tokens))]) if tokens else None
         self._tables: tuple[Any, Any] = None, None  # as the grammars have them, and on the device
-        self._jobs: dict[Any, collections.deque[Job]] = {}  # by bucket
+        self._jobs: dict[Any, list[tuple[int, int, Job]]] = {}  # heaps by bucket: -max_tokens, number, job
         self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are computed
         self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and width
         self._finished: list[tuple[str, Answer]] = []
@@ -186,8 +188,9 @@ class LocalEngine:
         self._underway.add(request_id)
         self._stats["requests"] += 1
         if isinstance(request, Sample):
-            queue = self._jobs.setdefault(self._bucket(pieces[-1]), collections.deque())
-            queue.append(Job(request_id, request, pieces, self._grammar(request)))
+            job = Job(request_id, request, pieces, self._grammar(request))
+            queue = self._jobs.setdefault(self._bucket(pieces[-1]), [])
+            heapq.heappush(queue, (-request.max_tokens, self._stats["requests"], job))
         elif request.positions:
             scoring = _scoring(request_id, request, pieces)
             key = self._bucket(scoring.ids), _width(scoring)
@@ -290,18 +293,22 @@ class LocalEngine:
         return min(max(1, self._prefill_tokens // bucket), MAX_ROWS)
 
     def _take_jobs(self) -> list[Job]:
-        """Jobs for the free slots, as far as their prompts find room: full batches, as long as there are such."""
+        """Jobs for the free slots, as far as their prompts find room: full batches, as long as there are such.
+
+        Those that may write the most go first: slots that run together then end together, and few are idle at the end.
+        """
         taken: list[Job] = []
         free = sum(lane.free for lane in self._lanes) - len(self._ready)
         while free > 0 and self._jobs:
             bucket, queue = _longest(self._jobs)
             for _ in range(min(self._rows_of(bucket), len(queue))):
-                job = queue[0]
+                _, _, job = queue[0]
                 node = self._tree.hold(job.pieces)
                 if node is None:
                     return taken
                 job.hold(node)
-                taken.append(queue.popleft())
+                heapq.heappop(queue)
+                taken.append(job)
                 free -= job.request.n
                 self._stats["prompt_tokens"] += node.end * job.request.n
             if not queue:
@@ -451,7 +458,7 @@ def _width(scoring: _Scoring | None) -> int:
     return max(16, 1 << (len(scoring.request.positions) - 1).bit_length()) if scoring else 0
 
 
-def _longest(queues: dict[Any, collections.deque[T]]) -> tuple[Any, collections.deque[T]]:
+def _longest(queues: dict[Any, Q]) -> tuple[Any, Q]:
     """The longest queue (the first of equals) and its key: so batches are full while they can be."""
     key = max(queues, key=lambda key: len(queues[key]))
     return key, queues[key]

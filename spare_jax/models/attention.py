@@ -6,6 +6,8 @@ the others need nor on what is allocated. Scores, sums and the mixed values are 
 
 Queries that share keys are rows of one matrix: the heads of a key-value group, the tokens of a prompt, the samples of
 a problem.
+
+`packed_attention` and `see_pages` are computed by XLA here, and by the kernels of kernels.py on a TPU.
 """
 
 from typing import NamedTuple
@@ -14,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from spare_jax.models import kernels
 from spare_jax.models.cache import KEY_BLOCK, KVCache, Pages, Readers
 
 QUERY_BLOCK = 128  # queries of a prompt attend in blocks of this size: keys after a block's end are never computed
@@ -65,14 +68,20 @@ def see_pages(
 ) -> Seen:
     """`seen` and the first `used` pages of each row of `table`, which hold the sequence's positions from
     first * KEY_BLOCK on; those from `end` on, and those beyond a query's window, are not seen."""
+    given = seen, q, pages, layer, table, first, end, used, positions, window
+    if kernels.can_see_pages(q):
+        return jax.lax.platform_dependent(*given, tpu=kernels.see_pages, default=_see_pages)
+    return _see_pages(*given)
 
+
+def _see_pages(seen: Seen, q, pages: Pages, layer, table, first, end, used, positions, window) -> Seen:
     def see_page(number, seen):
         page = table[:, number]
         position = ((first + number) * KEY_BLOCK)[:, None] + jnp.arange(KEY_BLOCK)
         allowed = (position < end[:, None])[:, None, None]
         if window is not None:
             allowed &= (position[:, None] > positions[..., None] - window)[:, None]
-        return see(seen, q, pages.k[layer, page], pages.v[layer, page], allowed)
+        return see(seen, q, pages.k[page, layer], pages.v[page, layer], allowed)
 
     return jax.lax.fori_loop(0, used, see_page, seen)
 
@@ -104,24 +113,37 @@ def packed_attention(q, k, v, segments, window, reach):
     that is twice as fast as an einsum over all heads, and blocks above the diagonal or out of reach are not computed
     at all.
     """
+
+    def by_splash(q, k, v, segments, _):
+        return kernels.splash_attention(q, k, v, segments, reach)
+
+    def by_xla(q, k, v, segments, window):
+        return _packed_attention(q, k, v, segments, window, reach)
+
     with jax.named_scope("attention"):
-        batch, length, kv_heads, group, _ = q.shape
-        q = _rows(q)
-        k = k.transpose(0, 2, 3, 1)
-        v = v.transpose(0, 2, 1, 3)
-        outputs = []
-        for rows, keys, causal in _causal_blocks(length, group, window, reach):
-            tokens = slice(rows.start // group, rows.stop // group)
-            allowed = causal & (segments[:, tokens, None] == segments[:, None, keys])
-            scores = jnp.matmul(q[:, :, rows], k[..., keys], preferred_element_type=jnp.float32)
-            scores = scores.reshape(batch, kv_heads, -1, group, scores.shape[-1])
-            scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
-            weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-            total = weights.sum(axis=-1).reshape(batch, kv_heads, -1, 1)
-            weights = weights.reshape(batch, kv_heads, -1, weights.shape[-1]).astype(v.dtype)
-            mixed = jnp.matmul(weights, v[:, :, keys], preferred_element_type=jnp.float32)
-            outputs.append((mixed / total).astype(v.dtype))
-        return _tokens(jnp.concatenate(outputs, axis=2), group)
+        if kernels.can_splash(q, window, reach):
+            return jax.lax.platform_dependent(q, k, v, segments, window, tpu=by_splash, default=by_xla)
+        return by_xla(q, k, v, segments, window)
+
+
+def _packed_attention(q, k, v, segments, window, reach):
+    batch, length, kv_heads, group, _ = q.shape
+    q = _rows(q)
+    k = k.transpose(0, 2, 3, 1)
+    v = v.transpose(0, 2, 1, 3)
+    outputs = []
+    for rows, keys, causal in _causal_blocks(length, group, window, reach):
+        tokens = slice(rows.start // group, rows.stop // group)
+        allowed = causal & (segments[:, tokens, None] == segments[:, None, keys])
+        scores = jnp.matmul(q[:, :, rows], k[..., keys], preferred_element_type=jnp.float32)
+        scores = scores.reshape(batch, kv_heads, -1, group, scores.shape[-1])
+        scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
+        weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+        total = weights.sum(axis=-1).reshape(batch, kv_heads, -1, 1)
+        weights = weights.reshape(batch, kv_heads, -1, weights.shape[-1]).astype(v.dtype)
+        mixed = jnp.matmul(weights, v[:, :, keys], preferred_element_type=jnp.float32)
+        outputs.append((mixed / total).astype(v.dtype))
+    return _tokens(jnp.concatenate(outputs, axis=2), group)
 
 
 def cached_attention(

@@ -14,7 +14,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 if TYPE_CHECKING:
     from spare_jax.models.decoder import DecoderConfig
 
-KEY_BLOCK = 64  # positions of a page, and of a block of a slot
+KEY_BLOCK = 128  # positions of a page, and of a block of a slot; as wide as a TPU's vectors
 _Given = Any  # a numpy array where the host fills it, a jax array on the device
 
 
@@ -22,8 +22,8 @@ class Pages(NamedTuple):
     """Keys (already rotated) and values of prompts, and the hidden state (after the final norm) at the last token of
     every piece, by the page that holds this token."""
 
-    k: Float[Array, "layers pages kv_heads head_dim key_block"]
-    v: Float[Array, "layers pages kv_heads key_block head_dim"]
+    k: Float[Array, "pages layers kv_heads head_dim key_block"]
+    v: Float[Array, "pages layers kv_heads key_block head_dim"]
     hidden: Float[Array, "pages hidden"]
 
 
@@ -64,7 +64,7 @@ class Piece(NamedTuple):
 
 def init_pages(config: "DecoderConfig", pages: int, dtype: DTypeLike = jnp.float32) -> Pages:
     """Empty pages."""
-    shape = (config.num_layers, pages, config.num_kv_heads)
+    shape = (pages, config.num_layers, config.num_kv_heads)
     return Pages(
         k=jnp.zeros((*shape, config.head_dim, KEY_BLOCK), dtype),
         v=jnp.zeros((*shape, KEY_BLOCK, config.head_dim), dtype),
@@ -104,14 +104,14 @@ def store_pages(
     def blocked(x, source, axes):
         x = jnp.take_along_axis(_finite(x), index, axis=2)
         x = x.reshape(*x.shape[:2], blocks, KEY_BLOCK, *x.shape[3:]).transpose(axes)
-        old = (token[:, :KEY_BLOCK] < 0)[None, :, None]
+        old = (token[:, :KEY_BLOCK] < 0)[:, None, None]
         old = old[..., None, :] if axes[-1] == 3 else old[..., None]
-        return x.at[:, :, 0].set(jnp.where(old, source, x[:, :, 0]))
+        return x.at[:, 0].set(jnp.where(old, source, x[:, 0]))
 
     last = jnp.take_along_axis(hidden, piece.length[:, None, None] - 1, axis=1)[:, 0]
     return Pages(
-        k=pages.k.at[:, piece.pages].set(blocked(k, pages.k[:, piece.source], (0, 1, 2, 4, 5, 3)), mode="drop"),
-        v=pages.v.at[:, piece.pages].set(blocked(v, pages.v[:, piece.source], (0, 1, 2, 4, 3, 5)), mode="drop"),
+        k=pages.k.at[piece.pages].set(blocked(k, pages.k[piece.source], (1, 2, 0, 4, 5, 3)), mode="drop"),
+        v=pages.v.at[piece.pages].set(blocked(v, pages.v[piece.source], (1, 2, 0, 4, 3, 5)), mode="drop"),
         hidden=pages.hidden.at[piece.last].set(last, mode="drop"),
     )
 

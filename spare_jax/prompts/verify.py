@@ -1,0 +1,99 @@
+"""SPARK's verification of a solution (Stage I of the paper): every step analysed and judged, then the answer.
+
+A step is a heading, lines of analysis and a verdict; a line on the answer ends the text:
+
+    ## Step 1: <title>
+    <analysis>
+    **This step is correct.**            (or incorrect)
+
+    **Verification: Is the answer correct (Yes/No)? Yes**            (or No)
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from spare_jax.programs import Grammar
+
+_STEP = "**This step is {}.**"
+_ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
+_HEADING = re.compile(r"^## Step ([0-9]{1,9}):(.*)$", re.MULTILINE)
+_STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t]*$", re.MULTILINE)
+_ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class StepVerification:
+    """What a verification says of one step; `correct` is None where it has no verdict."""
+
+    title: str
+    analysis: str
+    correct: bool | None
+
+
+@dataclass
+class ParsedVerification:
+    """What a verifier's text says.
+
+    `steps` is keyed by the 1-based step, `answer` is the Yes or No on the answer, None where there is none. `surplus`
+    counts sections about steps that do not exist, `duplicates` second and later sections about one step (the first
+    counts).
+    """
+
+    steps: dict[int, StepVerification] = field(default_factory=dict)
+    answer: bool | None = None
+    surplus: int = 0
+    duplicates: int = 0
+
+
+def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:
+    """The text that a perfect verifier writes. Raises ValueError for a step without a verdict, or with a title or an
+    analysis that the grammar does not have: each line of an analysis has text and begins with neither "#" nor "*"."""
+    sections = []
+    for number, step in enumerate(steps, 1):
+        if step.correct is None:
+            raise ValueError(f"step {number} has no verdict: every step of a verification needs one")
+        verdict = _STEP.format("correct" if step.correct else "incorrect")
+        section = f"## Step {number}: {step.title}\n{step.analysis}\n{verdict}\n\n"
+        if "\n" in step.title or not re.fullmatch(_SECTION % number, section):
+            raise ValueError(
+                f"step {number}: write a title of one line, and an analysis of lines that have text and begin with "
+                'neither "#" nor "*"'
+            )
+        sections.append(section)
+    return "".join((*sections, _ANSWER.format("Yes" if answer else "No")))
+
+
+def grammar(n_steps: int) -> Grammar:
+    """Exactly the texts that `format_verification` writes about `n_steps` steps."""
+    return Grammar("".join((*(_SECTION % step for step in range(1, n_steps + 1)), _END)))
+
+
+_LINE = r"[^#*\x00-\x1F\x7F][^\x00-\x1F\x7F]*"
+_SECTION = rf"## Step %d: [^\x00-\x1F\x7F]+\n({_LINE}\n)+\*\*This step is (correct|incorrect)\.\*\*\n\n"
+_END = r"\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*"
+
+
+def parse(text: str, n_steps: int) -> ParsedVerification:
+    """Read the verdicts out of a model's text, whatever the text is; never raises.
+
+    A section goes from its heading to the next one. Of several verdicts in a section, or on the answer, the last one
+    counts: it is the conclusion.
+    """
+    parsed = ParsedVerification()
+    headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    for heading, end in zip(headings, ends, strict=False):
+        number, section = int(heading[1]), text[heading.end() : end]
+        verdicts = list(_STEP_VERDICT.finditer(section))
+        if not 1 <= number <= n_steps:
+            parsed.surplus += 1
+        elif number in parsed.steps:
+            parsed.duplicates += 1
+        else:
+            correct = verdicts[-1][1] == "correct" if verdicts else None
+            analysis = section[: verdicts[-1].start()] if verdicts else section
+            parsed.steps[number] = StepVerification(heading[2].strip(), analysis.strip(), correct)
+    if answers := _ANSWER_VERDICT.findall(text):
+        parsed.answer = answers[-1] == "Yes"
+    return parsed

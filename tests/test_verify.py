@@ -1,0 +1,63 @@
+"""SPARK's verifications: what we write we read back, and no text makes the parser fail."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spare_jax.prompts import verify
+from spare_jax.prompts.verify import StepVerification
+
+LINE = st.from_regex(r"\A[a-zé0-9(][a-zé0-9 +=*#.\"\\]{0,20}[a-z.]\Z")
+STEP = st.builds(
+    StepVerification, title=LINE, analysis=st.lists(LINE, min_size=1, max_size=3).map("\n".join), correct=st.booleans()
+)
+
+
+@given(st.lists(STEP, min_size=1, max_size=4), st.booleans())
+def test_round_trip_in_the_grammar(steps, answer):
+    text = verify.format_verification(steps, answer)
+    parsed = verify.parse(text, len(steps))
+    assert [parsed.steps[i] for i in range(1, len(steps) + 1)] == steps and parsed.answer == answer
+    assert re.fullmatch(verify.grammar(len(steps)).pattern, text)
+    assert not re.fullmatch(verify.grammar(len(steps) + 1).pattern, text)
+
+
+LINES = (
+    "## Step 1: a", "## Step 2:", "## Step 99999999999999: x", "## Step \u0661: x", "**This step is correct.**", "\r",
+    "**This step is incorrect.**", "**Verification: Is the answer correct (Yes/No)? Yes**", "#", "\x00", "words",
+)  # fmt: skip
+
+
+@given(st.text(max_size=300) | st.lists(st.sampled_from(LINES), max_size=12).map("\n".join))
+def test_any_text_parses(text):
+    parsed = verify.parse(text, 2)
+    assert set(parsed.steps) <= {1, 2}
+
+
+def test_the_last_verdict_of_a_section_and_the_first_section_of_a_step_count():
+    text = (
+        "## Step 1: sum\nIt seems right.\n**This step is correct.**\nWait.\n**This step is incorrect.**\n\n"
+        "## Step 1: again\nx\n**This step is correct.**\n\n## Step 2: cut\nand then\n\n## Step 9: more\n"
+        "**Verification: Is the answer correct (Yes/No)? Yes**\n**Verification: Is the answer correct (Yes/No)? No**"
+    )
+    parsed = verify.parse(text, 2)
+    assert parsed.steps[1].correct is False and parsed.steps[1].title == "sum"
+    assert parsed.steps[2] == StepVerification("cut", "and then", None)
+    assert (parsed.duplicates, parsed.surplus, parsed.answer) == (1, 1, False)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        StepVerification("a\nb", "x", True),
+        StepVerification("a", "", True),
+        StepVerification("a", "**This step is correct.**", False),
+        StepVerification("a", "x\n\ny", True),
+        StepVerification("a", "x", None),
+    ],
+)
+def test_what_the_grammar_does_not_have_is_refused(step):
+    with pytest.raises(ValueError, match="step 1"):
+        verify.format_verification([step], True)
