@@ -273,6 +273,15 @@ def test_a_solution_that_grows_is_scored_by_its_new_step_alone(model):
     np.testing.assert_allclose(whole[0].scores, expected[0].scores, atol=1e-6)
 
 
+def test_the_longest_answers_go_first_and_equals_in_order_of_arrival(model):
+    engine, order = new_engine(model, slots=1), []
+    for name, length in (("a", 5), ("b", 5), ("long", 30), ("c", 5)):
+        engine.submit(name, Sample("m", prompt(9, len(name)), length))
+    while len(order) < 4:
+        order += [name for name, _ in engine.poll()]
+    assert order == ["long", "a", "b", "c"]
+
+
 def test_pages_are_taken_back_when_they_are_wanted(model):
     """A budget of one long prompt and a bit: prompts wait for one another, and old prefixes are forgotten."""
     block = KEY_BLOCK * token_bytes(CONFIG, jnp.float32)
