@@ -1,9 +1,9 @@
 """How the embedded models are made, from nothing: a tokenizer, tiny-base, another base, tiny-teacher.
 
-`tiny-base` learns to solve the arithmetic world and nothing else; no verdict ever enters its training. Another base
-of another seed is a pool of mistakes: its samples, beside right solutions, are what `tiny-teacher` learns to grade,
-from tiny-base's weights and the world's truth. Held-out templates, names, lengths and error categories stay out of all
-of it (worlds/arithmetic.py, arithmetic_judge.py). configs/tiny_models.py has the settings.
+Each world has its own. `tiny-base` learns to solve problems of the world and nothing else; no verdict ever enters its
+training. Another base of another seed is a pool of mistakes: its samples, beside right solutions, are what
+`tiny-teacher` learns to grade, from tiny-base's weights and the world's truth. Held-out templates, names, lengths and
+error categories stay out of all of it (worlds/). configs/tiny_models.py has the settings.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
-from spare_jax.prompts import annotate, solve
+from spare_jax.prompts import annotate, solve, verify
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution
 from spare_jax.run import Run, Stage
-from spare_jax.tasks import arithmetic as task
+from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import losses
 from spare_jax.training.batches import Example, completion_example
-from spare_jax.worlds import arithmetic as world
-from spare_jax.worlds.arithmetic_judge import HELD_OUT_ERRORS
+from spare_jax.worlds.world import Distribution
 
 PAD, END, SYSTEM, USER, ASSISTANT, TAG = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", " ки"
 
@@ -46,8 +46,8 @@ LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
-    "split", "problems", "lengths", "max_distractors", "every_count", "right_solutions", "alignment_weight",
-    "verdict_weight",
+    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "alignment_weight",
+    "verdict_weight", "lessons",
 )  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
@@ -58,8 +58,8 @@ _WORDS = (
 )
 
 
-def build_tokenizer(vocab_size: int, problems: int = 3000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab_size` entries, trained on texts of the world's train templates."""
+def build_tokenizer(task: Task, vocab_size: int, problems: int = 3000) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab_size` entries, trained on texts of its world's train templates."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -72,7 +72,7 @@ def build_tokenizer(vocab_size: int, problems: int = 3000) -> PreTrainedTokenize
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
     )
-    tokenizer.train_from_iterator(_corpus(problems), trainer)
+    tokenizer.train_from_iterator(_corpus(task, problems), trainer)
     # The tag is text like any other once it is a token: only control tokens are special.
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special[:-1]])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
@@ -80,57 +80,71 @@ def build_tokenizer(vocab_size: int, problems: int = 3000) -> PreTrainedTokenize
     return wrapped
 
 
-def _corpus(problems: int) -> Iterator[str]:
+def _corpus(task: Task, problems: int) -> Iterator[str]:
+    world = world_of(task)
     for index, (problem, gold) in enumerate(world.generate(0, "tokenizer", problems)):
         steps = list(gold.steps)
         if index % 2:
             steps[index % len(steps)] = steps[0]
-        yield from (message["content"] for message in solve.render(task.TASK, problem))
+        yield from (message["content"] for message in solve.render(task, problem))
         yield "\n".join(gold.steps)
-        for message in annotate.render(task.TASK, problem, gold.steps, steps, task.BRIEF_GUIDELINES):
+        for message in annotate.render(task, problem, gold.steps, steps, annotate.BRIEF_GUIDELINES):
             yield message["content"]
-        yield annotate.format_records(task.step_truth(problem, gold, steps))
-    yield from (f'"{error}"' for error in task.ERRORS for _ in range(problems))
+        yield annotate.format_records(world.truth(problem, gold, steps))
+    yield from (f'"{error}"' for error in task.error_categories for _ in range(problems))
 
 
 def solving_examples(
+    task: Task,
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
     split: str,
     count: int,
-    distribution: world.Distribution,
-    every_count: bool,
+    distribution: Distribution,
+    every_fact: bool,
 ) -> Iterator[Example]:
     """What a base learns from: `count` problems, each with its reference solution as the completion, or with one that
-    states every count of the story: the quickest way to learn whose a count is (docs/embedded.md)."""
-    rng = random.Random(f"every_count/{seed}/{split}")
+    states every fact of the story: the quickest way to learn to look things up by name (docs/embedded.md)."""
+    world, rng = world_of(task), random.Random(f"every_count/{seed}/{split}")
     for problem, gold in world.generate(seed, split, count, distribution):
-        prompt = encode_chat(tokenizer, solve.render(task.TASK, problem))
-        steps = world.every_count(problem, gold, rng) if every_count else gold.steps
+        prompt = encode_chat(tokenizer, solve.render(task, problem))
+        steps = world.every_fact(problem, gold, rng) if every_fact else gold.steps
         yield _completion(tokenizer, prompt, "\n".join(steps))
 
 
 def grading_examples(
+    task: Task,
     tokenizer: PreTrainedTokenizerFast,
     graded: Iterable[tuple[Problem, Gold, Solution]],
     alignment_weight: float = 1.0,
     verdict_weight: float = 1.0,
+    lessons: Sequence[str] = ("annotate",),
 ) -> Iterator[Example]:
-    """What the teacher learns from: an annotate prompt, and the world's verdicts as its completion.
+    """What the teacher learns from: prompts of the `lessons` ("annotate" with a reference, "verify" without one), and
+    the world's verdicts as their completions.
 
     Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
-    `alignment_weight`, and the token that says whether there is an error `verdict_weight`.
+    `alignment_weight`, and what says whether there is an error `verdict_weight`.
     """
+    world = world_of(task)
     for problem, gold, solution in graded:
-        records = task.step_truth(problem, gold, solution.steps)
-        if not records or any(error in HELD_OUT_ERRORS for record in records for error in record.errors):
+        records = world.truth(problem, gold, solution.steps)
+        if not records or any(error in world.held_out_errors for record in records for error in record.errors):
             continue
-        messages = annotate.render(task.TASK, problem, gold.steps, solution.steps, task.BRIEF_GUIDELINES)
-        example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
-        yield _weighted(tokenizer, example, alignment_weight, verdict_weight)
+        if "annotate" in lessons:
+            messages = annotate.render(task, problem, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
+            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+            yield _weighted_records(tokenizer, example, alignment_weight, verdict_weight)
+        if "verify" in lessons:
+            messages = verify.render(task, problem, solution.steps, verify.BRIEF_GUIDELINES)
+            said = verify.format_verification(verify.from_judgement(records), is_correct(task, gold, solution))
+            example = _completion(tokenizer, encode_chat(tokenizer, messages), said)
+            yield _weighted_verdicts(tokenizer, example, verdict_weight)
 
 
-def _weighted(tokenizer: PreTrainedTokenizerFast, example: Example, alignment: float, verdict: float) -> Example:
+def _weighted_records(
+    tokenizer: PreTrainedTokenizerFast, example: Example, alignment: float, verdict: float
+) -> Example:
     """`example` with the ids and the verdicts of its records weighted so. A JSON key is one token with the marks around
     it, so what is between two keys is a field's content."""
     weights, content = np.array(example.token_weights, np.float32), False
@@ -144,6 +158,17 @@ def _weighted(tokenizer: PreTrainedTokenizerFast, example: Example, alignment: f
     return dataclasses.replace(example, token_weights=weights)
 
 
+def _weighted_verdicts(tokenizer: PreTrainedTokenizerFast, example: Example, verdict: float) -> Example:
+    """`example` with the words of its verifications that are verdicts weighted so."""
+    weights = np.array(example.token_weights, np.float32)
+    pieces = [decode(tokenizer, [token]) for token in np.asarray(example.ids).tolist()]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    for match in verify.VERDICTS.finditer("".join(pieces)):
+        inside = (ends > match.start(1)) & (ends - [len(piece) for piece in pieces] < match.end(1))
+        weights[inside & (weights > 0)] = verdict
+    return dataclasses.replace(example, token_weights=weights)
+
+
 def _completion(tokenizer: PreTrainedTokenizerFast, prompt: list[int], text: str) -> Example:
     ids = np.asarray([*prompt, *encode(tokenizer, text), tokenizer.eos_token_id], np.int32)
     return completion_example(ids, len(prompt))
@@ -154,7 +179,7 @@ def _completion(tokenizer: PreTrainedTokenizerFast, prompt: list[int], text: str
 
 def tokenizer(run: Run) -> list[str]:
     """Train the tokenizer that all embedded models share."""
-    build_tokenizer(run.config.tokenizer.vocab_size).save_pretrained(run.work.path / "tokenizer")
+    build_tokenizer(run.task, run.config.tokenizer.vocab_size).save_pretrained(run.work.path / "tokenizer")
     return ["tokenizer/tokenizer.json"]
 
 
@@ -176,8 +201,8 @@ def _train_base(run: Run, name: str) -> list[str]:
         model = look_back(model, settings.look_back)
 
     def examples(seed: int, count: int, phase: Mapping[str, Any]) -> list[Example]:
-        distribution = distribution_of(phase)
-        return list(solving_examples(words, seed, phase["split"], count, distribution, phase["every_count"]))
+        distribution = distribution_of(run.task, phase)
+        return list(solving_examples(run.task, words, seed, phase["split"], count, distribution, phase["every_fact"]))
 
     def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
         return examples(settings.seed, phase["problems"], phase), examples(settings.seed + 1000, 300, phase)
@@ -233,9 +258,10 @@ def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
     return model
 
 
-def distribution_of(phase: Mapping[str, Any]) -> world.Distribution:
+def distribution_of(task: Task, phase: Mapping[str, Any]) -> Distribution:
     """What a phase of training draws its problems from."""
-    return dataclasses.replace(world.TRAIN, lengths=tuple(phase["lengths"]), max_distractors=phase["max_distractors"])
+    train = world_of(task).train
+    return dataclasses.replace(train, lengths=tuple(phase["lengths"]), max_distractors=phase["max_distractors"])
 
 
 def candidates(run: Run) -> list[str]:
@@ -243,7 +269,7 @@ def candidates(run: Run) -> list[str]:
 
     A third of the problems are begun by `begin`, the others are solved from nothing.
     """
-    settings, seed = run.config.candidates, run.config.other_base.seed
+    settings, seed, world = run.config.candidates, run.config.other_base.seed, world_of(run.task)
     drawn = list(world.generate(seed, "grading", settings.problems))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
@@ -251,28 +277,29 @@ def candidates(run: Run) -> list[str]:
     rng, begun = random.Random(f"begun/{seed}"), {}
     for index, (problem, gold) in enumerate(drawn):
         if index % 3 == 0:
-            text = begin(world.another_solution(problem, gold, rng), rng)
+            text = begin(world.another_solution(problem, gold, rng), world.work_begins, rng)
             begun[problem.id] = encode(checkpoint.tokenizer, text)
     run.solve("candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
-def begin(steps: Sequence[str], rng: random.Random) -> str:
+def begin(steps: Sequence[str], mark: str, rng: random.Random) -> str:
     """The beginning of a solution that a policy goes on from: some of the right `steps`, and then a later one up to
-    its first "=", not the next one where there is another.
+    its first `mark`, not the next one where there is another.
 
     Mistakes come late then too, and what the step rests on has often not been said, so that the policy guesses a
     count. A judge that works a count out by itself instead of reading it in the step does not see such mistakes.
     """
     right = rng.randrange(len(steps) - 1)
     later = steps[right + 1 : -1] or steps[right:-1]
-    return "".join(f"{step}\n" for step in steps[:right]) + rng.choice(later).partition("=")[0] + "="
+    return "".join(f"{step}\n" for step in steps[:right]) + rng.choice(later).partition(mark)[0] + mark
 
 
 def teacher(run: Run) -> list[str]:
     """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates and on a right solution of
     every problem."""
-    settings, start = run.config.teacher, huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
+    settings, task, world = run.config.teacher, run.task, world_of(run.task)
+    start = huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
     rng = random.Random(f"right/{run.config.other_base.seed}")
     most = max(phase.right_solutions for phase in settings.phases.values())
@@ -291,7 +318,7 @@ def teacher(run: Run) -> list[str]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
             graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
             weights = phase["alignment_weight"], phase["verdict_weight"]
-            return list(grading_examples(start.tokenizer, graded, *weights))
+            return list(grading_examples(task, start.tokenizer, graded, *weights, phase["lessons"]))
 
         return examples(held=False), examples(held=True)
 

@@ -5,7 +5,7 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from spare_jax.tasks.arithmetic import BRIEF_GUIDELINES
+from spare_jax.prompts.annotate import BRIEF_GUIDELINES
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
 

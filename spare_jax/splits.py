@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from spare_jax.formats import files
 from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
-from spare_jax.tasks import arithmetic, gsm8k
+from spare_jax.tasks import arithmetic, gsm8k, multihop, spatial
 from spare_jax.tasks.answers import MathVerifier
-from spare_jax.tasks.task import Task
-from spare_jax.worlds import arithmetic as world
+from spare_jax.tasks.task import Task, world_of
 
-TASKS = ("arithmetic", "gsm8k")
+WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
+TASKS = (*WORLDS, "gsm8k")
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
 
@@ -33,12 +33,7 @@ def task_of(name: str) -> Task:
     """The task of `config.task`. Raises ValueError for a name that is none."""
     if name not in TASKS:
         raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
-    return arithmetic.TASK if name == "arithmetic" else gsm8k.task(MathVerifier())
-
-
-def has_truth(task: str) -> bool:
-    """Whether every step can be judged exactly."""
-    return task == "arithmetic"
+    return WORLDS[name] if name in WORLDS else gsm8k.task(MathVerifier())
 
 
 def split_of(problem_id: str) -> str:
@@ -53,7 +48,7 @@ def group_of(problem_id: str) -> str:
 
 def load(config: Config) -> Loaded:
     """All problems of the run, every split cut to the config's number."""
-    if config.task == "arithmetic":
+    if config.task in WORLDS:
         return _generated(config)
     return _read(config)
 
@@ -65,13 +60,14 @@ def _sizes(config: Config) -> dict[str, int | None]:
 
 
 def _generated(config: Config) -> Loaded:
+    world = world_of(task_of(config.task))
     seen: set[str] = set()
     pairs: list[tuple[Problem, Gold]] = []
     for split, size in _sizes(config).items():
         if size is None:
             raise ValueError(f"config.data.{split}_problems is not set: a world has no end, give a number")
-        pairs += world.generate(config.seed, split, size, world.TRAIN, seen)
-    for kind, distribution in world.HELD_OUT.items():
+        pairs += world.generate(config.seed, split, size, avoid=seen)
+    for kind, distribution in world.held_out.items():
         pairs += world.generate(config.seed, f"{HELD_OUT}-{kind}", config.data.held_out_problems, distribution, seen)
     return Loaded([p for p, _ in pairs], [g for _, g in pairs], [])
 
@@ -156,9 +152,10 @@ def measured(config: Config, problems: Sequence[Problem]) -> set[str]:
     """Ids of the test and held-out problems whose solutions are annotated to measure the annotator."""
     count = config.annotate.measured_problems
     chosen: set[str] = set()
-    for group in sorted({group_of(p.id) for p in problems if split_of(p.id) in ("test", HELD_OUT)}):
+    groups = {group_of(p.id) for p in problems if split_of(p.id) in ("test", HELD_OUT)}
+    for group in sorted(groups):
         members = sorted(p.id for p in problems if group_of(p.id) == group)
-        chosen |= set(members[: count if split_of(group) == "test" else max(1, count // len(world.HELD_OUT))])
+        chosen |= set(members[: count if split_of(group) == "test" else max(1, count // len(groups - {"test"}))])
     return chosen
 
 

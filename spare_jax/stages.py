@@ -35,7 +35,6 @@ from spare_jax.report import examples, page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.settings import Config
-from spare_jax.tasks import arithmetic
 from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
@@ -66,8 +65,8 @@ def judge(run: Run) -> list[str]:
     outcomes = [outcome(run.task, gold[s.problem_id], s) for s in solutions]
     run.work.write("judgements/outcome", outcomes)
     written = ["judgements/outcome.jsonl"]
-    if splits.has_truth(run.config.task):
-        known = (truth(run.task, arithmetic.step_truth, by_id[s.problem_id], gold[s.problem_id], s) for s in solutions)
+    if run.task.world:
+        known = (truth(run.task, by_id[s.problem_id], gold[s.problem_id], s) for s in solutions)
         run.work.write("judgements/truth", known)
         written.append("judgements/truth.jsonl")
 
@@ -351,7 +350,7 @@ def report(run: Run) -> list[str]:
     runs += [{"stage": stage, **measured} for stage, measured in run.measured.items()]
     meta = {
         "task": run.config.task,
-        "generated": splits.has_truth(run.config.task),
+        "generated": run.task.world is not None,
         "trained": not run.config.prm.path,
         "device": jax.devices()[0].device_kind,
         "models": {

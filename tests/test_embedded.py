@@ -15,9 +15,8 @@ from spare_jax.models import decoder, huggingface
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
-from spare_jax.tasks import arithmetic as task
-from spare_jax.worlds import arithmetic as world
-from spare_jax.worlds.arithmetic_judge import HELD_OUT_ERRORS, judge
+from spare_jax.tasks.arithmetic import TASK, WORLD
+from spare_jax.worlds.arithmetic import story_of
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,7 @@ def test_models_are_small_and_load(name):
 
 
 def test_the_shipped_tokenizer_is_the_one_that_is_built(tokenizer):
-    built = embedded.build_tokenizer(config_of("tiny_models").tokenizer.vocab_size)
+    built = embedded.build_tokenizer(TASK, config_of("tiny_models").tokenizer.vocab_size)
     assert huggingface.tokenizer_digest(built) == huggingface.tokenizer_digest(tokenizer)
 
 
@@ -57,20 +56,20 @@ def test_manifests_are_what_the_config_asks_for():
 def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
     """What the base is trained on is what the world draws from the train distribution: no verdict, nothing held out."""
     for phase in config_of("tiny_models").base.phases.values():
-        distribution = embedded.distribution_of(phase.to_dict())
-        assert set(distribution.names) <= set(world.TRAIN.names)
-        assert set(distribution.lengths) <= {0, *world.TRAIN.lengths}
-        assert set(distribution.templates) <= set(world.TRAIN.templates)
-        every_count = phase.every_count
-        examples = list(embedded.solving_examples(tokenizer, 3, "check", 40, distribution, every_count))
-        drawn = list(world.generate(3, "check", 40, distribution))
+        distribution = embedded.distribution_of(TASK, phase.to_dict())
+        assert set(distribution.names) <= set(WORLD.train.names)
+        assert set(distribution.lengths) <= {0, *WORLD.train.lengths}
+        assert set(distribution.templates) <= set(WORLD.train.templates)
+        every_fact = phase.every_fact
+        examples = list(embedded.solving_examples(TASK, tokenizer, 3, "check", 40, distribution, every_fact))
+        drawn = list(WORLD.generate(3, "check", 40, distribution))
         for example, (problem, gold) in zip(examples, drawn, strict=True):
             text = decode(tokenizer, example.ids)
             shown = "\n".join((*problem.context, problem.question))
             learnt = decode(tokenizer, np.asarray(example.ids)[np.asarray(example.token_weights) > 0])
             steps = learnt.removesuffix("<|end|>")
-            assert steps == "\n".join(gold.steps) or every_count
-            assert all(verdict.correct for verdict in judge(problem, gold, steps.split("\n")))
+            assert steps == "\n".join(gold.steps) or every_fact
+            assert all(verdict.correct for verdict in WORLD.judge(problem, gold, steps.split("\n")))
             assert text == f"<|system|>Solve.<|user|>{shown}<|assistant|>{steps}<|end|>"
 
 
@@ -100,29 +99,29 @@ def test_look_back_makes_each_head_of_the_first_layer_attend_to_its_offset():
 
 
 def test_the_teacher_never_sees_a_held_out_error(tokenizer):
-    drawn = list(world.generate(4, "check", 60, dataclasses.replace(world.TRAIN, lengths=(2, 3))))
+    drawn = list(WORLD.generate(4, "check", 60, dataclasses.replace(WORLD.train, lengths=(2, 3))))
     graded = []
     for problem, gold in drawn:
-        slip = f"{world.world_of(gold).target} has 98."
+        slip = f"{story_of(gold).target} has 98."
         for kind, steps in (("whole", gold.steps), ("skipped", gold.steps[1:]), ("slip", (slip, *gold.steps))):
             graded.append((problem, gold, Solution(f"{problem.id}/{kind}", problem.id, steps, None, "stop")))
     skipped = sum(
-        any(verdict.error in HELD_OUT_ERRORS for verdict in judge(problem, gold, solution.steps))
+        any(verdict.error in WORLD.held_out_errors for verdict in WORLD.judge(problem, gold, solution.steps))
         for problem, gold, solution in graded
     )
-    texts = [decode(tokenizer, example.ids) for example in embedded.grading_examples(tokenizer, graded)]
+    texts = [decode(tokenizer, example.ids) for example in embedded.grading_examples(TASK, tokenizer, graded)]
     assert skipped > 50
     assert len(texts) == len(graded) - skipped
-    assert not any(error in text for text in texts for error in HELD_OUT_ERRORS)
+    assert not any(error in text for text in texts for error in WORLD.held_out_errors)
     assert sum('"INCORRECT"' in text for text in texts) > 20
 
 
 def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
-    ((problem, gold),) = world.generate(5, "check", 1, dataclasses.replace(world.TRAIN, lengths=(3,)))
+    ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(3,)))
     begun = encode(tokenizer, f"{gold.steps[0]}\n")
     rest = (*encode(tokenizer, "\n".join(gold.steps[1:])), tokenizer.eos_token_id)
     settings = solving.SolveSettings(2, 0.8, 1.0, 100, "digest")
-    program = solving.solutions(task.TASK, problem, tokenizer, settings, begun)
+    program = solving.solutions(TASK, problem, tokenizer, settings, begun)
     (request,) = next(program)
     assert list(request.all_ids()[-len(begun) :]) == begun
     completion = programs.Completion(rest, (-0.5,) * len(rest), "stop")
@@ -138,9 +137,9 @@ def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
 def test_a_beginning_is_right_as_far_as_it_goes():
     early = 0
     for seed in range(60):
-        ((problem, gold),) = world.generate(seed, "check", 1, dataclasses.replace(world.TRAIN, lengths=(1, 2, 4)))
-        steps = world.another_solution(problem, gold, random.Random(seed))
-        *said, last = embedded.begin(steps, random.Random(seed)).split("\n")
+        ((problem, gold),) = WORLD.generate(seed, "check", 1, dataclasses.replace(WORLD.train, lengths=(1, 2, 4)))
+        steps = WORLD.another_solution(problem, gold, random.Random(seed))
+        *said, last = embedded.begin(steps, "=", random.Random(seed)).split("\n")
         assert said == steps[: len(said)]
         assert last.endswith("=") and last.count("=") == 1
         (number,) = (i for i, step in enumerate(steps) if step.startswith(last))
@@ -150,12 +149,12 @@ def test_a_beginning_is_right_as_far_as_it_goes():
 
 
 def test_exemplars_of_the_world_come_from_a_policy_and_both_classes():
-    pool = task.exemplars()
+    pool = TASK.exemplars()
     assert len(pool) == 10
     assert sum(e.is_correct for e in pool) == 5
     for exemplar in pool:
         assert len(exemplar.candidate) == len(exemplar.judgements)
         assert exemplar.candidate[-1].startswith("The answer is ")
     errors = {error for e in pool for step in e.judgements for error in step.errors}
-    assert not errors & set(HELD_OUT_ERRORS)
+    assert not errors & set(WORLD.held_out_errors)
     assert len(errors) >= 3

@@ -30,7 +30,6 @@ from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.tasks import arithmetic as arithmetic_task
 from spare_jax.tasks.task import Exemplar, Task
-from spare_jax.worlds import arithmetic
 
 PROBLEM = Problem("p", "How many has Ben?", ("Ada has 5.", "Ben has 3 more than Ada."))
 GOLD = Gold("p", ("8",), ("Ben has 5 + 3 = 8.", "8"))
@@ -280,7 +279,7 @@ class TestOutcome:
 
 
 class TestTruth:
-    CASES = tuple(arithmetic.generate(3, "truth", 40))
+    CASES = tuple(arithmetic_task.WORLD.generate(3, "truth", 40))
 
     def judge(self, flips=None):
         steps = []
@@ -289,7 +288,7 @@ class TestTruth:
                 wrong = [*gold.steps]
                 wrong[at] = "The answer is 98."
                 candidate = Solution(f"{problem.id}/{k}", problem.id, tuple(wrong), "98", "stop")
-                judgement = truth(arithmetic_task.TASK, arithmetic_task.step_truth, problem, gold, candidate, flips)
+                judgement = truth(arithmetic_task.TASK, problem, gold, candidate, flips)
                 assert len(judgement.steps) == len(wrong)
                 steps += judgement.steps
         return steps
@@ -297,9 +296,9 @@ class TestTruth:
     def test_the_world_is_quoted(self):
         problem, gold = self.CASES[0]
         candidate = Solution("s", problem.id, gold.steps, gold.answers[0], "stop")
-        judgement = truth(arithmetic_task.TASK, arithmetic_task.step_truth, problem, gold, candidate)
+        judgement = truth(arithmetic_task.TASK, problem, gold, candidate)
         assert judgement.outcome is True and judgement.first_error is None and judgement.judge == "truth"
-        assert judgement.steps == arithmetic_task.step_truth(problem, gold, gold.steps)
+        assert judgement.steps == arithmetic_task.WORLD.truth(problem, gold, gold.steps)
 
     def test_flips_follow_class_and_rate(self):
         true = [step.label for step in self.judge()]
@@ -320,13 +319,19 @@ class TestTruth:
         assert all(b is not t for t, a, b in zip(true, some, more, strict=True) if a is not t)
 
     def test_every_step_of_every_solution_has_a_draw_of_its_own(self):
-        flips, gold = Flips(correct=0.5), Gold("p", ("8",))
+        flips = Flips(correct=0.5)
+        problem, gold = max(self.CASES, key=lambda case: len(case[1].steps))
         drawn = set()
         for k in range(8):
-            candidate = solution(*"abcdefgh", id=f"p/{k}")
-            judgement = truth(TASK, lambda p, g, steps: [RIGHT for _ in steps], PROBLEM, gold, candidate, flips)
+            candidate = solution(*gold.steps, id=f"p/{k}")
+            judgement = truth(arithmetic_task.TASK, problem, gold, candidate, flips)
             drawn.add(tuple(step.label for step in judgement.steps))
-        assert len(drawn) == 8 and not drawn & {(True,) * 8, (False,) * 8}
+        n_steps = len(gold.steps)
+        assert n_steps == 7 and len(drawn) == 8 and not drawn & {(True,) * n_steps, (False,) * n_steps}
+
+    def test_a_task_without_a_world_has_no_truth(self):
+        with pytest.raises(ValueError, match="another judge than truth"):
+            truth(TASK, PROBLEM, Gold("p", ("8",)), solution("a"))
 
     def test_a_flipped_step_keeps_no_evidence(self):
         for step in self.judge(Flips(correct=1)):

@@ -15,7 +15,7 @@ from spare_jax import main, settings
 from spare_jax.models import huggingface
 from spare_jax.models.conventions import load_convention
 from spare_jax.store import StoreError, WorkDir
-from spare_jax.worlds import arithmetic as world
+from spare_jax.tasks.arithmetic import WORLD
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
@@ -88,7 +88,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
 def labels_file(path, problems=30):
     """TRL rows: per problem a right solution and one whose last step is wrong; returns how many problems there are."""
     rows = []
-    for problem, gold in world.generate(0, "labels", problems, dataclasses.replace(world.TRAIN, lengths=(1, 2))):
+    for problem, gold in WORLD.generate(0, "labels", problems, dataclasses.replace(WORLD.train, lengths=(1, 2))):
         prompt = "\n".join((*problem.context, problem.question))
         for k, steps in enumerate((gold.steps, (*gold.steps[:-1], "The answer is 100."))):
             labels = [True] * (len(steps) - 1) + [k == 0]
@@ -212,7 +212,7 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
         (["--config=configs/prm_math.py:foo"], "config argument 'foo' is unknown: choose among runlocal, task"),
         (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
         (["--config.mesh.fsdp=3"], "choose sizes whose product is 2"),
-        (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, gsm8k"),
+        (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, multihop, spatial, gsm8k"),
         (["surplus"], "unexpected argument 'surplus'"),
     ],
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from spare_jax.prompts import verify
 from spare_jax.prompts.verify import StepVerification
+from spare_jax.tasks.arithmetic import TASK, WORLD
 
 LINE = st.from_regex(r"\A[a-zé0-9(][a-zé0-9 +=*#.\"\\]{0,20}[a-z.]\Z")
 STEP = st.builds(
@@ -61,3 +62,26 @@ def test_the_last_verdict_of_a_section_and_the_first_section_of_a_step_count():
 def test_what_the_grammar_does_not_have_is_refused(step):
     with pytest.raises(ValueError, match="step 1"):
         verify.format_verification([step], True)
+
+
+def test_a_judgement_becomes_a_verification_that_says_the_same():
+    problem, gold = next(WORLD.generate(0, "verify", 1))
+    steps = (*gold.steps[:-1], "The answer is 98.", "Hello")
+    judged = WORLD.truth(problem, gold, steps)
+    said = verify.format_verification(verify.from_judgement(judged), answer=False)
+    parsed = verify.parse(said, len(steps))
+    assert [parsed.steps[i + 1].correct for i in range(len(steps))] == [step.label for step in judged]
+    assert parsed.steps[1].title == judged[0].explanation.split(":")[0]
+    assert [match[1] for match in verify.VERDICTS.finditer(said)] == [
+        *("correct" if step.label else "incorrect" for step in judged),
+        "No",
+    ]
+
+
+def test_a_verifier_sees_no_reference():
+    problem, gold = next(WORLD.generate(0, "verify", 1))
+    candidate = ("Zoe has 3.", "The answer is 3.")
+    shown = verify.render(TASK, problem, candidate, verify.GUIDELINES)
+    assert [message["role"] for message in shown] == ["system", "user"]
+    assert shown[1]["content"].splitlines()[-2:] == ["[s1] Zoe has 3.", "[s2] The answer is 3."]
+    assert "[r1]" not in shown[1]["content"] and not any(step in shown[1]["content"] for step in gold.steps)

@@ -1,224 +1,93 @@
-"""The arithmetic world: generation, splits, and a judge that is exact on hand-written cases."""
+"""What holds of every world: it draws from its seed alone, holds out what it says, and knows its solutions right."""
 
 import dataclasses
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from spare_jax.records import Gold, Problem
-from spare_jax.worlds import arithmetic
-from spare_jax.worlds.arithmetic import HELD_OUT, TRAIN, generate, world_of
-from spare_jax.worlds.arithmetic_judge import ERRORS, judge
-from spare_jax.worlds.expressions import Name, Number, Operation, evaluate, parse
+from spare_jax.splits import WORLDS
+from spare_jax.tasks.task import world_of
 
-# Ada 7, Ben 12 (told in two ways), Cal 36, Dan 43; Eve 30 and Fay 26 are not needed.
-FACTS = (
-    "Ben = Ada + 5", "Ada = 7", "Fay = Eve - 4", "Dan = Cal + Ada", "Eve = 30", "Cal = Ben * 3", "Ben = Eve - 18",
-    "? = Dan",
-)  # fmt: skip
-REFERENCE = (
-    "Ben has Ada + 5 = 7 + 5 = 12.",
-    "Cal has Ben * 3 = 12 * 3 = 36.",
-    "Dan has Cal + Ada = 36 + 7 = 43.",
-    "The answer is 43.",
-)
-PROBLEM = Problem("p", "How many apples does Dan have?", tuple(f"sentence {i}" for i in range(7)))
-GOLD = Gold("p", ("43",), REFERENCE, FACTS)
+WORLD = pytest.mark.parametrize("world", [world_of(task) for task in WORLDS.values()], ids=list(WORLDS))
 
 
-def verdicts(*steps):
-    return judge(PROBLEM, GOLD, steps)
-
-
-def errors(*steps):
-    return [verdict.error for verdict in verdicts(*steps)]
-
-
-def test_the_reference_is_right_and_aligned():
-    found = verdicts(*REFERENCE)
-    assert [v.correct for v in found] == [True] * 4
-    assert [v.reference for v in found] == [(1,), (2,), (3,), (4,)]
-    assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
-    assert [v.context for v in found] == [(1, 2), (6,), (2, 4), ()]
-    assert [v.explanation for v in found] == [
-        "Ben: said Ada + 5 = 7 + 5 = 12, is Ada + 5 = 7 + 5 = 12",
-        "Cal: said Ben * 3 = 12 * 3 = 36, is Ben * 3 = 12 * 3 = 36",
-        "Dan: said Cal + Ada = 36 + 7 = 43, is Cal + Ada = 36 + 7 = 43",
-        "answer: said 43, is 43",
-    ]
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        ("Ben has 5 + Ada = 5 + 7 = 12.", "Cal has 3 * Ben = 3 * 12 = 36."),  # commuted
-        ("Ben has 7 + 5 = 12.",),  # no names
-        ("Ben = Ada + 5 = 12.",),  # no numbers, another sign
-        ("7 + 5 = 12.", "Ben has 12."),  # split in two
-        ("Cal has (Ada + 5) * 3 = (7 + 5) * 3 = 36.",),  # merged
-        ("Dan has (7 + 5) * 3 + 7 = 43.", "The answer is 43."),  # all in one
-        ("Ben has Eve - 18 = 30 - 18 = 12.", "Cal has Ben * 3 = 12 * 3 = 36."),  # the other route
-        ("Fay has Eve - 4 = 30 - 4 = 26.", *REFERENCE),  # true and not needed
-        ("Ada has 7.", *REFERENCE, "Dan has 43."),  # true things said again
-        ("Ada has 7 apples.", *REFERENCE),  # a count with its unit
-    ],
-)
-def test_valid_routes_are_right(steps):
-    assert errors(*steps) == [None] * len(steps)
-
-
-@pytest.mark.parametrize(
-    "steps, expected",
-    [
-        (("Ben has Ada + 5 = 7 + 5 = 13.",), ["NUMERIC"]),
-        (("Ben has Ada + 5 = 8 + 5 = 13.",), ["OPERAND"]),
-        (("Ben has Ada + 5 = 8 + 5 = 12.",), ["OPERAND"]),  # a right value by a wrong operand
-        (("Ben has Ada + Ada = 7 + 7 = 14.",), ["COMPREHENSION"]),
-        (("Ben has 6 + 6 = 12.",), ["COMPREHENSION"]),  # a right value by a wrong route
-        (("Ben has 5 - 7 = 12.",), ["COMPREHENSION"]),  # subtraction does not commute
-        (("Cal has Ben * 3 = 12 * 3 = 36.",), ["PREMISE"]),  # nothing has established Ben
-        (("Cal has 36.",), ["PREMISE"]),
-        (("The answer is 43.",), ["PREMISE"]),
-        (("The answer is 44.",), ["ANSWER"]),
-        (("Ben has Ada + 5 = 7 + 5 = 13.", "Cal has Ben * 3 = 13 * 3 = 39."), ["NUMERIC", "PROPAGATED"]),
-        (("Ben has Ada + 5 = 7 + 5 = 13.", "Ben has 13."), ["NUMERIC", "PROPAGATED"]),  # a wrong value restated
-        # An error does not touch what does not build on it.
-        (("Ben has Ada + 5 = 7 + 5 = 13.", "Fay has Eve - 4 = 30 - 4 = 26."), ["NUMERIC", None]),
-        # A right derivation mends a wrong one.
-        (("Ben has Ada + 5 = 7 + 5 = 13.", *REFERENCE), ["NUMERIC", None, None, None, None]),
-        (("Gus has Ada + 5 = 7 + 5 = 12.",), ["COMPREHENSION"]),  # nobody of that name
-        (("Ben has Ada + 5.",), ["FORMAT"]),
-        (("Hello",), ["FORMAT"]),
-        (("",), ["FORMAT"]),
-        (("__import__('os').system('true') = 12.",), ["FORMAT"]),
-    ],
-)
-def test_errors_and_their_categories(steps, expected):
-    assert errors(*steps) == expected
-    assert set(filter(None, expected)) <= set(ERRORS)
-
-
-def test_merged_steps_align_with_several_reference_steps():
-    (verdict,) = verdicts("Cal has (Ada + 5) * 3 = (7 + 5) * 3 = 36.")
-    assert verdict.reference == (1, 2)
-
-
-@given(st.lists(st.text(max_size=60), max_size=6))
-def test_any_text_gets_a_verdict(steps):
-    assert len(verdicts(*steps)) == len(steps)
-
-
-@given(st.text(alphabet="AdaBenCl0123456789+-*()= .", max_size=80))
-@settings(max_examples=300)
-def test_text_that_looks_like_a_step_gets_a_verdict(text):
-    assert len(verdicts(text, f"Ben has {text}.")) == 2
-
-
-@pytest.mark.parametrize("distribution", [TRAIN, *HELD_OUT.values()], ids=["train", *HELD_OUT])
-def test_every_reference_is_right(distribution):
-    for problem, gold in generate(3, "check", 150, distribution):
-        found = judge(problem, gold, gold.steps)
+@WORLD
+@pytest.mark.parametrize("kind", ["train", "lengths", "templates", "names"])
+def test_every_reference_is_right(world, kind):
+    distribution = {"train": world.train, **world.held_out}[kind]
+    for problem, gold in world.generate(3, "check", 100, distribution):
+        found = world.judge(problem, gold, gold.steps)
         assert all(verdict.correct for verdict in found), (problem, gold, found)
         assert [verdict.reference for verdict in found] == [(i,) for i in range(1, len(gold.steps) + 1)]
         assert len(gold.steps) - 1 in distribution.lengths
-        assert all(1 <= value <= arithmetic.MAX_VALUE for value in world_of(gold).values.values())
+        assert WORLDS[world.name].extract_answer(gold.steps) == gold.answers[0]
 
 
-def test_every_count_states_each_fact_once_and_is_right():
-    distribution = dataclasses.replace(TRAIN, lengths=(0, 1, 2, 3), max_distractors=4)
-    for problem, gold in generate(8, "x", 100, distribution):
-        steps = arithmetic.every_count(problem, gold, random.Random(problem.id))
-        assert all(verdict.correct for verdict in judge(problem, gold, steps))
-        told = [(step.split()[0], "=" in step) for step in steps[:-1]]
-        facts = world_of(gold).facts
-        assert sorted(told) == sorted((name, not isinstance(expression, Number)) for name, expression in facts)
+@WORLD
+def test_every_fact_as_a_step_is_right(world):
+    for problem, gold in world.generate(8, "x", 100, dataclasses.replace(world.train, lengths=(1, 2, 3))):
+        steps = world.every_fact(problem, gold, random.Random(problem.id))
+        assert all(verdict.correct for verdict in world.judge(problem, gold, steps))
         assert steps[-1] == gold.steps[-1]
 
 
-def test_other_solutions_are_right_and_differ():
+@WORLD
+def test_other_solutions_are_right_and_differ(world):
     others = 0
-    for problem, gold in generate(9, "x", 200):
-        steps = tuple(arithmetic.another_solution(problem, gold, random.Random(problem.id)))
-        assert all(verdict.correct for verdict in judge(problem, gold, steps))
+    for problem, gold in world.generate(9, "x", 200):
+        steps = world.another_solution(problem, gold, random.Random(problem.id))
+        assert all(verdict.correct for verdict in world.judge(problem, gold, steps)), (problem, gold, steps)
         assert steps[-1] == gold.steps[-1]
-        others += steps != gold.steps
+        others += tuple(steps) != gold.steps
     assert others > 50
 
 
-def test_a_changed_number_is_always_found():
-    rng = random.Random(0)
-    for problem, gold in generate(4, "check", 200):
-        steps = list(gold.steps)
-        at = rng.randrange(len(steps))
-        head, _, value = steps[at].rstrip(".").rpartition(" ")
-        steps[at] = f"{head} {int(value) + rng.choice([-1, 1, 10])}."
-        found = judge(problem, gold, steps)
-        assert [v.correct for v in found[:at]] == [True] * at
-        assert not found[at].correct
-        assert not found[-1].correct  # everything needed flows into the answer
+@WORLD
+def test_steps_of_another_problem_are_hardly_ever_right(world):
+    (first, gold), *others = world.generate(10, "x", 100, dataclasses.replace(world.train, lengths=(3,)))
+    right = [verdict.correct for _, other in others for verdict in world.judge(first, gold, other.steps)]
+    assert sum(right) < 0.1 * len(right)
 
 
-def test_held_out_means_held_out():
-    assert not set(TRAIN.names) & set(HELD_OUT["names"].names)
-    assert not set(TRAIN.lengths) & set(HELD_OUT["lengths"].lengths)
-    assert not set(TRAIN.templates) & set(HELD_OUT["templates"].templates)
-    assert HELD_OUT["lengths"].lengths == (arithmetic.MAX_STEPS - 1, arithmetic.MAX_STEPS)
-    for kind, distribution in HELD_OUT.items():  # each differs from TRAIN in one thing
-        assert dataclasses.replace(distribution, **{kind: getattr(TRAIN, kind)}) == TRAIN
+@WORLD
+def test_held_out_means_held_out(world):
+    assert not set(world.train.names) & set(world.held_out["names"].names)
+    assert not set(world.train.lengths) & set(world.held_out["lengths"].lengths)
+    assert not set(world.train.templates) & set(world.held_out["templates"].templates)
+    for kind, distribution in world.held_out.items():  # each differs from the train distribution in one thing
+        assert dataclasses.replace(distribution, **{kind: getattr(world.train, kind)}) == world.train
+    assert set(world.held_out_errors) < set(world.errors)
 
 
 def texts(pairs):
     return [" ".join((*problem.context, problem.question)) for problem, _ in pairs]
 
 
-def test_problems_follow_from_the_seed_alone():
-    first = list(generate(5, "a", 50))
-    assert first == list(generate(5, "a", 50))
-    assert first[:20] == list(generate(5, "a", 20))
-    for other in (generate(6, "a", 50), generate(5, "b", 50)):
+@WORLD
+def test_problems_follow_from_the_seed_alone(world):
+    first = list(world.generate(5, "a", 50))
+    assert first == list(world.generate(5, "a", 50))
+    assert first[:20] == list(world.generate(5, "a", 20))
+    for other in (world.generate(6, "a", 50), world.generate(5, "b", 50)):
         assert not set(texts(first)) & set(texts(other))
 
 
-def test_no_text_is_in_two_splits():
-    # One-step problems of two names and one template soon repeat themselves; the shared set must not let them.
-    tight = dataclasses.replace(TRAIN, lengths=(1,), templates=(0,), names=("Ada", "Ben", "Cal"), max_distractors=0)
+@WORLD
+def test_no_text_is_in_two_splits(world):
+    # One-step problems of few names and one template soon repeat themselves; the shared set must not let them.
+    tight = dataclasses.replace(
+        world.train, lengths=(1,), templates=(0,), names=("Ada", "Ben", "Cal"), max_distractors=0, second_route=0.0
+    )
     seen: set[str] = set()
-    train = texts(generate(0, "train", 300, tight, seen))
-    test = texts(generate(0, "test", 300, tight, seen))
-    assert len(set(train) | set(test)) == 600
-    assert set(texts(generate(0, "train", 300, tight))) & set(texts(generate(0, "test", 300, tight)))
+    train = texts(world.generate(0, "train", 12, tight, seen))
+    test = texts(world.generate(0, "test", 12, tight, seen))
+    assert len(set(train) | set(test)) == 24
 
 
-def test_too_many_problems_are_an_error():
-    tight = dataclasses.replace(TRAIN, lengths=(1,), templates=(0,), names=("Ada", "Ben"), max_distractors=0)
+@WORLD
+def test_too_many_problems_are_an_error(world):
+    tight = dataclasses.replace(
+        world.train, lengths=(1,), templates=(0,), names=("Ada", "Ben"), max_distractors=0, second_route=0.0
+    )
     with pytest.raises(ValueError, match="ask for fewer than 100000 problems"):
-        list(generate(0, "train", 100_000, tight))
-
-
-def test_some_problems_have_two_routes_and_some_have_distractors():
-    pairs = list(generate(7, "check", 200))
-    names = [[fact.split(" = ")[0] for fact in gold.facts[:-1]] for _, gold in pairs]
-    assert 20 < sum(len(told) > len(set(told)) for told in names) < 100
-    assert any(len(told) > 2 * (len(gold.steps) - 1) for told, (_, gold) in zip(names, pairs, strict=True))
-
-
-expressions = st.recursive(
-    st.one_of(st.integers(0, 99).map(Number), st.sampled_from(["Ada", "Ben"]).map(Name)),
-    lambda inner: st.builds(Operation, st.sampled_from("+-*"), inner, inner),
-    max_leaves=8,
-)
-
-
-@given(expressions)
-def test_expressions_survive_printing(expression):
-    again = parse(str(expression))
-    assert again is not None
-    values = {"Ada": 3, "Ben": 5}
-    assert evaluate(again, values) == evaluate(expression, values)
-
-
-@given(st.text(max_size=40))
-def test_parsing_never_raises(text):
-    parse(text)
+        list(world.generate(0, "train", 100_000, tight))

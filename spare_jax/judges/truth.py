@@ -4,18 +4,11 @@ A judge of a known label quality shows what labels of that quality buy (ARCHITEC
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
-
-if TYPE_CHECKING:
-    from spare_jax.tasks.task import Task
-
-StepTruth = Callable[[Problem, Gold, Sequence[str]], Sequence[StepJudgement]]
-"""A world's verdicts as records, such as `step_truth` of tasks/arithmetic.py."""
+from spare_jax.tasks.task import Task, world_of
 
 
 @dataclass(frozen=True)
@@ -36,15 +29,18 @@ class Flips:
 
 
 def truth(
-    task: "Task",
-    step_truth: StepTruth,
+    task: Task,
     problem: Problem,
     gold: Gold,
     solution: Solution,
     flips: Flips | None = None,
 ) -> Judgement:
-    """The world's verdict on every step. The outcome is never flipped, nor does it overwrite the last step."""
-    steps = tuple(step_truth(problem, gold, solution.steps))
+    """The world's verdict on every step. The outcome is never flipped, nor does it overwrite the last step.
+
+    Raises:
+      ValueError: the task's problems are not generated: nobody knows the truth of their steps.
+    """
+    steps = world_of(task).truth(problem, gold, solution.steps)
     if flips is not None:
         steps = tuple(_flip(step, f"{flips.seed}/{solution.id}/{i}", flips) for i, step in enumerate(steps))
     return Judgement(solution_id=solution.id, judge="truth", steps=steps, outcome=is_correct(task, gold, solution))

@@ -21,6 +21,9 @@ from spare_jax.records import Problem, StepJudgement
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Exemplar, Task
 
+BRIEF_GUIDELINES = "Grade each step."
+"""What the embedded teachers were trained with: they know the rest."""
+
 LABELS = {"CORRECT": True, "INCORRECT": False}
 UNKNOWN = "UNKNOWN"
 MAX_ID = 9999
@@ -48,14 +51,15 @@ def render(
     """
     messages = [{"role": "system", "content": guidelines}]
     for exemplar in exemplars:
-        shown = _instance(task, exemplar.problem, exemplar.reference, exemplar.candidate)
+        shown = instance(task, exemplar.problem, exemplar.reference, exemplar.candidate)
         messages.append({"role": "user", "content": shown})
         messages.append({"role": "assistant", "content": format_records(exemplar.judgements)})
-    messages.append({"role": "user", "content": _instance(task, problem, reference_steps, candidate_steps)})
+    messages.append({"role": "user", "content": instance(task, problem, reference_steps, candidate_steps)})
     return messages
 
 
-def _instance(task: "Task", problem: Problem, reference: Sequence[str], candidate: Sequence[str]) -> str:
+def instance(task: "Task", problem: Problem, reference: Sequence[str], candidate: Sequence[str]) -> str:
+    """Context, question, reference (which may be empty) and candidate, each on its line under its id."""
     lines = _numbered("c", task.context_sentences(problem))
     if problem.context:  # otherwise the sentences are the question's own
         lines.append(f"[q] {_line(problem.question)}")

@@ -1,6 +1,7 @@
-"""SPARK's verification of a solution (Stage I of the paper): every step analysed and judged, then the answer.
+"""SPARK's verification of a solution (arXiv 2512.03244, stage I): every step analysed and judged, then the answer.
 
-A step is a heading, lines of analysis and a verdict; a line on the answer ends the text:
+The user turn has context, question and the student's steps under ids, as an annotation's has (prompts/annotate.py), but
+no reference. In the answer a step is a heading, lines of analysis and a verdict; a line on the answer ends the text:
 
     ## Step 1: <title>
     <analysis>
@@ -12,14 +13,43 @@ A step is a heading, lines of analysis and a verdict; a line on the answer ends 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from spare_jax.programs import Grammar
+from spare_jax.prompts import annotate
+from spare_jax.prompts.chat import Message
+from spare_jax.records import Problem, StepJudgement
+
+if TYPE_CHECKING:
+    from spare_jax.tasks.task import Task
+
+BRIEF_GUIDELINES = "Verify each step."
+"""What the embedded teachers were trained with: they know the rest."""
+
+GUIDELINES = """\
+You are a teacher who checks a student's solution. You are given the sentences of the problem [c1], [c2], ... (and the \
+question [q] where it stands by itself) and the student's steps [s1], [s2], ... You are not given a solution: work \
+everything out yourself.
+Check the steps one after another, strictly. A step is correct if it follows from the problem and from correct steps \
+before it, by whatever valid route. A step with an error is incorrect, and so is every later step that builds on it.
+For each step write, in its order:
+## Step k: a title of a few words
+your analysis, in lines that begin with neither "#" nor "*"
+**This step is correct.** or **This step is incorrect.**
+
+and after the last step one line:
+**Verification: Is the answer correct (Yes/No)? Yes** or **Verification: Is the answer correct (Yes/No)? No**"""
 
 _STEP = "**This step is {}.**"
 _ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
 _HEADING = re.compile(r"^## Step ([0-9]{1,9}):(.*)$", re.MULTILINE)
 _STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t]*$", re.MULTILINE)
 _ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
+
+VERDICTS = re.compile(
+    r"\*\*(?:This step is|Verification: Is the answer correct \(Yes/No\)\?) (correct|incorrect|Yes|No)\b"
+)
+"""A verdict on a step or on the answer, wherever it stands."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +74,24 @@ class ParsedVerification:
     answer: bool | None = None
     surplus: int = 0
     duplicates: int = 0
+
+
+def render(task: "Task", problem: Problem, steps: Sequence[str], guidelines: str) -> list[Message]:
+    """The conversation that asks for a verification: guidelines, then problem and steps, each on its line."""
+    return [
+        {"role": "system", "content": guidelines},
+        {"role": "user", "content": annotate.instance(task, problem, (), steps)},
+    ]
+
+
+def from_judgement(steps: Sequence[StepJudgement]) -> tuple[StepVerification, ...]:
+    """The verification that says what judged steps say; what stands before a colon in an explanation is its title."""
+    found = []
+    for number, step in enumerate(steps, 1):
+        title, colon, analysis = step.explanation.partition(": ")
+        title, analysis = (title, analysis) if colon else (f"step {number}", step.explanation)
+        found.append(StepVerification(title, analysis, step.label))
+    return tuple(found)
 
 
 def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:

@@ -4,15 +4,24 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-from spare_jax.records import StepJudgement
 from spare_jax.tasks.task import Exemplar, Task
 from spare_jax.worlds import arithmetic
-from spare_jax.worlds.arithmetic_judge import ERRORS, judge, stated_answer
+from spare_jax.worlds.arithmetic_judge import ERRORS, HELD_OUT_ERRORS, judge, stated_answer
+from spare_jax.worlds.world import Distribution, World
+
+WORLD = World(
+    name="arithmetic",
+    train=Distribution(),
+    draw=arithmetic.draw,
+    judge=judge,
+    every_fact=arithmetic.every_count,
+    another_solution=arithmetic.another_solution,
+    work_begins="=",
+    errors=ERRORS,
+    held_out_errors=HELD_OUT_ERRORS,
+)
 
 INSTRUCTION = "Solve."
-
-BRIEF_GUIDELINES = "Grade each step."
-"""What tiny-teacher was trained with: it knows the rest."""
 
 GUIDELINES = """\
 You are a teacher who grades a student's solution step by step. You are given numbered sentences of a story [c1], \
@@ -38,21 +47,6 @@ def answers_equal(predicted: str | None, golds: Sequence[str]) -> bool:
     return predicted is not None and predicted in golds
 
 
-def step_truth(problem, gold, steps: Sequence[str]) -> tuple[StepJudgement, ...]:
-    """The world's verdicts on `steps` as the records that a perfect annotator would write."""
-    return tuple(
-        StepJudgement(
-            label=verdict.correct,
-            explanation=verdict.explanation,
-            context=verdict.context,
-            steps=verdict.steps,
-            reference=verdict.reference,
-            errors=(verdict.error,) if verdict.error else (),
-        )
-        for verdict in judge(problem, gold, tuple(steps))
-    )
-
-
 @functools.cache
 def exemplars() -> tuple[Exemplar, ...]:
     """Ten graded candidates on problems of a split of their own: five references, and five mistakes of a policy.
@@ -60,13 +54,13 @@ def exemplars() -> tuple[Exemplar, ...]:
     The mistakes were sampled from an early tiny-base and picked by hand; the judgements are the world's own.
     """
     pool = []
-    for index, (problem, gold) in enumerate(arithmetic.generate(0, "exemplars", 10, _EXEMPLAR_PROBLEMS)):
+    for index, (problem, gold) in enumerate(WORLD.generate(0, "exemplars", 10, _EXEMPLAR_PROBLEMS)):
         candidate = _MISTAKES.get(index, gold.steps)
-        pool.append(Exemplar(problem.id, problem, gold.steps, candidate, step_truth(problem, gold, candidate)))
+        pool.append(Exemplar(problem.id, problem, gold.steps, candidate, WORLD.truth(problem, gold, candidate)))
     return tuple(pool)
 
 
-_EXEMPLAR_PROBLEMS = dataclasses.replace(arithmetic.TRAIN, lengths=(2, 3, 4))
+_EXEMPLAR_PROBLEMS = dataclasses.replace(WORLD.train, lengths=(2, 3, 4))
 
 _MISTAKES = {
     0: (
@@ -100,4 +94,5 @@ TASK = Task(
     extract_answer=extract_answer,
     answers_equal=answers_equal,
     exemplars=exemplars,
+    world=WORLD,
 )

@@ -1,7 +1,6 @@
 """What every room needs to know of a data set: its texts, its steps, its answers, its exemplars.
 
-A task is a value, made by the module that is named after it. Loading is that module's function, since a world
-generates what a data set reads.
+A task is a value, made by the module that is named after it.
 """
 
 import dataclasses
@@ -10,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from spare_jax.records import Problem, StepJudgement
+from spare_jax.worlds.world import World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Task:
       split_steps: a solution's text -> its steps, none of them blank.
       context_sentences: what the annotate prompt numbers c1, c2, ...
       exemplars: the pool that `choose_exemplars` draws from.
+      world: for generated problems, where they come from and who knows the truth of every step.
     """
 
     name: str
@@ -74,6 +75,17 @@ class Task:
     split_steps: Callable[[str], tuple[str, ...]] = line_steps
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
+    world: World | None = None
+
+
+def world_of(task: Task) -> World:
+    """The task's world. Raises ValueError where it has none."""
+    if task.world is None:
+        raise ValueError(
+            f"task {task.name!r} is no world: its problems are read and nobody knows the truth of single steps; choose "
+            "another task, or another judge than truth"
+        )
+    return task.world
 
 
 def choose_exemplars(pool: Sequence[Exemplar], k: int, key: str) -> tuple[Exemplar, ...]:

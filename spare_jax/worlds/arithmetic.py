@@ -4,17 +4,15 @@ A problem is a graph. Some people's counts are given, others follow from them by
 derived counts are needed for the answer. Facts are shuffled, some are not needed (distractors), and some count may be
 told twice, in two true ways, so that more than one route leads to the answer. Everything is drawn from
 (seed, split, index) alone.
-
-In distribution and out of it: `TRAIN` holds the templates, names and lengths that models may be trained on,
-`HELD_OUT` the two longest lengths and the templates and names that no training ever sees.
 """
 
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from spare_jax.records import Gold, Problem
 from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse, with_values
+from spare_jax.worlds.world import Distribution, Redraw
 
 MAX_VALUE = 99
 MAX_STEPS = 8
@@ -77,31 +75,9 @@ TEMPLATES = (
     ),
 )  # fmt: skip
 
-NAMES = ["Ada", "Ben", "Cal", "Dan", "Eve", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo", "Mia", "Ned", "Ola", "Pam"]
-HELD_OUT_NAMES = ["Nora", "Otto", "Peer", "Rosa", "Seth", "Tara", "Umar", "Vera", "Wolf", "Yves", "Zara", "Abel"]
-
 
 @dataclasses.dataclass(frozen=True)
-class Distribution:
-    """What problems are drawn from, each entry as likely as the next. `lengths` are numbers of needed steps."""
-
-    lengths: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6)
-    templates: tuple[int, ...] = (0, 1, 2, 3)
-    names: tuple[str, ...] = tuple(NAMES)
-    max_distractors: int = 2
-    second_route: float = 0.3
-
-
-TRAIN = Distribution()
-HELD_OUT = {
-    "lengths": dataclasses.replace(TRAIN, lengths=(7, 8)),
-    "templates": dataclasses.replace(TRAIN, templates=(4, 5)),
-    "names": dataclasses.replace(TRAIN, names=tuple(HELD_OUT_NAMES)),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
+class Story:
     """The facts of a problem as a judge needs them.
 
     `facts[i]` = (name, expression) is told by context sentence i; `values` has every name's true count.
@@ -116,8 +92,8 @@ class World:
         return {name for name, expression in self.facts if isinstance(expression, Number)}
 
 
-def world_of(gold: Gold) -> World:
-    """The world that `gold.facts` spells out: "Ben = Ada + 5" lines and the last one "? = Dan"."""
+def story_of(gold: Gold) -> Story:
+    """The story that `gold.facts` spells out: "Ben = Ada + 5" lines and the last one "? = Dan"."""
     facts, target = [], ""
     for line in gold.facts:
         name, _, text = line.partition(" = ")
@@ -136,7 +112,7 @@ def world_of(gold: Gold) -> World:
                 values[name] = value
         if len(values) == known:
             raise ValueError(f"gold of {gold.problem_id}: some facts rest on nothing")
-    return World(tuple(facts), target, values)
+    return Story(tuple(facts), target, values)
 
 
 def work(expression: Expression, values: dict[str, int]) -> str:
@@ -147,31 +123,31 @@ def work(expression: Expression, values: dict[str, int]) -> str:
 def every_count(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
     """A longer solution than the reference: steps that state every count of the story, those that are given and those
     that nothing asks for too, in a random order in which each comes after those it rests on; then the answer."""
-    world = world_of(gold)
-    return _tell(problem, world, world.facts, rng)
+    story = story_of(gold)
+    return _tell(problem, story, story.facts, rng)
 
 
 def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
     """A right solution that need not be the reference's: by any of the routes, in any order, operands either way."""
-    world = world_of(gold)
-    facts, wanted = {}, [world.target]
-    order = {name: i for i, name in enumerate(world.values)}  # each name after those it rests on
+    story = story_of(gold)
+    facts, wanted = {}, [story.target]
+    order = {name: i for i, name in enumerate(story.values)}  # each name after those it rests on
     while wanted:
         name = wanted.pop()
-        told = [e for n, e in world.facts if n == name and all(order[other] < order[name] for other in names(e))]
+        told = [e for n, e in story.facts if n == name and all(order[other] < order[name] for other in names(e))]
         expression = rng.choice(told)
         if isinstance(expression, Operation) and expression.operator == "+" and rng.random() < 0.3:
             expression = Operation("+", expression.right, expression.left)
         if name not in facts and isinstance(expression, Operation):
             facts[name] = expression
             wanted += names(expression)
-    return _tell(problem, world, list(facts.items()), rng)
+    return _tell(problem, story, list(facts.items()), rng)
 
 
-def _tell(problem: Problem, world: World, facts: Sequence[tuple[str, Expression]], rng: random.Random) -> list[str]:
+def _tell(problem: Problem, story: Story, facts: Sequence[tuple[str, Expression]], rng: random.Random) -> list[str]:
     """`facts` of the problem's world as a solution: `_steps` and the answer."""
-    template = next(t for t in TEMPLATES if t.ask.format(x=world.target) == problem.question)
-    return _steps(template, facts, world.values, world.target, rng)
+    template = next(t for t in TEMPLATES if t.ask.format(x=story.target) == problem.question)
+    return _steps(template, facts, story.values, story.target, rng)
 
 
 def _steps(
@@ -191,37 +167,8 @@ def _steps(
     return [*steps, f"The answer is {values[target]}."]
 
 
-def generate(
-    seed: int, split: str, count: int, distribution: Distribution = TRAIN, avoid: set[str] | None = None
-) -> Iterator[tuple[Problem, Gold]]:
-    """Draw `count` problems, no two of the same text and none whose text is in `avoid`, which is added to.
-
-    Handing one `avoid` set from split to split keeps every problem's text in a single split.
-    """
-    seen = set() if avoid is None else avoid
-    for index in range(count):
-        length = random.Random(f"arithmetic/{seed}/{split}/{index}").choice(distribution.lengths)
-        for attempt in range(1000):
-            rng = random.Random(f"arithmetic/{seed}/{split}/{index}/{attempt}")
-            try:
-                drawn = _draw(rng, f"{split}-{index:05d}", length, distribution)
-            except _Redraw:
-                continue
-            text = " ".join((*drawn[0].context, drawn[0].question))
-            if text not in seen:
-                seen.add(text)
-                yield drawn
-                break
-        else:
-            raise ValueError(f"split {split!r}: no new problem after 1000 draws; ask for fewer than {count} problems")
-
-
-class _Redraw(Exception):
-    """A draw ran out of names, or a count out of range: draw anew."""
-
-
-def _draw(rng: random.Random, problem_id: str, length: int, distribution: Distribution) -> tuple[Problem, Gold]:
-    """One problem of `length` needed steps. Raises _Redraw."""
+def draw(rng: random.Random, problem_id: str, length: int, distribution: Distribution) -> tuple[Problem, Gold]:
+    """One problem of `length` needed steps. Raises Redraw."""
     template = TEMPLATES[rng.choice(distribution.templates)]
     free = rng.sample(distribution.names, len(distribution.names))
     values: dict[str, int] = {}
@@ -230,7 +177,7 @@ def _draw(rng: random.Random, problem_id: str, length: int, distribution: Distri
     def tell(expression: Expression) -> str:
         value = evaluate(expression, values)
         if not free or value is None or not 1 <= value <= MAX_VALUE:
-            raise _Redraw
+            raise Redraw
         name = free.pop()
         values[name] = value
         facts.append((name, expression))
@@ -270,7 +217,7 @@ def _draw(rng: random.Random, problem_id: str, length: int, distribution: Distri
     for _ in range(rng.randint(0, distribution.max_distractors)):
         try:
             give() if rng.random() < 0.4 else derive(rng.choice(sorted(values)), None)
-        except _Redraw:  # one distractor fewer
+        except Redraw:  # one distractor fewer
             continue
     rng.shuffle(facts)
     steps = _steps(template, needed, values, target, rng)

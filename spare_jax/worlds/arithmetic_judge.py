@@ -10,9 +10,10 @@ one that does not build on it stays right), and text that states no value.
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from spare_jax.records import Gold, Problem
-from spare_jax.worlds.arithmetic import World, work, world_of
+from spare_jax.worlds.arithmetic import Story, story_of, work
 from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse
 from spare_jax.worlds.verdict import Verdict
 
@@ -41,18 +42,18 @@ class _Known:
     claimed: dict[str, set[int]]
 
 
-def judge(problem: Problem, gold: Gold, steps: tuple[str, ...]) -> list[Verdict]:
+def judge(problem: Problem, gold: Gold, steps: Sequence[str]) -> list[Verdict]:
     """One verdict per step; see the module's docstring for the rule."""
-    world = world_of(gold)
+    story = story_of(gold)
     reference = {name: i for i, step in enumerate(gold.steps, 1) if (name := _subject(step))}
-    known = _Known(dict.fromkeys(world.given(), 0), {})
+    known = _Known(dict.fromkeys(story.given(), 0), {})
     verdicts = []
     for number, step in enumerate(steps, 1):
         answer = stated_answer(step)
         if answer is not None:
-            verdict = _judge_answer(int(answer), world, known, len(gold.steps))
+            verdict = _judge_answer(int(answer), story, known, len(gold.steps))
         else:
-            verdict = _judge_step(step, number, world, known, reference)
+            verdict = _judge_step(step, number, story, known, reference)
         verdicts.append(verdict)
     return verdicts
 
@@ -62,45 +63,45 @@ def _subject(step: str) -> str | None:
     return match[1] if match and stated_answer(step) is None else None
 
 
-def _judge_answer(answer: int, world: World, known: _Known, last_reference: int) -> Verdict:
-    target = world.target
+def _judge_answer(answer: int, story: Story, known: _Known, last_reference: int) -> Verdict:
+    target = story.target
     at = known.established.get(target)
     error = None
-    if answer != world.values[target]:
+    if answer != story.values[target]:
         error = "PROPAGATED" if answer in known.claimed.get(target, ()) else "ANSWER"
     elif at is None:
         error = "PREMISE"
-    context = _context(world, (target,)) if at == 0 else ()
-    explanation = f"answer: said {answer}, is {world.values[target]}"
+    context = _context(story, (target,)) if at == 0 else ()
+    explanation = f"answer: said {answer}, is {story.values[target]}"
     return Verdict(error is None, error, explanation, context, (at,) if at else (), (last_reference,))
 
 
-def _judge_step(step: str, number: int, world: World, known: _Known, reference: dict[str, int]) -> Verdict:
+def _judge_step(step: str, number: int, story: Story, known: _Known, reference: dict[str, int]) -> Verdict:
     match = _STEP.match(step)
     parts = [parse(part) for part in match[2].split("=")] if match else [None]
     value = parts[-1]
     if match is None or not isinstance(value, Number) or any(part is None for part in parts):
         return Verdict(False, "FORMAT", "no value is stated")
     ways = [part for part in parts[:-1] if part is not None]
-    subject = match[1] or _derived(ways, world, known)
-    if subject not in world.values or any(name not in world.values for part in ways for name in names(part)):
+    subject = match[1] or _derived(ways, story, known)
+    if subject not in story.values or any(name not in story.values for part in ways for name in names(part)):
         if match[1] is None or subject is None:
             return Verdict(False, "FORMAT", "no value is stated")
         return Verdict(False, "COMPREHENSION", f"{subject}: said {match[2]}, is not told")
-    told = [expression for name, expression in world.facts if name == subject]
-    merged = {name for part in ways for name in _expanded(part, subject, world, known)}
-    error = _error(ways, value.value, subject, world, known)
-    fact = next((e for e in told if ways and _matches_fact(ways[0], e, world, set(world.values))), None)
+    told = [expression for name, expression in story.facts if name == subject]
+    merged = {name for part in ways for name in _expanded(part, subject, story, known)}
+    error = _error(ways, value.value, subject, story, known)
+    fact = next((e for e in told if ways and _matches_fact(ways[0], e, story, set(story.values))), None)
     aligned = sorted(reference[name] for name in merged | {subject} if name in reference)
     if fact is None and subject in reference:
-        fact = _reference_fact(told, known, world)
+        fact = _reference_fact(told, known, story)
     fact = fact or told[0]
     operands = names(fact)
     verdict = Verdict(
         error is None,
         error,
-        f"{subject}: said {match[2]}, is {fact if isinstance(fact, Number) else work(fact, world.values)}",
-        tuple(sorted({world.facts.index((subject, fact)) + 1, *_context(world, operands)})),
+        f"{subject}: said {match[2]}, is {fact if isinstance(fact, Number) else work(fact, story.values)}",
+        tuple(sorted({story.facts.index((subject, fact)) + 1, *_context(story, operands)})),
         tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
         tuple(aligned),
     )
@@ -111,71 +112,71 @@ def _judge_step(step: str, number: int, world: World, known: _Known, reference: 
     return verdict
 
 
-def _reference_fact(told, known: _Known, world: World) -> Expression:
+def _reference_fact(told, known: _Known, story: Story) -> Expression:
     """Of the ways in which a name is told, one whose operands are established, else the first."""
     return next((e for e in told if all(name in known.established for name in names(e))), told[0])
 
 
-def _context(world: World, wanted: tuple[str, ...]) -> tuple[int, ...]:
+def _context(story: Story, wanted: tuple[str, ...]) -> tuple[int, ...]:
     """Ids of the sentences that give a wanted name's count outright."""
     return tuple(
-        i for i, (name, expression) in enumerate(world.facts, 1) if name in wanted and isinstance(expression, Number)
+        i for i, (name, expression) in enumerate(story.facts, 1) if name in wanted and isinstance(expression, Number)
     )
 
 
-def _derived(work: list[Expression], world: World, known: _Known) -> str | None:
+def _derived(work: list[Expression], story: Story, known: _Known) -> str | None:
     """Whom an equation without a subject is about: the first name that one of its sides derives."""
-    for name in world.values:
-        if any(_matches_name(part, name, world, set(known.established)) for part in work):
+    for name in story.values:
+        if any(_matches_name(part, name, story, set(known.established)) for part in work):
             return name
     return None
 
 
-def _error(work: list[Expression], value: int, subject: str, world: World, known: _Known) -> str | None:
+def _error(work: list[Expression], value: int, subject: str, story: Story, known: _Known) -> str | None:
     established = set(known.established)
     if not work:  # a bare restatement
-        if value != world.values[subject]:
+        if value != story.values[subject]:
             return "PROPAGATED" if value in known.claimed.get(subject, ()) else "NUMERIC"
         return None if subject in established else "PREMISE"
     for part in work:
-        if _matches_name(part, subject, world, established):
+        if _matches_name(part, subject, story, established):
             continue
-        if _matches_name(part, subject, world, set(world.values)):
-            wrong_before = any(name in known.claimed for name in _unestablished(part, subject, world, established))
+        if _matches_name(part, subject, story, set(story.values)):
+            wrong_before = any(name in known.claimed for name in _unestablished(part, subject, story, established))
             return "PROPAGATED" if wrong_before else "PREMISE"
-        if _matches_claims(part, subject, world, known):
+        if _matches_claims(part, subject, story, known):
             return "PROPAGATED"
         symbolic = any(names(p) for p in work)
         return "OPERAND" if symbolic and not names(part) and evaluate(part, {}) is not None else "COMPREHENSION"
-    return None if value == world.values[subject] else "NUMERIC"
+    return None if value == story.values[subject] else "NUMERIC"
 
 
-def _matches_claims(part: Expression, subject: str, world: World, known: _Known) -> bool:
+def _matches_claims(part: Expression, subject: str, story: Story, known: _Known) -> bool:
     """Whether `part` would derive `subject` if earlier wrong claims were the truth."""
     for name, claims in known.claimed.items():
         for claim in claims:
-            supposed = dataclasses.replace(world, values={**world.values, name: claim})
-            if _matches_name(part, subject, supposed, set(world.values)):
+            supposed = dataclasses.replace(story, values={**story.values, name: claim})
+            if _matches_name(part, subject, supposed, set(story.values)):
                 return True
     return False
 
 
-def _unestablished(part: Expression, subject: str, world: World, established: set[str]) -> set[str]:
+def _unestablished(part: Expression, subject: str, story: Story, established: set[str]) -> set[str]:
     """Names whose counts `part` uses though nothing has established them."""
-    operands = {n for name, e in world.facts if name == subject for n in names(e)}
+    operands = {n for name, e in story.facts if name == subject for n in names(e)}
     numbers = {v.value for v in _leaves(part) if isinstance(v, Number)}
-    return {n for n in operands - established if n in names(part) or world.values[n] in numbers}
+    return {n for n in operands - established if n in names(part) or story.values[n] in numbers}
 
 
-def _expanded(part: Expression, subject: str, world: World, known: _Known) -> set[str]:
+def _expanded(part: Expression, subject: str, story: Story, known: _Known) -> set[str]:
     """Names that a merged expression derives on its way, beside its subject."""
     if len(list(_leaves(part))) < 3:
         return set()
     found = set()
-    for name, expression in world.facts:
+    for name, expression in story.facts:
         if isinstance(expression, Operation) and name != subject:
             for inner in _inner(part):
-                if _matches_fact(inner, expression, world, set(known.established)):
+                if _matches_fact(inner, expression, story, set(known.established)):
                     found.add(name)
     return found
 
@@ -196,50 +197,50 @@ def _inner(expression: Expression):
             yield from _inner(child)
 
 
-def _matches_name(expression: Expression, name: str, world: World, usable: set[str]) -> bool:
+def _matches_name(expression: Expression, name: str, story: Story, usable: set[str]) -> bool:
     """Whether `expression` derives `name` by one of its facts, from the counts of `usable` names."""
-    return any(_matches_fact(expression, fact, world, usable) for n, fact in world.facts if n == name)
+    return any(_matches_fact(expression, fact, story, usable) for n, fact in story.facts if n == name)
 
 
-def _matches_operand(terms: list[Expression], operand: Expression, world: World, usable: set[str]) -> bool:
+def _matches_operand(terms: list[Expression], operand: Expression, story: Story, usable: set[str]) -> bool:
     """Whether the sum of `terms` stands for `operand`: its number, its name, its value, or its own derivation."""
     if isinstance(operand, Name) and operand.name in usable and len(terms) == 1:
-        return terms[0] in (operand, Number(world.values[operand.name])) or _derives(terms, operand.name, world, usable)
+        return terms[0] in (operand, Number(story.values[operand.name])) or _derives(terms, operand.name, story, usable)
     if isinstance(operand, Number):
         return terms == [operand]
-    return isinstance(operand, Name) and _derives(terms, operand.name, world, usable)
+    return isinstance(operand, Name) and _derives(terms, operand.name, story, usable)
 
 
-def _derives(terms: list[Expression], name: str, world: World, usable: set[str]) -> bool:
+def _derives(terms: list[Expression], name: str, story: Story, usable: set[str]) -> bool:
     """Whether the sum of `terms` is one of the derivations of `name`."""
     return any(
-        isinstance(fact, Operation) and _matches_terms(terms, fact, world, usable)
-        for told, fact in world.facts
+        isinstance(fact, Operation) and _matches_terms(terms, fact, story, usable)
+        for told, fact in story.facts
         if told == name
     )
 
 
-def _matches_fact(expression: Expression, fact: Expression, world: World, usable: set[str]) -> bool:
+def _matches_fact(expression: Expression, fact: Expression, story: Story, usable: set[str]) -> bool:
     if isinstance(fact, Operation):
-        return _matches_terms(_terms(expression, "+"), fact, world, usable)
+        return _matches_terms(_terms(expression, "+"), fact, story, usable)
     return expression == fact
 
 
-def _matches_terms(terms: list[Expression], fact: Operation, world: World, usable: set[str]) -> bool:
+def _matches_terms(terms: list[Expression], fact: Operation, story: Story, usable: set[str]) -> bool:
     if len(terms) > 6:
         return False
     if fact.operator == "+":
         for chosen in range(1, 2 ** len(terms) - 1):
             one = [t for i, t in enumerate(terms) if chosen >> i & 1]
             other = [t for i, t in enumerate(terms) if not chosen >> i & 1]
-            if _matches_operand(one, fact.left, world, usable) and _matches_operand(other, fact.right, world, usable):
+            if _matches_operand(one, fact.left, story, usable) and _matches_operand(other, fact.right, story, usable):
                 return True
         return False
     if len(terms) != 1 or not isinstance(terms[0], Operation) or terms[0].operator != fact.operator:
         return False
     term = terms[0]
     sides = [(term.left, term.right)] + ([(term.right, term.left)] if fact.operator == "*" else [])
-    return any(_matches_operand(_terms(a, "+"), fact.left, world, usable) and b == fact.right for a, b in sides)
+    return any(_matches_operand(_terms(a, "+"), fact.left, story, usable) and b == fact.right for a, b in sides)
 
 
 def _terms(expression: Expression, operator: str) -> list[Expression]:
