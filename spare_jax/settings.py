@@ -5,7 +5,8 @@ from typing import Any
 import ml_collections
 from ml_collections.config_dict import placeholder
 
-from spare_jax.prompts.annotate import BRIEF_GUIDELINES
+from spare_jax.prompts import annotate as annotation
+from spare_jax.prompts import verify as verification
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
 
@@ -22,7 +23,7 @@ def default() -> Config:
     config.data = data = ml_collections.ConfigDict()
     data.path = ""  # directory of a real dataset's files; unused by worlds
     data.labels = ""  # stage labels: a file of labelled solutions, or a hub id
-    data.format = "trl_stepwise"  # of the labels, or of the solutions that stage score reads: docs/formats.md
+    data.format = "trl_stepwise"  # of labels, or of solutions to score or judge: docs/formats.md
     data.on_error = "raise"  # a malformed line: "raise", or "skip" and count
     data.train_problems = 480  # how many problems of each split; null takes all there are
     data.dev_problems = 60
@@ -54,9 +55,10 @@ def default() -> Config:
     solve.max_tokens = 176
 
     config.annotate = annotate = ml_collections.ConfigDict()
-    annotate.guidelines = BRIEF_GUIDELINES  # the annotator's system message; empty: the task's own
+    annotate.guidelines = annotation.BRIEF_GUIDELINES  # the annotator's system message; empty: the task's own
     annotate.exemplars = 0  # worked examples shown per instance (the paper: 5; tiny-teacher was trained without)
     annotate.draws = 0  # different choices of exemplars in a run; 0: one per solution, as in the paper
+    annotate.votes = 1  # annotations per solution, of which the majority counts, step by step
     annotate.temperature = 0.0
     annotate.top_p = 1.0
     annotate.max_tokens = 448
@@ -67,6 +69,33 @@ def default() -> Config:
     annotate.reference_as_sample = False
     annotate.measured_problems = 60  # test problems whose solutions are annotated to measure the annotator
     annotate.control_problems = 30  # of these, how many are annotated without a reference and with a wrong one
+
+    config.judge = "spare"  # who judges a file's solutions (judging.py has them all)
+    config.threshold = 0.5  # a step that a judge only scores is right from here on
+
+    config.verify = verify = ml_collections.ConfigDict()  # judge verify, and the model of config.models.judge
+    verify.guidelines = verification.BRIEF_GUIDELINES  # the verifier's system message; empty: prompts/verify.py's
+    verify.votes = 1
+    verify.temperature = 0.0
+    verify.top_p = 1.0
+    verify.max_tokens = 640
+    verify.grammar = True
+
+    config.rollouts = rollouts = ml_collections.ConfigDict()  # judges rollouts and tree_search, models.generator
+    rollouts.samples = 8  # K rollouts behind a step
+    rollouts.temperature = 1.0
+    rollouts.top_p = 1.0
+    rollouts.max_tokens = 176
+    rollouts.threshold = 0.0  # a step is right where more than this share of its rollouts end right
+    rollouts.searches = 1  # tree_search: how many wrong solutions are searched, the given one first
+
+    config.flips = flips = ml_collections.ConfigDict()  # judge truth: rates at which its labels are flipped
+    flips.correct = 0.0
+    flips.incorrect = 0.0
+
+    config.ensemble = ensemble = ml_collections.ConfigDict()
+    ensemble.members = ("spare", "rollouts")
+    ensemble.rule = "agreement"  # agreement | union | intersection | majority
 
     config.prm = prm = ml_collections.ConfigDict()
     prm.labels = "spare"  # whose labels train: a file of judgements/
@@ -111,6 +140,21 @@ def train_real_model(prm: Config) -> None:
     prm.train.checkpoint_every = 200
     prm.train.dtype = "bfloat16"
     prm.train.remat = True
+
+
+def judge_with_real_models(config: Config, laptop: bool) -> None:
+    """Have judges read their guidelines whole, with exemplars and room, on models that the user names; on a `laptop` in
+    float32, with the room for short texts alone."""
+    for role in ("generator", "judge", "prm"):
+        config.models[role].path = ""
+    config.annotate.guidelines = config.verify.guidelines = ""
+    config.annotate.exemplars = 5
+    config.annotate.draws = 32
+    config.annotate.max_tokens = config.verify.max_tokens = 1500
+    config.rollouts.max_tokens = 500
+    config.engine.slots = 8 if laptop else 64
+    config.engine.max_length = 2048 if laptop else 6144
+    config.engine.dtype = "float32" if laptop else "bfloat16"
 
 
 def model_entry(path: str) -> ml_collections.ConfigDict:

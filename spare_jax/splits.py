@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from spare_jax.formats import files
 from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
-from spare_jax.tasks import arithmetic, gsm8k, multihop, spatial
+from spare_jax.tasks import arithmetic, gsm8k, math, multihop, spatial
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
 
 WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
-TASKS = (*WORLDS, "gsm8k")
+READ = {"gsm8k": gsm8k, "math": math}
+TASKS = (*WORLDS, *READ)
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
 
@@ -33,7 +34,7 @@ def task_of(name: str) -> Task:
     """The task of `config.task`. Raises ValueError for a name that is none."""
     if name not in TASKS:
         raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
-    return WORLDS[name] if name in WORLDS else gsm8k.task(MathVerifier())
+    return WORLDS[name] if name in WORLDS else READ[name].task(MathVerifier())
 
 
 def split_of(problem_id: str) -> str:
@@ -74,8 +75,8 @@ def _generated(config: Config) -> Loaded:
 
 def _read(config: Config) -> Loaded:
     malformed: list[str] = []
-    train = list(gsm8k.load(config.data.path, "train", config.data.on_error, malformed))
-    test = list(gsm8k.load(config.data.path, "test", config.data.on_error, malformed))
+    train = list(READ[config.task].load(config.data.path, "train", config.data.on_error, malformed))
+    test = list(READ[config.task].load(config.data.path, "test", config.data.on_error, malformed))
     random.Random(f"split/{config.seed}").shuffle(train)
     dev = round(DEV_SHARE * len(train))
     found = {"train": train[dev:], "dev": train[:dev], "test": test}

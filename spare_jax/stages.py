@@ -6,6 +6,10 @@ labels     a file of labelled solutions      -> the same records, judgements/lab
 train_prm  train and dev labels              -> prm/export, orm/export, with LoRA prm/adapter, orm/adapter
 rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
 score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
+annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
+           (configs/annotate.py)
+process_bench  ProcessBench rows, any judge  -> records, judgements/{<judge>,human}, metrics.json
+           (configs/processbench.py)
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -13,28 +17,28 @@ report     metrics and some records          -> report.html
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
-from spare_jax import programs, splits
+from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
+from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.jsonlines import write_lines
-from spare_jax.judges.labels import LabelPolicy, check_pool, training_examples
-from spare_jax.judges.outcome import outcome
+from spare_jax.judges.labels import check_pool, training_examples
+from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.judges.spare import SpareSettings, spare
+from spare_jax.judges.spare import spare
 from spare_jax.judges.truth import truth
 from spare_jax.models import adapters, conventions, huggingface, peft
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
-from spare_jax.report import examples, page
+from spare_jax.report import annotations, examples, page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
-from spare_jax.settings import Config
 from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
@@ -71,20 +75,7 @@ def judge(run: Run) -> list[str]:
         written.append("judgements/truth.jsonl")
 
     checkpoint = run.load("judge")
-    policy = label_policy(run.config)
-    settings = SpareSettings(
-        max_length=run.max_length(checkpoint),
-        max_tokens=run.config.annotate.max_tokens,
-        temperature=run.config.annotate.temperature,
-        top_p=run.config.annotate.top_p,
-        guidelines=run.config.annotate.guidelines,
-        exemplars=run.config.annotate.exemplars,
-        draws=run.config.annotate.draws,
-        seed=run.config.seed,
-        grammar=run.config.annotate.grammar,
-        policy=policy,
-        model="judge",
-    )
+    settings = judging.spare_settings(run, checkpoint)
     measured = splits.measured(run.config, found)
     controls = splits.controls(run.config, found)
     annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
@@ -128,15 +119,9 @@ def judge(run: Run) -> list[str]:
     return [*written, "trl_stepwise.jsonl"]
 
 
-def label_policy(config: Config) -> LabelPolicy:
-    """The switches of `config.annotate` as a policy."""
-    names = (field.name for field in dataclasses.fields(LabelPolicy))
-    return LabelPolicy(**{name: config.annotate[name] for name in names})
-
-
 def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
     """The solutions of a split with a judge's labels; the reference joins them in training alone."""
-    policy = label_policy(run.config)
+    policy = judging.label_policy(run.config)
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
@@ -257,22 +242,13 @@ def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramRead
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
-        return {"prm": (existing, reader(run, existing, run.config.models.prm.convention))}
+        return {"prm": (existing, judging.reader(run, existing, run.config.models.prm.convention))}
     models = {}
     for kind in ("prm", "orm"):
         trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
-        models[kind] = (trained, reader(run, trained, whole=kind == "orm"))
+        models[kind] = (trained, judging.reader(run, trained, whole=kind == "orm"))
     models["prm_at_init"] = (run.load("prm"), models["prm"][1])
     return models
-
-
-def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
-    """How a reward model reads a solution; `name` of a convention where its directory does not say."""
-    convention = conventions.of_model(checkpoint.path, name)
-    if isinstance(convention, conventions.TokenTagConvention):
-        digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
-        return convention.reader(checkpoint.tokenizer, run.task, digest, whole)
-    return convention.reader(checkpoint.tokenizer)
 
 
 def _failed(solution_of: Mapping[str, Solution], judge: str) -> Callable[[str, str], Judgement]:
@@ -292,7 +268,7 @@ def score(run: Run) -> list[str]:
     malformed: list[str] = []
     found = list(files.read(data.path, data.format, on_error=data.on_error, malformed=malformed))
     checkpoint = run.load("prm")
-    how = reader(run, checkpoint, entry.convention)
+    how = judging.reader(run, checkpoint, entry.convention)
     settings = RewardModelSettings(run.max_length(checkpoint))
     started = {
         f"score/{number:08d}": functools.partial(
@@ -317,6 +293,85 @@ def score(run: Run) -> list[str]:
     return ["scores.jsonl"]
 
 
+# annotate, process_bench
+
+
+def annotate(run: Run) -> list[str]:
+    """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
+    found = _read_solutions(run)
+    name, policy = run.config.judge, judging.label_policy(run.config)
+    judgements = judging.judge(run, "annotate", name, found)
+    labels = [judging.labels_of(judgement, run.config.threshold) for judgement in judgements]
+    if unknown := sum(None in several for several in labels):
+        logger.warning(
+            "annotate: %d of %d solutions have a step without a label; trl_stepwise.jsonl calls such steps %s",
+            unknown, len(labels), "incorrect" if policy.missed == "incorrect" else "as config.annotate.missed says",
+        )  # fmt: skip
+    filled = [
+        [_BY_POLICY[policy.missed](judgement) if label is None else label for label in several]
+        for judgement, several in zip(judgements, labels, strict=True)
+    ]
+    judged = [dataclasses.replace(item, judgement=j) for item, j in zip(found, judgements, strict=True)]
+    _write_records(run, judged)
+    run.work.write(f"judgements/{name}", judgements, as_given=True)
+    rows = (
+        {"id": s.id, "prompt": "\n".join((*item.problem.context, item.problem.question)), "completions": s.steps,
+         "labels": several}
+        for item, several in zip(judged, filled, strict=True) for s in (item.solution,)
+    )  # fmt: skip
+    write_lines(run.work.path / "trl_stepwise.jsonl", rows)
+    html = annotations.render(judged, name, labels, run.config.data.path)
+    (run.work.path / "report.html").write_text(html, encoding="utf-8")
+    return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
+
+
+_BY_POLICY: Mapping[str, Callable[[Judgement], bool]] = {
+    "incorrect": lambda judgement: False,
+    "outcome": lambda judgement: bool(judgement.outcome),
+    "unknown": lambda judgement: False,  # this format has no third word
+}
+
+
+def process_bench(run: Run) -> list[str]:
+    """Judge the solutions of ProcessBench and measure the judge against the people who labelled them."""
+    found = _read_solutions(run)
+    name = run.config.judge
+    judgements = judging.judge(run, "process_bench", name, found)
+    _write_records(run, found)
+    run.work.write(f"judgements/{name}", judgements)
+    run.work.write("judgements/human", (item.judgement for item in found))
+    right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
+    metrics = process_bench_metrics([item.judgement for item in found], judgements, right, run.config.seed)
+    run.work.write_json("metrics.json", {"judge": name, **metrics})
+    f1 = metrics["test"]["judge"]["f1"]
+    logger.info("%s: first-error F1 %s on %d rows", name, "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
+    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json"]
+
+
+def _read_solutions(run: Run) -> list[LabelledSolution]:
+    """The solutions of `config.data.path`, with the answers that they and their references state."""
+    data = run.config.data
+    if not data.path:
+        raise ValueError("config.data.path is empty: name the file of solutions")
+    malformed: list[str] = []
+    read = files.read(data.path, data.format, on_error=data.on_error, malformed=malformed)
+    found = [judging.with_answers(run.task, item) for item in read]
+    if malformed:
+        logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
+    ids: set[str] = set()
+    for item in found:
+        if item.solution.id in ids:
+            raise ValueError(f"{data.path}: two rows have the id {item.solution.id!r}: give each its own")
+        ids.add(item.solution.id)
+    return found
+
+
+def _write_records(run: Run, found: Sequence[LabelledSolution]) -> None:
+    run.work.write("problems", {item.problem.id: item.problem for item in found}.values())
+    run.work.write("gold", {item.problem.id: item.gold for item in found if item.gold}.values())
+    run.work.write("solutions", (item.solution for item in found))
+
+
 # evaluate, report
 
 
@@ -327,7 +382,7 @@ def evaluate(run: Run) -> list[str]:
         found,
         solutions,
         {name: run.judgements(name) for name in summary.JUDGES},
-        label_policy(run.config),
+        judging.label_policy(run.config),
         seed=run.config.seed,
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
@@ -368,6 +423,11 @@ def report(run: Run) -> list[str]:
 
 RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 
+_JUDGED = (
+    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "rollouts", "flips",
+    "ensemble",
+)  # fmt: skip
+
 STAGES = {
     "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
     "judge": Stage(judge, ("seed", "task", "models", "engine", "mesh", "annotate"), RECORDS),
@@ -382,6 +442,8 @@ STAGES = {
         rank, ("seed", "task", "models", "prm.path", "engine", "mesh"), RECORDS, reads=("prm/export", "orm/export")
     ),
     "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh")),
+    "annotate": Stage(annotate, _JUDGED),
+    "process_bench": Stage(process_bench, _JUDGED),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

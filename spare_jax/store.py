@@ -190,8 +190,8 @@ class WorkDir:
         record_type, _ = KINDS[kind.split("/")[0]]
         return [record for _, record in read_lines(self.file(kind), record_type.from_json, on_error, malformed)]
 
-    def write(self, kind: str, records: Iterable[Record]) -> None:
-        """Write all records of a kind, sorted by id, in place of what was there."""
+    def write(self, kind: str, records: Iterable[Record], as_given: bool = False) -> None:
+        """Write all records of a kind in place of what was there, sorted by id or in the order `as_given`."""
         path = self.file(kind)
         record_type, id_field = KINDS[kind.split("/")[0]]
         by_id: dict[str, Record] = {}
@@ -202,7 +202,8 @@ class WorkDir:
             if record_id in by_id:
                 raise StoreError(f"{path}: {id_field} {record_id!r} occurs twice")
             by_id[record_id] = record
-        write_lines(path, (record.to_json() for _, record in sorted(by_id.items())))
+        ordered = by_id.items() if as_given else sorted(by_id.items())
+        write_lines(path, (record.to_json() for _, record in ordered))
 
     # What a stage was made from
 

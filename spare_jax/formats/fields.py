@@ -69,6 +69,7 @@ def labelled(
     *,
     answers: Sequence[str] = (),
     reference: Sequence[str] = (),
+    context: Sequence[str] = (),
     outcome: bool | None = None,
     text: str = "",
     finish_reason: str = IMPORTED,
@@ -76,7 +77,7 @@ def labelled(
     """The records of one solution that a row labels; without answers and reference there is no Gold."""
     problem_id, solution_id = ids
     return LabelledSolution(
-        Problem(problem_id, question),
+        Problem(problem_id, question, tuple(context)),
         Solution(solution_id, problem_id, tuple(steps), None, finish_reason),
         Judgement(solution_id, judge, tuple(judged), outcome, text),
         Gold(problem_id, tuple(answers), tuple(reference)) if answers or reference else None,

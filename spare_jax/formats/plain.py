@@ -1,12 +1,13 @@
-"""Solutions to be judged, for who has no format: {"id", "question", "solution"}, and "reference" where there is one.
+"""Solutions to be judged, for who has no format: {"id", "question", "solution"}, "reference" and "context" where there
+are any.
 
-Solution and reference are a list of steps or one text. A text is cut where a line is blank, or at every line end
-where none is. Nothing is labelled yet.
+Solution and reference are a list of steps or one text, the context a list of sentences or one text. A
+text is cut where a line is blank, or at every line end where none is. Nothing is labelled yet.
 """
 
 import re
 
-from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled, prompt
+from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled
 from spare_jax.records import LabelledSolution
 
 JUDGE = "plain"
@@ -20,13 +21,16 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
     """
     question, steps = field(row, "question", str), _steps(row, "solution")
     reference = _steps(row, "reference") if row.get("reference") is not None else ()
+    context = _steps(row, "context") if row.get("context") is not None else ()
     judged = judged_by([None] * len(steps))
-    return (labelled(JUDGE, ids_of(row, default_id, 1)[0], question, steps, judged, reference=reference),)
+    ids = ids_of(row, default_id, 1)[0]
+    return (labelled(JUDGE, ids, question, steps, judged, reference=reference, context=context),)
 
 
 def row_of(record: LabelledSolution) -> Row:
     """A solution as a row; its labels are left behind."""
-    row = {"id": record.solution.id, "question": prompt(record.problem), "solution": record.solution.steps}
+    row = {"id": record.solution.id, "question": record.problem.question, "solution": record.solution.steps}
+    row |= {"context": record.problem.context} if record.problem.context else {}
     return row | ({"reference": record.gold.steps} if record.gold and record.gold.steps else {})
 
 

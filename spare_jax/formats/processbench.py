@@ -2,10 +2,12 @@
 
 `label` is the index of the first wrong step, -1 where there is none. The people who labelled stopped there: later
 steps have no label. `final_answer_correct` is the outcome, and a right answer may follow a wrong step.
+Copies that somebody joined to reference solutions have a `reference_solution` too: a text, whose lines are its steps.
 """
 
 from spare_jax.formats.fields import Row, field, judged_by, labelled, name_of, named_ids, optional, prompt
 from spare_jax.records import LabelledSolution, RecordError
+from spare_jax.tasks.task import line_steps
 
 JUDGE = "processbench"
 
@@ -23,7 +25,8 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
     right = len(steps) if first_error == -1 else first_error
     labels = [True] * right + [False, *[None] * len(steps)][: len(steps) - right]
     ids = named_ids(optional(row, "id", str) or default_id, optional(row, "generator", str))
-    return (labelled(JUDGE, ids, question, steps, judged_by(labels), outcome=outcome),)
+    reference = line_steps(optional(row, "reference_solution", str) or "")
+    return (labelled(JUDGE, ids, question, steps, judged_by(labels), reference=reference, outcome=outcome),)
 
 
 def row_of(record: LabelledSolution) -> Row | None:
@@ -34,7 +37,8 @@ def row_of(record: LabelledSolution) -> Row | None:
     first_error = record.judgement.first_error
     if None in record.labels[:first_error] or record.judgement.outcome is None:
         return None
-    return {
+    reference = {"reference_solution": "\n".join(record.gold.steps)} if record.gold and record.gold.steps else {}
+    return reference | {
         "id": record.problem.id,
         "generator": name_of(record),
         "problem": prompt(record.problem),

@@ -92,6 +92,7 @@ def relabel(judgement: Judgement, policy: LabelPolicy) -> tuple[Judgement, Label
     """The labels that SPARE's `judgement` has under `policy`, from the annotator's text that it keeps."""
     annotation = parse(judgement.text, len(judgement.steps))
     steps, counts = label_steps(annotation, len(judgement.steps), judgement.outcome, policy)
+    steps = tuple(replace(step, score=was.score) for step, was in zip(steps, judgement.steps, strict=True))
     return replace(judgement, steps=steps), counts
 
 

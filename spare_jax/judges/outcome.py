@@ -13,6 +13,15 @@ def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool:
     return bool(task.answers_equal(solution.answer, gold.answers))
 
 
+def require_answers(gold: Gold, judge: str) -> None:
+    """Raises ValueError where no accepted answer is known: `judge` cannot do without."""
+    if not gold.answers:
+        raise ValueError(
+            f"judge {judge}: no accepted answer of problem {gold.problem_id!r} is known: give it a reference that "
+            "states its answer, or choose a judge that needs none (verify, reward_model)"
+        )
+
+
 def outcome(task: "Task", gold: Gold, solution: Solution) -> Judgement:
     """The outcome as a Judgement, which says nothing of single steps."""
     return Judgement(solution_id=solution.id, judge="outcome", outcome=is_correct(task, gold, solution))

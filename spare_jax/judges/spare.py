@@ -2,16 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from spare_jax.judges import votes
 from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
 from spare_jax.programs import Prefix, Program, RequestFailed, Sample
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
-from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.tasks.task import choose_exemplars
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ class SpareSettings:
     drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 a solution has one
     of so many draws, and those with the same one share all of their prompts before the instance. `stop` are the ids
     that end an answer; where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one
-    whole record per step, whatever the model prefers. `guidelines` stand in for the task's unless empty. `judge` names
-    the judgements, `model` the engine.
+    whole record per step, whatever the model prefers. `votes` annotations are sampled per solution and the majority
+    counts, step by step; the kept text is then the majority's records. `guidelines` stand in for the task's unless
+    empty. `judge` names the judgements, `model` the engine.
     """
 
     max_length: int
     max_tokens: int = 1024
     model: str = "annotator"
     judge: str = "spare"
+    votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[int, ...] = ()
@@ -63,11 +66,12 @@ def spare(
     `settings.policy`; the annotator's text is kept.
 
     Args:
-      gold: its steps are the reference, its answers decide the outcome.
+      gold: its steps are the reference, its answers decide the outcome (None where it has none).
       reference: what to show in place of the gold steps; the controls show none, `()`, or another problem's.
     """
-    outcome = is_correct(task, gold, solution)
+    outcome = is_correct(task, gold, solution) if gold.answers else None
     text, failure, dropped, prompt_tokens, generated_tokens = "", "", 0, 0, 0
+    shares: list[float | None] = [None] * len(solution.steps)
     if solution.steps:
         shown = gold.steps if reference is None else reference
         ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
@@ -78,24 +82,29 @@ def spare(
                 ids=tuple(ids[len(prefix.ids) if prefix else 0 :]),
                 prefix=prefix,
                 max_tokens=min(settings.max_tokens, room),
+                n=settings.votes,
                 temperature=settings.temperature,
                 top_p=settings.top_p,
                 stop=() if settings.grammar else stop,
                 grammar=annotate.grammar(len(solution.steps)) if settings.grammar else None,
             )
             try:
-                ((completion,),) = yield [request]
+                (completions,) = yield [request]
             except RequestFailed as failed:
                 failure = str(failed)
             else:
-                text = decode(tokenizer, [token for token in completion.ids if token not in stop])
-                prompt_tokens, generated_tokens = len(ids), len(completion.ids)
+                texts = [decode(tokenizer, [token for token in c.ids if token not in stop]) for c in completions]
+                text = texts[0]
+                if len(texts) > 1:
+                    voted = _majority(texts, len(solution.steps))
+                    text, shares = annotate.format_records(voted), [step.score for step in voted]
+                prompt_tokens, generated_tokens = len(ids), sum(len(completion.ids) for completion in completions)
     annotation = annotate.parse(text, len(solution.steps))
     steps, _ = label_steps(annotation, len(solution.steps), outcome, settings.policy)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,
-        steps=steps,
+        steps=tuple(replace(step, score=share) for step, share in zip(steps, shares, strict=True)),
         outcome=outcome,
         text=text,
         parsed=annotation.parsed or not solution.steps,
@@ -105,6 +114,13 @@ def spare(
         generated_tokens=generated_tokens,
         failure=failure,
     )
+
+
+def _majority(texts: Sequence[str], n_steps: int) -> tuple[StepJudgement, ...]:
+    """One annotation from several: each step's majority; a step that no text has a record of is missed."""
+    annotations = [annotate.parse(text, n_steps).records for text in texts]
+    nothing = StepJudgement(missed=True)
+    return votes.majority([[records.get(i, nothing) for i in range(1, n_steps + 1)] for records in annotations])
 
 
 def _prompt(

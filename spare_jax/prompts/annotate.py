@@ -75,7 +75,9 @@ def _line(text: str) -> str:
 
 
 def format_records(records: Sequence[StepJudgement]) -> str:
-    """The answer that a perfect annotator gives: compact JSON, one object per step, explanation before label."""
+    """The answer that a perfect annotator gives: compact JSON, one object per step, explanation before label.
+
+    A step that was `missed` has no object."""
     rows = [
         {
             "student_step": i,
@@ -87,6 +89,7 @@ def format_records(records: Sequence[StepJudgement]) -> str:
             "label": UNKNOWN if record.label is None else "CORRECT" if record.label else "INCORRECT",
         }
         for i, record in enumerate(records, 1)
+        if not record.missed
     ]
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 

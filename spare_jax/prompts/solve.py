@@ -4,6 +4,7 @@ A step is a line of the answer. Its span over the sampled ids is found from thos
 text again: encoding what was decoded gives other ids.
 """
 
+import itertools
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -83,6 +84,22 @@ def solution_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: s
     if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
         return [list(solution.token_ids[start:stop]) for start, stop in solution.spans]
     return step_ids(tokenizer, solution.steps)
+
+
+def piece_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str) -> list[list[int]]:
+    """Ids of every step with what stands between it and the next one, so that a policy can go on behind any of them.
+
+    The sampled ids where they are this tokenizer's, up to the end of the last step; else each step's and a newline.
+    """
+    if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
+        ends = [*(start for start, _ in solution.spans[1:]), *(end for _, end in solution.spans[-1:])]
+        return [list(solution.token_ids[a:b]) for a, b in itertools.pairwise([0, *ends])]
+    newline = encode(tokenizer, "\n")
+    return [[*ids, *([] if _ends_line(tokenizer, ids) else newline)] for ids in step_ids(tokenizer, solution.steps)]
+
+
+def _ends_line(tokenizer: "Tokenizer", ids: Sequence[int]) -> bool:
+    return bool(ids) and decode(tokenizer, ids[-1:]).endswith("\n")
 
 
 def prm_ids(

@@ -7,6 +7,7 @@ be missing: a figure that is null or absent shows as a dash, and its section say
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spare_jax.report.document import document
 from spare_jax.report.figures import (
     Bar,
     Interval,
@@ -20,7 +21,6 @@ from spare_jax.report.figures import (
 from spare_jax.report.markup import count, decimal, is_number, percent, points, seconds, table, text
 from spare_jax.report.numbers import Numbers
 from spare_jax.report.steps import solution_view
-from spare_jax.report.style import STYLE
 from spare_jax.selection.aggregate import AGGREGATIONS
 
 _RANKERS = {
@@ -78,14 +78,11 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         for key, title, (aside, content) in sections
     )
     title = text(meta.get("title") or "A process reward model from single\u2011pass annotation")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head><body>'
+    return document(
+        title,
         f'<header><p class="kicker">{_kicker(metrics, meta)}</p><h1>{title}</h1>{_headline(numbers, meta)}'
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>'
-        f"<main>{body}</main><footer>{_footer(meta)}</footer></body></html>\n"
+        f"<main>{body}</main><footer>{_footer(meta)}</footer>",
     )
 
 

@@ -23,7 +23,8 @@ def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
         for title, letter, key in (("Context", "c", "context"), ("Reference solution", "r", "reference"))
         if (items := _numbered(letter, _list(example.get(key))))
     )
-    steps = "".join(_step(i, step) for i, step in enumerate(_list(example.get("steps")), start=1))
+    scorer = str(example.get("scorer") or "PRM")
+    steps = "".join(_step(i, step, scorer) for i, step in enumerate(_list(example.get("steps")), start=1))
     body = f'<h3>Solution</h3><ol class="steps">{steps}</ol>' if steps else "<p>The solution has no steps.</p>"
     return (
         f'<details class="solution"{" open" if is_open else ""}><summary>'
@@ -33,7 +34,7 @@ def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
     )
 
 
-def _step(number: int, step: Mapping[str, Any]) -> str:
+def _step(number: int, step: Mapping[str, Any], scorer: str) -> str:
     truth, label, score = step.get("truth"), step.get("label"), step.get("score")
     shown = truth if isinstance(truth, bool) else label
     kind = {True: " right", False: " wrong"}.get(shown, "") if isinstance(shown, bool) else ""
@@ -45,7 +46,7 @@ def _step(number: int, step: Mapping[str, Any]) -> str:
         width = 100 * min(max(score, 0.0), 1.0)
         verdicts.append(
             f'<span><span class="meter" aria-hidden="true"><i style="width:{width:.1f}%"></i></span>'
-            f"PRM {decimal(score)}</span>"
+            f"{text(scorer)} {decimal(score)}</span>"
         )
     if isinstance(truth, bool) and isinstance(label, bool) and truth != label:
         verdicts.append('<span class="differ">judge and truth differ</span>')

@@ -44,6 +44,7 @@ _DRESSING = (
 _MARK = re.compile(
     r"####|\\boxed\s?\{|\banswer(?:[*_ ]{0,4}[:=]|\s(?:is|are|will\sbe|would\sbe)\b\s?:?)", re.IGNORECASE
 )
+_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s?\{|\s+([^\s{}$\\]{1,30}))")
 # Nobody's answer is longer, and what is longer is not parsed.
 LONGEST_ANSWER = 500
 
@@ -107,6 +108,18 @@ def stated_answer(text: str) -> str | None:
     if marks[-1].group().startswith("\\"):
         return _braced(text[start : start + LONGEST_ANSWER])
     return text[start : start + LONGEST_ANSWER].split("\n", 1)[0].strip()
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""What stands in the last "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text; None where there is none.
+
+    Braces are matched; a box that is never closed is none.
+    """
+    for match in reversed(list(_BOX.finditer(text))):
+        found = match[1] or _braced(text[match.end() : match.end() + LONGEST_ANSWER])
+        if found:
+            return found
+    return None
 
 
 def answers_equal(predicted: str | None, accepted: Sequence[str], verifier: "MathVerifier | None" = None) -> bool:

@@ -1,0 +1,183 @@
+"""Alignment without a model: a wrong solution's first error by where its numbers and words leave the reference.
+
+The SPARE paper's baseline of this kind (DiVeRSe-like, by an entailment model) needs weights; this one has rules. A
+solution with the right answer counts as right in every step. In one with a wrong answer some step is the first error:
+every step gets points for what its statements look like beside the reference (judges/statements.py), and the step
+with the most is it. WEIGHTS were fitted on 100 solutions of each of two parts of ProcessBench (docs/judges.md).
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.optimize
+
+from spare_jax.judges import statements
+from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.tasks.task import split_sentences
+
+if TYPE_CHECKING:
+    from spare_jax.tasks.task import Task
+
+# How much may be combined from the numbers of the problem and the reference before a number counts as unsupported.
+_LEVELS = ("stated", "partial", "rescaled", "combined")
+
+FEATURES = (
+    *(f"{what}_{level}" for level in _LEVELS for what in ("first_unsupported", "unsupported")),
+    "false_equation", "unsupported_result", "several_unsupported", "before_unsupported", "new_number", "has_result",
+    "first_says_answer", "overlap", "foreign_words", "last", "first", "after_unsupported", "after_uncombined",
+    "no_number", "length", "doubtful",
+)  # fmt: skip
+
+WEIGHTS = {
+    "first_unsupported_stated": 0.304,
+    "unsupported_stated": 0.295,
+    "first_unsupported_partial": 0.35,
+    "unsupported_partial": 0.161,
+    "first_unsupported_rescaled": -0.407,
+    "unsupported_rescaled": -0.66,
+    "first_unsupported_combined": 0.191,
+    "unsupported_combined": 0.116,
+    "false_equation": 0.207,
+    "unsupported_result": 0.299,
+    "several_unsupported": 0.217,
+    "before_unsupported": 0.042,
+    "new_number": 0.507,
+    "has_result": -0.034,
+    "first_says_answer": -0.125,
+    "overlap": -0.056,
+    "foreign_words": 0.416,
+    "last": -0.283,
+    "first": -0.376,
+    "after_unsupported": -0.262,
+    "after_uncombined": -0.168,
+    "no_number": -0.244,
+    "length": 0.741,
+    "doubtful": 0.316,
+}
+"""What `fit` finds on the dev rows of ProcessBench's gsm8k and math parts; a test fits them again."""
+
+
+def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, judge: str = "alignment") -> Judgement:
+    """The Judgement of one solution. Steps before the first error are right, it and all behind it wrong.
+
+    A step's score is the probability that no error has occurred up to it, under a softmax over the steps' points; 1
+    throughout where the answer is right. The explanation names what spoke against a step.
+    """
+    require_answers(gold, judge)
+    outcome, n_steps = is_correct(task, gold, solution), len(solution.steps)
+    if outcome or not n_steps:
+        steps = (StepJudgement(label=True, score=1.0),) * n_steps
+        return Judgement(solution.id, judge, steps, outcome)
+    table = features(problem, gold.steps, solution.steps)
+    points = table @ np.array([WEIGHTS[name] for name in FEATURES])
+    weight = np.exp(points - points.max())
+    unharmed = 1 - np.cumsum(weight) / weight.sum()
+    first_error = int(points.argmax())
+    return Judgement(
+        solution.id,
+        judge,
+        tuple(
+            StepJudgement(i < first_error, min(1.0, max(0.0, float(unharmed[i]))), _evidence(table[i]))
+            for i in range(n_steps)
+        ),
+        outcome,
+    )
+
+
+def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -> np.ndarray:
+    """What the steps' statements look like beside the reference: float64, [steps, FEATURES]."""
+    question, known_steps = "\n".join((*problem.context, problem.question)), "\n".join(reference)
+    stated = statements.numbers(question) | statements.numbers(known_steps)
+    support = _support(question, known_steps, stated)
+    reference_words = [statements.words(s) for line in reference for s in split_sentences(line) if s.strip()]
+    known_words = statements.words(question) | set().union(*reference_words)
+    spoken = statements.said(question)
+    seen = {level: set(statements.numbers(question) if level == "stated" else spoken) for level in _LEVELS}
+    unsupported = []
+    for step in steps:
+        here = {}
+        for level in _LEVELS:
+            found = statements.numbers(step) if level == "stated" else statements.said(step)
+            here[level] = found - seen[level] - support[level]
+            seen[level] |= found
+        unsupported.append(here)
+    at_end = list(statements.numbers(steps[-1])) if steps else []
+    answer_seen, so_far, before, rows = False, set(spoken), dict.fromkeys(_LEVELS, False), []
+    for i, (step, here) in enumerate(zip(steps, unsupported, strict=True)):
+        found, results, said = statements.words(step), statements.results(step), statements.said(step)
+        says_answer = len(at_end) == 1 and at_end[0] in said
+        following = bool(i + 1 < len(steps) and unsupported[i + 1]["stated"])
+        row = {f"first_unsupported_{level}": float(bool(here[level]) and not before[level]) for level in _LEVELS}
+        row |= {f"unsupported_{level}": float(bool(here[level])) for level in _LEVELS}
+        row |= {
+            "false_equation": float(bool(statements.false_equations(step))),
+            "unsupported_result": float(bool(here["partial"] & results)),
+            "several_unsupported": float(len(here["partial"]) > 1),
+            "before_unsupported": float(following and not before["stated"] and not here["stated"]),
+            "new_number": float(bool(said - so_far) and not before["stated"]),
+            "has_result": float(bool(results) and not before["stated"]),
+            "first_says_answer": float(says_answer and not answer_seen),
+            "overlap": max((len(found & other) / (len(other) + 1) for other in reference_words), default=0.0),
+            "foreign_words": len(found - known_words) / (len(found) + 1),
+            "last": float(i == len(steps) - 1),
+            "first": float(i == 0),
+            "after_unsupported": float(before["stated"]),
+            "after_uncombined": float(before["combined"]),
+            "no_number": float(not said),
+            "length": min(len(step), 4000) / 500,
+            "doubtful": float(any(word in step.lower() for word in _DOUBT)),
+        }
+        rows.append([row[name] for name in FEATURES])
+        answer_seen |= says_answer
+        so_far |= said
+        before = {level: before[level] or bool(here[level]) for level in _LEVELS}
+    return np.array(rows, dtype=np.float64).reshape(len(steps), len(FEATURES))
+
+
+_DOUBT = ("assum", "since it is not", "however", "let's re", "must be", "cannot", "can't")
+
+
+def _support(question: str, reference: str, stated: set[Fraction]) -> dict[str, set[Fraction]]:
+    """By level, the numbers that problem and reference account for."""
+    spoken = statements.said(question)
+    base = stated | spoken
+    partial = set(base)
+    for sign, terms in statements.operands(reference):
+        for size in range(2, len(terms)):
+            for chosen in itertools.combinations(terms[:6], size):
+                partial.add(sum(chosen, Fraction(0)) if sign == "+" else math.prod(chosen, start=Fraction(1)))
+    rescaled = partial | {y for x in base for y in (x * 100, x / 100, 100 - x, 1 - x, 1 + x, 100 + x)}
+    rescaled |= {1 / x for x in base if x}
+    few = sorted(spoken)[:40]
+    combined = rescaled | {y for a in few for b in few for y in (a * b, a + b, abs(a - b), *([a / b] if b else []))}
+    return {"stated": set(stated), "partial": partial, "rescaled": rescaled, "combined": combined}
+
+
+def _evidence(row: np.ndarray) -> str:
+    named = ("unsupported_stated", "unsupported_result", "false_equation", "doubtful")
+    return ", ".join(name.replace("_", " ") for name in named if row[FEATURES.index(name)])
+
+
+def fit(cases: Sequence[tuple[np.ndarray, int]], strength: float = 3.0) -> dict[str, float]:
+    """The weights that make the known first errors most likely, under an L2 penalty: a conditional logit.
+
+    Args:
+      cases: per wrong solution its `features` and the index of its first error.
+    """
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        value, slope = strength * float(weights @ weights), 2 * strength * weights
+        for table, first_error in cases:
+            points = table @ weights
+            log_p = points - points.max() - np.log(np.exp(points - points.max()).sum())
+            value -= float(log_p[first_error])
+            slope = slope - table[first_error] + np.exp(log_p) @ table
+        return value, slope
+
+    found = scipy.optimize.minimize(loss, np.zeros(len(FEATURES)), jac=True, method="L-BFGS-B").x
+    return {name: round(float(weight), 3) for name, weight in zip(FEATURES, found, strict=True)}

@@ -1,0 +1,205 @@
+"""What a step of mathematical text states, without a model: its numbers, its equations, its words.
+
+Text is parsed and never evaluated. Numbers are exact fractions.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,30})(?:\.[0-9]{1,30})?|\.[0-9]{1,30}"
+_NUMBER = re.compile(rf"(?<![\w.])({_DIGITS})(?![\w]*[0-9])")
+_TOKEN = re.compile(rf"\s*(?:({_DIGITS})(%)?|([-+*/^()]))")
+_PLAIN = (
+    (re.compile(r"<<[^<>\n]*>>"), ""),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\[dt]?frac\s*([0-9])([0-9])"), r"(\1/\2)"),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{[^{}]*\}"), " "),
+    (re.compile(r"\\boxed\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\times|\\cdot|×|(?<=[0-9])\s*[xX]\s*(?=[0-9])"), "*"),
+    (re.compile(r"\\div|÷"), "/"),
+    (re.compile(r"[−–]"), "-"),
+    (re.compile(r"\\approx|≈"), "="),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\\(?:left|right)|\\[\[\]()!,;: ]|\\?\$|\*\*|&"), " "),
+)
+_WORD = re.compile(r"(?<![\\\w])[A-Za-z][A-Za-z'’-]*(?:/[A-Za-z]+)*|/[A-Za-z]+")
+_ASIDE = re.compile(r"\(\s*[A-Za-z][^()0-9]*\)")
+_CLAUSE = re.compile(r"(?<=[.;!?])\s+(?=[A-Z\\])|\n|,\s+(?=[a-z])|:\s|\\\\")
+_ORDINAL = re.compile(r"\b(?:[Ss]tep|[Ee]quation|[Cc]ase)\s*[0-9]+[:.)]?|^\s*\(?[0-9]+[.)]\s", re.MULTILINE)
+_SPOKEN = {
+    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+    "eleven": 11, "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100,
+    "once": 1, "each": 1, "twice": 2, "double": 2, "both": 2, "couple": 2, "pair": 2, "pairs": 2, "triple": 3,
+    "thrice": 3, "half": Fraction(1, 2), "third": Fraction(1, 3), "thirds": 3, "quarter": Fraction(1, 4), "fourth": 4,
+    "fifth": 5, "tenth": 10, "dozen": 12, "percent": 100, "week": 7, "weeks": 7, "days": 7, "month": 30, "year": 12,
+    "years": 12, "hour": 60, "hours": 24, "minutes": 60,
+}  # fmt: skip
+_COMMON = frozenset(
+    re.findall(
+        r"[a-z']+",
+        "the and for that this first second third next then now therefore let lets let's need find how many much total "
+        "number with her his she they have has from which can are",
+    )
+)
+_LONGEST = 4000  # characters of a step that are looked at
+
+
+def plain(text: str) -> str:
+    """`text` without LaTeX's dressing: fractions, signs and boxes in ASCII, words in math mode left out."""
+    text = text[:_LONGEST]
+    for pattern, replacement in _PLAIN:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def numbers(text: str) -> set[Fraction]:
+    """The numbers that stand in a text."""
+    return {_fraction(match[1]) for match in _NUMBER.finditer(plain(text))}
+
+
+def said(text: str) -> set[Fraction]:
+    """The numbers of a text and those that its words say ("twice", "a dozen", "half"); "Step 3:" says none."""
+    text = _ORDINAL.sub(" ", text[:_LONGEST])
+    spoken = {Fraction(_SPOKEN[word]) for word in re.findall(r"[a-z]+", text.lower()) if word in _SPOKEN}
+    return numbers(text) | spoken
+
+
+def words(text: str) -> set[str]:
+    """The words of a text in lower case, without the commonest and the shortest ones."""
+    return {word for word in re.findall(r"[a-z']+", plain(text).lower()) if len(word) > 2} - _COMMON
+
+
+def results(text: str) -> set[Fraction]:
+    """The numbers that stand alone behind an equals sign."""
+    found = set()
+    for part in plain(text).split("=")[1:]:
+        alone = re.match(rf"\s*-?\s*({_DIGITS})(?!\s*[*/+^(])(?!\s*-\s*[0-9])", _WORD.sub(" ", part))
+        if alone:
+            found.add(_fraction(alone[1]))
+    return found
+
+
+def operands(text: str) -> Iterator[tuple[str, list[Fraction]]]:
+    """The terms of every plain sum and the factors of every plain product in a text, with its sign, "+" or "*"."""
+    for part in re.split(r"=|\n", plain(text)):
+        part = _WORD.sub(" ", part)
+        for sign in "+*":
+            for match in re.finditer(rf"(?:{_DIGITS})(?:\s*[{sign}]\s*(?:{_DIGITS}))+", part):
+                yield sign, [_fraction(number) for number in re.findall(_DIGITS, match[0])]
+
+
+def false_equations(text: str) -> list[tuple[Fraction, Fraction]]:
+    """Both sides of the equations between numbers that do not hold; a result may be rounded to the places it shows.
+
+    Words and units between the numbers are passed over; an equation with a variable says nothing of numbers.
+    """
+    found = []
+    for clause in _CLAUSE.split(plain(text)):
+        sides = [_WORD.sub(lambda m: " " if len(m[0]) > 1 else " ? ", _ASIDE.sub(" ", s)) for s in clause.split("=")]
+        sides = [re.sub(r"[,.;:]\s*$", "", side.strip()) for side in sides]
+        for left, right in itertools.pairwise(sides):
+            whole, stated = _last_expression(left), _first_expression(right)
+            if whole and stated and whole[1] > 0 and not _close(whole[0], stated[0], right):
+                found.append((whole[0], stated[0]))
+    return found
+
+
+def _fraction(text: str) -> Fraction:
+    return Fraction(text.replace(",", ""))
+
+
+def _close(exact: Fraction, stated: Fraction, text: str) -> bool:
+    places = max((len(digits) for digits in re.findall(r"\.([0-9]+)", text)), default=0)
+    if abs(exact - stated) <= Fraction(51, 100) / 10**places:
+        return True
+    return places > 0 and stated != 0 and abs(exact - stated) <= abs(stated) / 200
+
+
+def _last_expression(text: str) -> tuple[Fraction, int] | None:
+    """The value of the longest end of `text` that is arithmetic, and its number of operations."""
+    for start in range(len(text)):
+        if start and text[start - 1] in "0123456789.":
+            continue
+        found = evaluate(text[start:])
+        if found:
+            return None if re.search(r"[\w?)}\]^/*+\\_-]\s*$", text[:start]) else found
+    return None
+
+
+def _first_expression(text: str) -> tuple[Fraction, int] | None:
+    for end in range(len(text), 0, -1):
+        if end < len(text) and text[end] in "0123456789.":
+            continue
+        found = evaluate(text[:end])
+        if found:
+            return None if re.match(r"\s*[\w?({\[^/*+\\_-]", text[end:]) else found
+    return None
+
+
+def evaluate(text: str) -> tuple[Fraction, int] | None:
+    """The value of an arithmetic expression over numbers and how many operations it has, None where it is none.
+
+    Powers have whole exponents of at most 12, and expressions at most 60 tokens: nothing here takes long.
+    """
+    tokens: list[Fraction | str] = []
+    text, at = text.strip(), 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None or len(tokens) > 60:
+            return None
+        tokens.append(_fraction(match[1]) / (100 if match[2] else 1) if match[1] else match[3])
+        at = match.end()
+    if not tokens:
+        return None
+    try:
+        value, rest = _sum(tokens, 0)
+    except (ArithmeticError, IndexError):
+        return None
+    operations = sum(t in ("+", "*", "/", "^") or (t == "-" and i > 0) for i, t in enumerate(tokens))
+    return (value, operations) if rest == len(tokens) else None
+
+
+_Tokens = Sequence[Fraction | str]
+
+
+def _sum(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
+    value, at = _product(tokens, at)
+    while at < len(tokens) and tokens[at] in ("+", "-"):
+        term, end = _product(tokens, at + 1)
+        value, at = (value + term if tokens[at] == "+" else value - term), end
+    return value, at
+
+
+def _product(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
+    value, at = _power(tokens, at)
+    while at < len(tokens) and tokens[at] in ("*", "/", "("):
+        factor, end = _power(tokens, at + (tokens[at] != "("))
+        value, at = (value / factor if tokens[at] == "/" else value * factor), end
+    return value, at
+
+
+def _power(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
+    value, at = _atom(tokens, at)
+    if at < len(tokens) and tokens[at] == "^":
+        exponent, at = _atom(tokens, at + 1)
+        if exponent.denominator != 1 or abs(exponent) > 12 or abs(value) > 10**6:
+            raise ArithmeticError
+        value = value ** int(exponent)
+    return value, at
+
+
+def _atom(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
+    token = tokens[at]
+    if isinstance(token, Fraction):
+        return token, at + 1
+    if token == "-":
+        value, at = _power(tokens, at + 1)
+        return -value, at
+    if token != "(":
+        raise ArithmeticError
+    value, at = _sum(tokens, at + 1)
+    if tokens[at] != ")":
+        raise ArithmeticError
+    return value, at + 1

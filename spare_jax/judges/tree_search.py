@@ -1,0 +1,182 @@
+"""Tree search: the first error of a wrong solution by binary search over rollouts (OmegaPRM, arXiv 2406.06592).
+
+Behind a right step some rollout ends right, behind the first error none does; so the first error lies between the last
+step with a right rollout and the first without, and halving the steps between finds it in log2(n) rounds. The wrong
+rollouts met on the way are solutions too: the tree keeps them, and further searches take the most promising one.
+"""
+
+import json
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.judges.rollouts import Continuation, RolloutSettings, continuation
+from spare_jax.programs import Completion, Program, Request
+from spare_jax.prompts import solve
+from spare_jax.prompts.chat import end_ids
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+    from spare_jax.tasks.task import Task
+
+Piece = tuple[int, ...]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """How a tree grows.
+
+    `rollouts` say how the policy goes on (samples: k per state). `searches` is how many wrong solutions are searched:
+    the given one, then rollouts. A rollout r behind a state s is chosen by Q + U (OmegaPRM, equations 1 to 3):
+    Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), U = exploration * sqrt(all visits) / (1 + visits of s).
+    """
+
+    rollouts: RolloutSettings
+    searches: int = 1
+    alpha: float = 0.5
+    beta: float = 0.9
+    length: int = 500
+    exploration: float = 0.125
+
+
+@dataclass
+class _Candidate:
+    """A wrong solution behind a state: all its pieces and steps, and how many of them are the state's."""
+
+    pieces: tuple[Piece, ...]
+    steps: tuple[str, ...]
+    known: int
+    tokens: int
+
+
+@dataclass
+class _Tree:
+    """States by their pieces: the share of right rollouts behind each, and how often one of them was searched; the
+    wrong rollouts that were not; what it all took."""
+
+    policy: Continuation
+    value: dict[tuple[Piece, ...], float] = field(default_factory=dict)
+    words: dict[tuple[Piece, ...], tuple[str, ...]] = field(default_factory=dict)
+    visits: dict[tuple[Piece, ...], int] = field(default_factory=dict)
+    wrong: list[_Candidate] = field(default_factory=list)
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+
+
+def tree_search(
+    task: "Task",
+    problem: Problem,
+    gold: Gold,
+    solution: Solution,
+    tokenizer: "Tokenizer",
+    tokenizer_digest: str,
+    settings: TreeSettings,
+) -> Program:
+    """The program that finds a wrong solution's first error, a state per round; returns its Judgement.
+
+    Steps before the first error are right, it and all behind it wrong; where a state was estimated its share of right
+    rollouts is the score. A solution whose answer is right is not searched: all its steps count as right, as OmegaPRM
+    has it. The text has all states of the tree as OmegaPRM's flat rows (docs/formats.md, `omegaprm`).
+    """
+    require_answers(gold, settings.rollouts.judge)
+    outcome = is_correct(task, gold, solution)
+    tree = _Tree(continuation(task, problem, gold, tokenizer, settings.rollouts))
+    n_steps = len(solution.steps)
+    first_error = n_steps
+    scores: list[float | None] = [None] * n_steps
+    if n_steps and not outcome:
+        pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
+        given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
+        first_error = yield from _search(tree, given)
+        for i in range(n_steps - 1):
+            scores[i] = tree.value.get(pieces[: i + 1])
+        scores[-1] = 0.0
+        for _ in range(settings.searches - 1):
+            chosen = _select(tree, settings)
+            if chosen is None:
+                break
+            yield from _search(tree, chosen)
+    elif n_steps:
+        scores[-1] = 1.0
+    return Judgement(
+        solution_id=solution.id,
+        judge=settings.rollouts.judge,
+        steps=tuple(StepJudgement(label=i < first_error, score=score) for i, score in enumerate(scores)),
+        outcome=outcome,
+        text=_flat(problem, gold, tree),
+        prompt_tokens=tree.prompt_tokens,
+        generated_tokens=tree.generated_tokens,
+    )
+
+
+_Asking = Generator[list[Request], list[tuple[Completion, ...]], T]
+
+
+def _search(tree: _Tree, candidate: _Candidate) -> _Asking[int]:
+    """Where the first error of a wrong solution is (0-based), asking for one state's rollouts at a time."""
+    right, wrong = candidate.known, len(candidate.steps)  # states: how many steps have been taken
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        state = candidate.pieces[:middle]
+        if state not in tree.value:
+            yield from _estimate(tree, state, candidate.steps[:middle])
+        right, wrong = (middle, wrong) if tree.value[state] > 0 else (right, middle)
+    return wrong - 1
+
+
+def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> _Asking[None]:
+    """Ask for the rollouts behind a state; the wrong ones are kept. A state that fills the context is worth nothing."""
+    tree.words[state] = steps
+    request = tree.policy.request(state)
+    if request is None:
+        tree.value[state] = 0.0
+        return
+    (completions,) = yield [request]
+    tree.prompt_tokens += len(request.all_ids())
+    tokenizer, right = tree.policy.tokenizer, 0
+    for completion in completions:
+        tree.generated_tokens += len(completion.ids)
+        if tree.policy.ended_right(steps, completion):
+            right += 1
+            continue
+        texts, spans, _ = solve.split_solution(tokenizer, completion.ids, end_ids(tokenizer))
+        ends = [*(start for start, _ in spans[1:]), *(end for _, end in spans[-1:])]
+        pieces = tuple(tuple(completion.ids[a:b]) for a, b in zip([0, *ends], ends, strict=False))
+        tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
+    tree.value[state] = right / len(completions)
+
+
+def _select(tree: _Tree, settings: TreeSettings) -> _Candidate | None:
+    """Take the most promising wrong rollout, of states that have right rollouts too; None where there is none."""
+    total = sum(tree.visits.values())
+
+    def promise(candidate: _Candidate) -> float:
+        state = candidate.pieces[: candidate.known]
+        likely, short = settings.alpha ** (1 - tree.value[state]), settings.beta ** (candidate.tokens / settings.length)
+        return likely * short + settings.exploration * math.sqrt(total) / (1 + tree.visits.get(state, 0))
+
+    among = [c for c in tree.wrong if tree.value[c.pieces[: c.known]] > 0 and len(c.steps) > c.known + 1]
+    if not among:
+        return None
+    chosen = max(among, key=promise)
+    tree.wrong.remove(chosen)
+    state = chosen.pieces[: chosen.known]
+    tree.visits[state] = tree.visits.get(state, 0) + 1
+    return chosen
+
+
+def _flat(problem: Problem, gold: Gold, tree: _Tree) -> str:
+    """All states with their values, as a row of the format `omegaprm`; empty where none was estimated."""
+    if not tree.value:
+        return ""
+    question = "\n".join((*problem.context, problem.question))
+    reasoning = [
+        {"solution_prefix": "\n\n".join((question, *tree.words[state])), "mc_value": value}
+        for state, value in tree.value.items()
+    ]
+    row = {"question": question, "final_answer": gold.answers[0], "reasoning_steps": reasoning}
+    return json.dumps(row, ensure_ascii=False)

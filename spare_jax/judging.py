@@ -1,0 +1,232 @@
+"""Any judge by its name, over solutions that are there already.
+
+What a judge needs of the run (models, engines, settings) is put together here, so that a stage names a judge and gets
+its judgements, in the order of the solutions.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+from spare_jax import programs
+from spare_jax.engines.local import LocalEngine
+from spare_jax.judges import ensemble
+from spare_jax.judges.alignment import alignment
+from spare_jax.judges.labels import LabelPolicy
+from spare_jax.judges.outcome import outcome, require_answers
+from spare_jax.judges.reward_model import RewardModelSettings
+from spare_jax.judges.rollouts import RolloutSettings, rollouts
+from spare_jax.judges.spare import SpareSettings, spare
+from spare_jax.judges.tree_search import TreeSettings, tree_search
+from spare_jax.judges.truth import Flips, truth
+from spare_jax.judges.verify import VerifySettings, verify
+from spare_jax.models import conventions, huggingface
+from spare_jax.models.conventions import ProgramReader, Reader
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
+from spare_jax.run import Run
+from spare_jax.settings import Config
+from spare_jax.tasks.task import Task
+
+JUDGES = (
+    "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "truth", "outcome", "ensemble",
+)  # fmt: skip
+
+
+def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution]) -> list[Judgement]:
+    """The judgements of judge `name` on `found`, in that order; resumable under the journal of `stage`.
+
+    What a judge may see of the gold is its own affair: `verify` and `reward_model` are handed none. A solution that
+    could not be judged has a judgement that says why (`failure`).
+
+    Raises:
+      ValueError: there is no such judge.
+    """
+    if name not in JUDGES:
+        raise ValueError(f"config.judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
+    if name == "ensemble":
+        return _ensemble(run, stage, found)
+    ids = [f"{name}/{number:08d}" for number in range(len(found))]
+    solution_of = {i: item.solution for i, item in zip(ids, found, strict=True)}
+    start, engines = _START[name](run)
+    started = {i: functools.partial(start, item) for i, item in zip(ids, found, strict=True)}
+    return run.answer(stage, name, engines, started, lambda i, why: not_judged(solution_of[i], name, why))
+
+
+def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:
+    """`item` with the answers that its reference states and the answer that its solution states, where files have
+    neither."""
+    gold = item.gold or Gold(item.problem.id, ())
+    if not gold.answers and (stated := task.extract_answer(gold.steps)):
+        gold = replace(gold, answers=(stated,))
+    stated = item.solution.answer or task.extract_answer(item.solution.steps)
+    return replace(item, gold=gold, solution=replace(item.solution, answer=stated))
+
+
+def label_policy(config: Config) -> LabelPolicy:
+    """The switches of `config.annotate` as a policy."""
+    return LabelPolicy(**{field.name: config.annotate[field.name] for field in fields(LabelPolicy)})
+
+
+def spare_settings(run: Run, checkpoint: Checkpoint) -> SpareSettings:
+    """How `config.annotate` asks the annotator."""
+    how = run.config.annotate
+    return SpareSettings(
+        max_length=run.max_length(checkpoint),
+        max_tokens=how.max_tokens,
+        votes=how.votes,
+        temperature=how.temperature,
+        top_p=how.top_p,
+        guidelines=how.guidelines,
+        exemplars=how.exemplars,
+        draws=how.draws,
+        seed=run.config.seed,
+        grammar=how.grammar,
+        policy=label_policy(run.config),
+        model="judge",
+    )
+
+
+def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
+    """How a reward model reads a solution; `name` of a convention where its directory does not say."""
+    convention = conventions.of_model(checkpoint.path, name)
+    if isinstance(convention, conventions.TokenTagConvention):
+        digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
+        return convention.reader(checkpoint.tokenizer, run.task, digest, whole)
+    return convention.reader(checkpoint.tokenizer)
+
+
+_Start = Callable[[LabelledSolution], programs.Program]
+_Engines = dict[str, LocalEngine]
+
+
+def _gold(item: LabelledSolution) -> Gold:
+    return item.gold or Gold(item.problem.id, ())
+
+
+def _spare(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint = run.load("judge")
+    settings = spare_settings(run, checkpoint)
+    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return (
+        lambda item: spare(run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, settings),
+        {"judge": engine},
+    )
+
+
+def _verify(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint, how = run.load("judge"), run.config.verify
+    settings = VerifySettings(
+        max_length=run.max_length(checkpoint),
+        max_tokens=how.max_tokens,
+        votes=how.votes,
+        temperature=how.temperature,
+        top_p=how.top_p,
+        grammar=how.grammar,
+        guidelines=how.guidelines,
+    )
+    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
+
+
+def rollout_settings(run: Run, checkpoint: Checkpoint, judge: str) -> RolloutSettings:
+    """How `config.rollouts` has a policy go on."""
+    how = run.config.rollouts
+    return RolloutSettings(
+        max_length=run.max_length(checkpoint),
+        max_tokens=how.max_tokens,
+        samples=how.samples,
+        temperature=how.temperature,
+        top_p=how.top_p,
+        threshold=how.threshold,
+        judge=judge,
+    )
+
+
+def _rollouts(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint = run.load("generator")
+    digest, settings = huggingface.tokenizer_digest(checkpoint.tokenizer), rollout_settings(run, checkpoint, "rollouts")
+    return (
+        lambda item: rollouts(
+            run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, digest, settings
+        ),
+        {"generator": run.engine(checkpoint, settings.max_tokens)},
+    )
+
+
+def _tree_search(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint = run.load("generator")
+    digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
+    settings = TreeSettings(rollout_settings(run, checkpoint, "tree_search"), run.config.rollouts.searches)
+    return (
+        lambda item: tree_search(
+            run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, digest, settings
+        ),
+        {"generator": run.engine(checkpoint, settings.rollouts.max_tokens)},
+    )
+
+
+def _reward_model(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint = run.load("prm")
+    how = reader(run, checkpoint, run.config.models.prm.convention)
+    settings = RewardModelSettings(run.max_length(checkpoint), judge="reward_model")
+
+    def start(item: LabelledSolution) -> programs.Program:
+        return how.program(item.problem, item.solution, settings, _gold(item).steps)
+
+    return start, {settings.model: run.engine(checkpoint, how.max_tokens, how.read_out)}
+
+
+def _without_model(of: Callable[[Task, LabelledSolution], Judgement]) -> Callable[[Run], tuple[_Start, _Engines]]:
+    """A judge that asks nobody, as one that does."""
+
+    def prepare(run: Run) -> tuple[_Start, _Engines]:
+        def start(item: LabelledSolution) -> programs.Program:
+            yield []
+            return of(run.task, item)
+
+        return start, {}
+
+    return prepare
+
+
+def _outcome(task: Task, item: LabelledSolution) -> Judgement:
+    require_answers(_gold(item), "outcome")
+    return outcome(task, _gold(item), item.solution)
+
+
+def _truth(run: Run) -> tuple[_Start, _Engines]:
+    flips = Flips(run.config.flips.correct, run.config.flips.incorrect, run.config.seed)
+    return _without_model(lambda task, item: truth(task, item.problem, _gold(item), item.solution, flips))(run)
+
+
+_START: dict[str, Callable[[Run], tuple[_Start, _Engines]]] = {
+    "spare": _spare,
+    "verify": _verify,
+    "rollouts": _rollouts,
+    "tree_search": _tree_search,
+    "reward_model": _reward_model,
+    "truth": _truth,
+    "alignment": _without_model(lambda task, item: alignment(task, item.problem, _gold(item), item.solution)),
+    "outcome": _without_model(_outcome),
+}
+
+
+def _ensemble(run: Run, stage: str, found: Sequence[LabelledSolution]) -> list[Judgement]:
+    """The members of `config.ensemble` one after another, written as they are, and combined."""
+    how = run.config.ensemble
+    if "ensemble" in how.members or len(how.members) < 2:
+        raise ValueError("config.ensemble.members needs two or more judges, none of them an ensemble")
+    judged = []
+    for member in how.members:
+        judged.append(judge(run, stage, member, found))
+        run.work.write(f"judgements/{member}", judged[-1])
+    return [ensemble.combine(several, how.rule) for several in zip(*judged, strict=True)]
+
+
+def labels_of(judgement: Judgement, threshold: float) -> tuple[bool | None, ...]:
+    """One label per step: the judge's own, or where it gave a score alone whether that reaches `threshold`."""
+    return tuple(
+        step.label if step.label is not None or step.score is None else step.score >= threshold
+        for step in judgement.steps
+    )

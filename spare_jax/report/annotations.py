@@ -1,0 +1,77 @@
+"""The page of a file of judged solutions: what the judge said, step by step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.records import LabelledSolution
+from spare_jax.report.document import document
+from spare_jax.report.markup import count, percent, table, text
+from spare_jax.report.steps import solution_view
+
+SHOWN = 60  # solutions with an error first
+
+
+def render(found: Sequence[LabelledSolution], judge: str, labels: Sequence[Sequence[bool | None]], source: str) -> str:
+    """The page as HTML text, to be written as UTF-8.
+
+    Args:
+      found: the solutions with the judge's judgements.
+      judge, source: the judge's name, and what file the solutions are from.
+      labels: one label per step of each solution, as they are written for training.
+    """
+    known = [label for several in labels for label in several if label is not None]
+    wrong = sum(False in several for several in labels)
+    tokens = sum(item.judgement.prompt_tokens + item.judgement.generated_tokens for item in found)
+    unjudged = sum(bool(item.judgement.failure) or not item.judgement.parsed for item in found)
+    rows = [
+        ("", ("solutions", count(len(found)))),
+        ("", ("steps", count(sum(len(item.solution.steps) for item in found)))),
+        ("", ("steps labelled correct", text(percent(sum(known) / len(known))) if known else "&ndash;")),
+        ("", ("solutions with a step labelled incorrect", count(wrong))),
+        ("", ("solutions without a readable judgement", count(unjudged))),
+        ("", ("tokens per solution, prompt and answer", count(tokens / len(found)) if found else "&ndash;")),
+    ]
+    pairs = sorted(zip(found, labels, strict=True), key=lambda pair: False not in pair[1])[:SHOWN]
+    views = "".join(
+        solution_view(_example(item, several, judge), is_open=i < 2) for i, (item, several) in enumerate(pairs)
+    )
+    more = f"<p>{count(len(found) - SHOWN)} more are in the files.</p>" if len(found) > SHOWN else ""
+    title = f"Steps as {text(judge)} labels them"
+    lede = (
+        f"{count(len(found))} solutions of {text(source)}. c marks sentences of the problem, r steps of the reference, "
+        "s steps of the solution; the bar at the left is the label."
+    )
+    return document(
+        title,
+        f'<header><p class="kicker">spare_jax</p><h1>{title}</h1><p class="lede">{lede}</p></header><main>'
+        f'<section id="counts"><header><h2>In numbers</h2></header><div class="body">'
+        f"{table(('', ''), rows, 'What was judged')}</div></section>"
+        f'<section id="steps"><header><h2>Step by step</h2><p>Solutions with an error come first.</p></header>'
+        f'<div class="body">{views}{more}</div></section></main>',
+    )
+
+
+def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) -> Mapping[str, Any]:
+    gold, judgement = item.gold, item.judgement
+    return {
+        "question": item.problem.question,
+        "context": item.problem.context,
+        "reference": gold.steps if gold else (),
+        "answer": item.solution.answer,
+        "gold_answer": gold.answers[0] if gold and gold.answers else None,
+        "outcome": judgement.outcome,
+        "scorer": judge,
+        "steps": [
+            {
+                "text": step,
+                "label": label,
+                "score": said.score,
+                "explanation": said.explanation,
+                "context": said.context,
+                "steps": said.steps,
+                "reference": said.reference,
+                "errors": said.errors,
+            }
+            for step, label, said in zip(item.solution.steps, labels, judgement.steps, strict=True)
+        ],
+    }

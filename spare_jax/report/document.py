@@ -1,0 +1,14 @@
+"""The frame of every page: one file that loads nothing and runs nothing, as its content security policy says too."""
+
+from spare_jax.report.style import STYLE
+
+
+def document(title: str, body: str) -> str:
+    """A whole HTML page. `title` and `body` are markup: what comes from elsewhere is escaped before (markup.py)."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f'<meta name="color-scheme" content="light dark"><title>{title}</title><style>{STYLE}</style></head><body>'
+        f"{body}</body></html>\n"
+    )

@@ -1,0 +1,118 @@
+"""MATH and MATH-500: competition problems with worked solutions whose answer stands in a box.
+
+Read from a directory with train.jsonl, test.jsonl and math500.jsonl: `problem`, `solution`, and perhaps `answer`,
+`level` and `type` or `subject` (github.com/hendrycks/math, as most copies lay it out). Answers are compared by
+math-verify.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks.answers import (
+    MathVerifier,
+    answers_equal,
+    boxed_answer,
+    canonical_number,
+    parse_number,
+    stated_answer,
+)
+from spare_jax.tasks.gsm8k import ERROR_CATEGORIES, GUIDELINES
+from spare_jax.tasks.task import Task, split_sentences
+
+SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
+
+INSTRUCTION = (
+    "Solve the problem step by step. Write one step on each line, with the reasoning that it needs. "
+    r"End with a line that puts the final answer in \boxed{}."
+)
+
+# Where a sentence must not be cut: mathematics and drawings.
+_WHOLE = re.compile(
+    r"\$\$.*?\$\$|\$[^$]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\[asy\].*?\[/asy\]|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL
+)
+
+
+def task(verifier: MathVerifier | None = None) -> Task:
+    """The task's texts and functions.
+
+    Args:
+      verifier: decides on answers that are no plain number; without one only equal texts are equal.
+    """
+    return Task(
+        name="math",
+        instruction=INSTRUCTION,
+        guidelines=GUIDELINES,
+        error_categories=ERROR_CATEGORIES,
+        extract_answer=extract_answer,
+        answers_equal=partial(answers_equal, verifier=verifier),
+        split_steps=split_steps,
+    )
+
+
+def extract_answer(steps: Sequence[str]) -> str | None:
+    r"""What stands in the last box, else behind the last "the answer is"; None where there is neither.
+
+    A plain number is returned in its canonical form, anything else without dollar signs and the final full stop.
+    """
+    text = "\n".join(steps)
+    found = boxed_answer(text) or stated_answer(text)
+    if not found:
+        return None
+    found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
+    number = parse_number(found)
+    return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """Cut a worked solution into sentences, never inside mathematics; joining them gives `text` back."""
+    hidden = _WHOLE.sub(lambda match: "x" * len(match[0]), text)
+    pieces, at = [], 0
+    for piece in split_sentences(hidden):
+        pieces.append(text[at : at + len(piece)])
+        at += len(piece)
+    return tuple(pieces)
+
+
+def split_steps(text: str) -> tuple[str, ...]:
+    """The sentences of a worked solution as steps, each on one line; blank ones are none."""
+    return tuple(" ".join(sentence.split()) for sentence in sentences(text) if sentence.strip())
+
+
+def load(
+    path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
+) -> Iterator[tuple[Problem, Gold]]:
+    """Read one split in the file's order; a problem's id holds its line number, "math-train-00001".
+
+    Args:
+      path: the directory of the files.
+      split: a key of SPLITS.
+      on_error, malformed: as for `jsonlines.read_lines`.
+
+    Raises:
+      StoreError: no such split or file, or a malformed line; names file, line and field.
+    """
+    if split not in SPLITS:
+        raise StoreError(f"math has no split {split!r}: it has {', '.join(SPLITS)}")
+    for number, (question, steps, answer) in read_lines(Path(path) / SPLITS[split], _parse, on_error, malformed):
+        problem_id = f"math-{split}-{number:05d}"
+        yield Problem(id=problem_id, question=question), Gold(problem_id, (answer,) if answer else (), steps)
+
+
+def _parse(row: Any) -> tuple[str, tuple[str, ...], str | None]:
+    """A decoded line as question, reference steps and answer, None where it has none.
+
+    The answer is the solution's own: copies of the data carry an `answer` that somebody's program has cut or mended.
+    """
+    if not isinstance(row, dict):
+        raise RecordError(f"expected an object, found {type(row).__name__}")
+    for field in ("problem", "solution"):
+        if not isinstance(row.get(field), str) or not row[field].strip():
+            raise RecordError(f"field {field!r}: expected a text that is not empty")
+    steps = split_steps(row["solution"])
+    field = row["answer"] if isinstance(row.get("answer"), str) else None
+    return row["problem"], steps, extract_answer(steps) or field or None

@@ -1,0 +1,180 @@
+"""Judges by name: a file of one's own, and ProcessBench, from rows to labels and figures."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from tests_config import config_of
+
+from spare_jax import judging, main
+from spare_jax.evaluation.process_bench import is_dev, process_bench_metrics
+from spare_jax.formats import files
+from spare_jax.judges import alignment
+from spare_jax.records import Judgement, StepJudgement
+from spare_jax.splits import task_of
+from spare_jax.store import StoreError
+from spare_jax.tasks.arithmetic import WORLD
+
+ROWS = (
+    {
+        "id": "clips",
+        "question": "Ann sold 48 clips in April and half as many in May. How many in all?",
+        "reference": "In May 48 / 2 = 24.\nIn all 48 + 24 = 72.\nThe answer is 72.",
+        "solution": ["In May she sold 48 * 2 = 96.", "In all 48 + 96 = 144.", "The answer is 144."],
+    },
+    {
+        "id": "bolts",
+        "question": "How many bolts in total?",
+        "context": "A robe takes 2 bolts of blue fiber.\nIt takes half that much white fiber.",
+        "reference": ["White: 2 / 2 = 1.", "2 + 1 = 3.", "#### 3"],
+        "solution": "White: 2 / 2 = 1.\n2 + 1 = 3.\nThe answer is 3.",
+    },
+    {"id": "none", "question": "How many?", "solution": "It is 4.\nThe answer is 4."},
+)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def annotate(tmp_path, rows, judge, argument="runlocal", **changes):
+    config = config_of("annotate", argument)
+    config.data.path, config.judge = write(tmp_path / "own.jsonl", rows), judge
+    config.update_from_flattened_dict(changes)
+    main.run(config, "annotate", str(tmp_path / "work"))
+    return tmp_path / "work"
+
+
+def test_a_file_of_one_s_own_is_labelled_row_by_row(tmp_path, caplog):
+    work = annotate(tmp_path, ROWS, "alignment")
+    rows = read(work / "trl_stepwise.jsonl")
+    assert [row["id"] for row in rows] == ["clips", "bolts", "none"]
+    assert rows[0]["labels"] == [False] * 3 and rows[1]["labels"] == [True] * 3
+    assert rows[1]["prompt"] == "A robe takes 2 bolts of blue fiber.\nIt takes half that much white fiber.\n" + (
+        "How many bolts in total?"
+    )
+    # Without a reference this judge cannot say anything: the row is there, and the log says so.
+    assert rows[2]["labels"] == [False, False]
+    judged = read(work / "judgements/alignment.jsonl")
+    assert [j["solution_id"] for j in judged] == ["clips", "bolts", "none"]
+    assert "give it a reference" in judged[2]["failure"]
+    assert "1 of 3 solutions have a step without a label" in caplog.text
+    assert list(files.read(work / "trl_stepwise.jsonl", "trl_stepwise"))
+    page = (work / "report.html").read_text()
+    assert "In May she sold 48 * 2 = 96." in page and "Steps as alignment labels them" in page
+
+
+def test_hostile_text_is_escaped(tmp_path):
+    rows = [ROWS[0] | {"solution": ["<script>alert(1)</script> 5", "The answer is 5."]}]
+    page = (annotate(tmp_path, rows, "alignment") / "report.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;" in page
+
+
+def world_rows(n):
+    rows = []
+    for problem, gold in WORLD.generate(77, "own", n):
+        shown = {"id": problem.id, "question": problem.question, "context": problem.context}
+        rows.append(shown | {"reference": gold.steps, "solution": [*gold.steps[:-1], "The answer is 98."]})
+    return rows
+
+
+@pytest.mark.parametrize("judge", ["spare", "ensemble", "verify"])
+def test_judges_with_models_label_a_world(tmp_path, judge):
+    work = annotate(
+        tmp_path,
+        world_rows(3),
+        judge,
+        "task=arithmetic",
+        **{"engine.slots": 8, "rollouts.samples": 2, "annotate.max_tokens": 256, "engine.prefill_tokens": 1024},
+    )
+    rows = read(work / "trl_stepwise.jsonl")
+    assert [len(row["labels"]) for row in rows] == [len(row["solution"]) for row in world_rows(3)]
+    judged = read(work / f"judgements/{judge}.jsonl")
+    assert all(j["failure"] == "" and j["generated_tokens"] > 0 for j in judged)
+    if judge == "spare":
+        assert all(row["labels"][-1] is False for row in rows)  # a wrong answer, whatever the annotator says
+    if judge == "ensemble":
+        members = [read(work / f"judgements/{name}.jsonl") for name in ("spare", "rollouts")]
+        assert judged[0]["generated_tokens"] == sum(member[0]["generated_tokens"] for member in members)
+
+
+def test_mistakes_are_told(tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=r"config\.judge='oracle' is unknown: choose among spare"):
+        annotate(tmp_path / "a", ROWS, "oracle")
+    with pytest.raises(StoreError, match=r"own\.jsonl:1: field 'question' is missing"):
+        annotate(tmp_path / "b", [{"solution": "x"}], "alignment")
+    with pytest.raises(ValueError, match="two rows have the id 'clips': give each its own"):
+        annotate(tmp_path / "c", [ROWS[0], ROWS[0]], "alignment")
+    config = config_of("annotate")
+    with pytest.raises(ValueError, match=r"config\.data\.path is empty"):
+        main.run(config, "annotate", str(tmp_path / "d"))
+
+
+def bench_row(i, first_error, n=4, final="8"):
+    steps = [*(f"step {k}" for k in range(n - 1)), f"The answer is {final}."]
+    return {
+        "id": f"b-{i}", "generator": "g", "problem": "3 + 5?", "steps": steps, "label": first_error,
+        "final_answer_correct": final == "8", "reference_solution": "3 + 5 = 8\n#### 8",
+    }  # fmt: skip
+
+
+def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
+    rows = [bench_row(0, -1), bench_row(1, 3, final="9"), bench_row(2, 1, final="8"), bench_row(3, -1)]
+    config = config_of("processbench", "runlocal")
+    config.data.path, config.judge = write(tmp_path / "bench.jsonl", rows), "outcome"
+    main.run(config, "bench", str(tmp_path / "work"))
+    metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
+    test = metrics["test"]
+    assert test["n"] == 4 and metrics["dev"]["n"] == 0
+    assert test["judge"]["correct_accuracy"] == 1.0  # a judge that labels no step finds no error
+    assert test["final_answer_only"]["f1"] == pytest.approx(2 / 3)  # one of two errors, both right ones
+    assert test["right_answer_wrong_process"] == {"n": 1, "found": 0.0, "exact": 0.0}
+    assert len(read(tmp_path / "work" / "judgements/human.jsonl")) == 4
+
+
+def test_thresholds_and_positions_are_chosen_on_dev_rows_alone():
+    rng = np.random.default_rng(0)
+    human, judged = [], []
+    for i in range(400):
+        error = None if rng.random() < 0.5 else int(rng.integers(3))
+        human.append(Judgement(str(i), "human", tuple(StepJudgement(label=k != error) for k in range(3))))
+        scores = [0.3 if k == error else 0.4 for k in range(3)]  # a judge that is sure of nothing
+        judged.append(Judgement(str(i), "x", tuple(StepJudgement(score=score) for score in scores)))
+    metrics = process_bench_metrics(human, judged, [False] * 400, seed=0)
+    assert (metrics["dev"]["n"], metrics["test"]["n"]) == (100, 300)
+    assert 0.3 < metrics["threshold"] < 0.4 and metrics["test"]["judge"]["f1"] == 1.0
+    assert metrics["test"]["judge"]["low"] == 1.0 and metrics["test"]["position_only"]["f1"] < 0.6
+    # What the test rows hold changes nothing that was chosen.
+    changed = [j if is_dev(i, 400) else Judgement(j.solution_id, "x", judged[0].steps) for i, j in enumerate(judged)]
+    assert process_bench_metrics(human, changed, [False] * 400, seed=0)["threshold"] == metrics["threshold"]
+
+
+def bench(part):
+    data = os.environ.get("SPARE_JAX_DATA")
+    if not data or not (path := pathlib.Path(data) / "processbench" / f"{part}.jsonl").exists():
+        pytest.skip("SPARE_JAX_DATA names no folder that holds processbench/gsm8k.jsonl and math.jsonl")
+    task = task_of(part)
+    return task, [judging.with_answers(task, item) for item in files.read(path, "processbench")]
+
+
+def test_the_weights_of_alignment_are_what_the_dev_rows_give():
+    cases = []
+    for part in ("gsm8k", "math"):
+        task, rows = bench(part)
+        for i, item in enumerate(rows):
+            if is_dev(i, len(rows)) and item.gold and not task.answers_equal(item.solution.answer, item.gold.answers):
+                first_error = item.judgement.first_error
+                if first_error is not None:
+                    table = alignment.features(item.problem, item.gold.steps, item.solution.steps)
+                    cases.append((table, first_error))
+    fitted = alignment.fit(cases)
+    assert all(abs(fitted[name] - alignment.WEIGHTS[name]) < 0.01 for name in alignment.FEATURES)
