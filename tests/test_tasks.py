@@ -1,4 +1,4 @@
-"""Tasks: GSM8K's files, steps and sentences, answers and their comparison, exemplars."""
+"""Tasks: files of GSM8K and MATH, steps and sentences, answers and their comparison, exemplars."""
 
 import json
 import os
@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from spare_jax.jsonlines import StoreError
 from spare_jax.records import Problem
-from spare_jax.tasks import gsm8k
+from spare_jax.tasks import gsm8k, math
 from spare_jax.tasks.answers import (
     LONGEST_ANSWER,
     MathVerifier,
     answers_equal,
+    boxed_answer,
     canonical_number,
     extract_number,
     parse_number,
@@ -494,3 +495,63 @@ def test_the_guidelines_name_every_error_and_key():
     keys = ("student_step", "explanation", "context", "steps", "reference", "errors", "label")
     places = [TASK.guidelines.index(f'"{key}"') for key in keys]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        (r"\boxed{a_{1}} and then \boxed{\sqrt{x^{2}}}", r"\sqrt{x^{2}}"),
+        (r"it is \boxed 9$.", "9"),
+        (r"\boxed{3}, hence \boxed{4", "3"),
+        (r"an empty \boxed{}", None),
+        ("nothing", None),
+    ],
+)
+def test_boxes_are_read_with_their_braces_matched(text, answer):
+    assert boxed_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer"),
+    [
+        ((r"So $\boxed{1,080}$.",), "1080"),
+        ((r"\boxed{\text{(C)}} is right.", "Final Answer: The final answer is C. I hope so."), r"\text{(C)}"),
+        (("The answer is $x+1$.",), "x+1"),
+        (("no answer here",), None),
+    ],
+)
+def test_math_answers(steps, answer):
+    assert math.extract_answer(steps) == answer
+
+
+@given(st.text(alphabet="aB. $\\[]()x\n12", max_size=80))
+def test_sentences_of_mathematics_joined_are_the_text(text):
+    assert "".join(math.sentences(text)) == text
+
+
+def test_sentences_never_cut_mathematics():
+    text = r"Take $x = 1. Y = 2$ here. Then \[a. B\] holds. Done."
+    assert math.split_steps(text) == (r"Take $x = 1. Y = 2$ here.", r"Then \[a. B\] holds.", "Done.")
+
+
+@pytest.mark.parametrize(("split", "count", "without"), [("train", 7500, 2), ("test", 5000, 0), ("math500", 500, 0)])
+def test_every_reference_of_math_loads_and_states_its_answer(split, count, without):
+    data = os.environ.get("SPARE_JAX_DATA")
+    if not data or not (Path(data) / "math").exists():
+        pytest.skip("SPARE_JAX_DATA names no folder that holds math/train.jsonl, test.jsonl and math500.jsonl")
+    loaded = list(math.load(Path(data) / "math", split))
+    assert len(loaded) == count
+    task = math.task()
+    wrong = [gold for _, gold in loaded if not task.answers_equal(task.extract_answer(gold.steps), gold.answers)]
+    assert len(wrong) == without and not any(gold.answers for gold in wrong)
+
+
+def test_the_published_answers_of_math500_are_those_that_are_found(verifier):
+    data = os.environ.get("SPARE_JAX_DATA")
+    if not data or not (Path(data) / "math" / "math500.jsonl").exists():
+        pytest.skip("SPARE_JAX_DATA names no folder that holds math/math500.jsonl")
+    path, task = Path(data) / "math", math.task(verifier)
+    published = [json.loads(line)["answer"] for line in (path / "math500.jsonl").read_text().splitlines()]
+    found = [task.extract_answer(gold.steps) for _, gold in math.load(path, "math500")]
+    assert [p for p, f in zip(published, found, strict=True) if not task.answers_equal(f, [p])] == []
