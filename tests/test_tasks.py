@@ -518,6 +518,9 @@ def test_boxes_are_read_with_their_braces_matched(text, answer):
         ((r"So $\boxed{1,080}$.",), "1080"),
         ((r"\boxed{\text{(C)}} is right.", "Final Answer: The final answer is C. I hope so."), r"\text{(C)}"),
         (("The answer is $x+1$.",), "x+1"),
+        (("First $a = 3$.", r"So the area is \(\frac{8\pi}{5}\) square units."), r"\frac{8\pi}{5}"),
+        (("Hence $AB = 10$ units.",), "10"),
+        (("There are **12,441,600** ways.",), "12441600"),
         (("no answer here",), None),
     ],
 )

@@ -35,6 +35,7 @@ INSTRUCTION = (
 _WHOLE = re.compile(
     r"\$\$.*?\$\$|\$[^$]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\[asy\].*?\[/asy\]|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL
 )
+_FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w])")
 
 
 def task(verifier: MathVerifier | None = None) -> Task:
@@ -55,17 +56,23 @@ def task(verifier: MathVerifier | None = None) -> Task:
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    r"""What stands in the last box, else behind the last "the answer is"; None where there is neither.
+    r"""What stands in the last box, else behind the last "the answer is", else the last formula or number of the last
+    step (behind its last equals sign); None where there is none of these.
 
     A plain number is returned in its canonical form, anything else without dollar signs and the final full stop.
     """
     text = "\n".join(steps)
-    found = boxed_answer(text) or stated_answer(text)
+    found = boxed_answer(text) or stated_answer(text) or (_last_formula(steps[-1]) if steps else None)
     if not found:
         return None
     found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
     number = parse_number(found)
     return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
+
+
+def _last_formula(step: str) -> str | None:
+    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(step[-4000:])]
+    return formulas[-1].rsplit("=", 1)[-1].strip() if formulas else None
 
 
 def sentences(text: str) -> tuple[str, ...]:
