@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from spare_jax.formats import files
 from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
-from spare_jax.tasks import arithmetic, gsm8k, math, multihop, spatial
+from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, spatial
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
 
 WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
-READ = {"gsm8k": gsm8k, "math": math}
-TASKS = (*WORLDS, *READ)
+TASKS = (*WORLDS, "gsm8k", "math", "musique", *competition.NAMES)
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
 
@@ -34,7 +33,13 @@ def task_of(name: str) -> Task:
     """The task of `config.task`. Raises ValueError for a name that is none."""
     if name not in TASKS:
         raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
-    return WORLDS[name] if name in WORLDS else READ[name].task(MathVerifier())
+    if name in WORLDS:
+        return WORLDS[name]
+    if name == "musique":
+        return musique.task()
+    if name in competition.NAMES:
+        return competition.task(name, MathVerifier())
+    return {"gsm8k": gsm8k, "math": math}[name].task(MathVerifier())
 
 
 def split_of(problem_id: str) -> str:
@@ -75,8 +80,7 @@ def _generated(config: Config) -> Loaded:
 
 def _read(config: Config) -> Loaded:
     malformed: list[str] = []
-    train = list(READ[config.task].load(config.data.path, "train", config.data.on_error, malformed))
-    test = list(READ[config.task].load(config.data.path, "test", config.data.on_error, malformed))
+    train, test = (_read_split(config, split, malformed) for split in ("train", "test"))
     random.Random(f"split/{config.seed}").shuffle(train)
     dev = round(DEV_SHARE * len(train))
     found = {"train": train[dev:], "dev": train[:dev], "test": test}
@@ -98,6 +102,14 @@ def _read(config: Config) -> Loaded:
     if repeated:
         notes.append(f"{repeated} problems repeat another one's text and were left out")
     return Loaded(problems, gold, notes)
+
+
+def _read_split(config: Config, split: str, malformed: list[str]) -> list[tuple[Problem, Gold]]:
+    """A split of the files of `config.data.path`; none of a benchmark that has no such split."""
+    how = (config.data.path, split, config.data.on_error, malformed)
+    if config.task in competition.NAMES:
+        return list(competition.load(config.task, *how)) if split in competition.SPLITS else []
+    return list({"gsm8k": gsm8k, "math": math, "musique": musique}[config.task].load(*how))
 
 
 def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:

@@ -24,6 +24,7 @@ import jax
 from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.process_bench import process_bench_metrics
+from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.jsonlines import write_lines
 from spare_jax.judges.labels import check_pool, training_examples
@@ -377,7 +378,7 @@ def _write_records(run: Run, found: Sequence[LabelledSolution]) -> None:
 
 def evaluate(run: Run) -> list[str]:
     """All metrics, from the records alone."""
-    found, _, _, solutions = run.records()
+    found, _, gold, solutions = run.records()
     metrics = summary.metrics(
         found,
         solutions,
@@ -387,6 +388,11 @@ def evaluate(run: Run) -> list[str]:
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
     )
+    if run.task.credit:
+        tested = [s for s in solutions if splits.split_of(s.problem_id) == "test"]
+        metrics["policy"]["credit"] = mean_or_none(
+            [run.task.credit(s.answer, gold[s.problem_id].answers) for s in tested]
+        )
     run.work.write_json("metrics.json", metrics)
     return ["metrics.json"]
 

@@ -212,7 +212,10 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
         (["--config=configs/prm_math.py:foo"], "config argument 'foo' is unknown: choose among runlocal, task"),
         (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
         (["--config.mesh.fsdp=3"], "choose sizes whose product is 2"),
-        (["--config.task=gsm9k"], "config.task='gsm9k' is unknown: choose among arithmetic, multihop, spatial, gsm8k"),
+        (
+            ["--config.task=gsm9k"],
+            "config.task='gsm9k' is unknown: choose among arithmetic, multihop, spatial",
+        ),
         (["surplus"], "unexpected argument 'surplus'"),
     ],
 )

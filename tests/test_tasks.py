@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from spare_jax.jsonlines import StoreError
 from spare_jax.records import Problem
-from spare_jax.tasks import gsm8k, math
+from spare_jax.tasks import competition, gsm8k, math, musique
 from spare_jax.tasks.answers import (
     LONGEST_ANSWER,
     MathVerifier,
@@ -558,3 +558,60 @@ def test_the_published_answers_of_math500_are_those_that_are_found(verifier):
     published = [json.loads(line)["answer"] for line in (path / "math500.jsonl").read_text().splitlines()]
     found = [task.extract_answer(gold.steps) for _, gold in math.load(path, "math500")]
     assert [p for p, f in zip(published, found, strict=True) if not task.answers_equal(f, [p])] == []
+
+
+def folder(name):
+    data = os.environ.get("SPARE_JAX_DATA")
+    if not data or not (Path(data) / name).exists():
+        pytest.skip(f"SPARE_JAX_DATA names no folder that holds {name}")
+    return Path(data) / name
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "with_reference"),
+    [("aime24", 30, 30), ("aime25", 30, 0), ("amc23", 40, 0), ("olympiadbench", 675, 675), ("minerva_math", 272, 272)],
+)
+def test_every_competition_loads_and_its_references_are_right(name, rows, with_reference, verifier):
+    task = competition.task(name, verifier)
+    loaded = list(competition.load(name, folder(f"competition/{name}"), "test"))
+    assert (len(loaded), sum(bool(gold.steps) for _, gold in loaded)) == (rows, with_reference)
+    stated = [(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded if gold.steps]
+    assert [pair for pair in stated if not task.answers_equal(*pair)] == []
+    assert all(task.answers_equal(gold.answers[0], gold.answers) for _, gold in loaded)
+
+
+def test_every_row_of_musique_loads_and_its_reference_is_right():
+    loaded = list(musique.read(folder("musique") / "musique_ans_200_with_paragraphs.jsonl", "test"))
+    task = musique.task()
+    assert len(loaded) == 200 and all(len(problem.context) == 20 for problem, _ in loaded)
+    assert all(task.answers_equal(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded)
+    assert all(2 <= len(gold.steps) - 1 <= 4 and "#" not in "".join(gold.steps[:-1]) for _, gold in loaded)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "exact", "f1"),
+    [
+        ("The  Eiffel Tower!", ["eiffel tower"], True, 1.0),
+        ("Tower of Eiffel", ["Eiffel Tower"], False, 0.8),
+        ("Paris", ["Rome", "paris, France"], False, 2 / 3),
+        ("the", ["a"], True, 0.0),
+        (None, ["x"], False, 0.0),
+    ],
+)
+def test_answers_of_musique_compare_by_the_official_rules(predicted, accepted, exact, f1):
+    assert musique.exact_match(predicted, accepted) is exact
+    assert musique.token_f1(predicted, accepted) == pytest.approx(f1)
+
+
+def test_malformed_rows_of_new_tasks_are_named(tmp_path):
+    (tmp_path / "test.jsonl").write_text('{"problem": "x"}\n')
+    with pytest.raises(StoreError, match=r"test\.jsonl:1: no answer"):
+        list(competition.load("amc23", tmp_path, "test"))
+    with pytest.raises(StoreError, match="has test alone"):
+        list(competition.load("amc23", tmp_path, "train"))
+    row = {"question": "x", "answer": "y", "paragraphs": [], "question_decomposition": [{}]}
+    (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(StoreError, match=r"dev\.jsonl:1: field 'paragraphs' or 'question_decomposition'"):
+        list(musique.load(tmp_path, "test"))
+    with pytest.raises(StoreError, match="it has train, test, math500"):
+        list(math.load(tmp_path, "dev"))

@@ -36,6 +36,7 @@ _WHOLE = re.compile(
     r"\$\$.*?\$\$|\$[^$]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\[asy\].*?\[/asy\]|\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL
 )
 _FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w])")
+_BOLD = re.compile(r"^\\(?:text|math)bf\s?\{\(?(-?[0-9.,]+)\)?\}$")
 
 
 def task(verifier: MathVerifier | None = None) -> Task:
@@ -66,6 +67,7 @@ def extract_answer(steps: Sequence[str]) -> str | None:
     if not found:
         return None
     found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
+    found = _BOLD.sub(r"\1", found)
     number = parse_number(found)
     return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
 

@@ -63,6 +63,7 @@ class Task:
       split_steps: a solution's text -> its steps, none of them blank.
       context_sentences: what the annotate prompt numbers c1, c2, ...
       exemplars: the pool that `choose_exemplars` draws from.
+      credit: how much of an accepted answer a wrong one has, in [0, 1], where the data set's metric says so.
       world: for generated problems, where they come from and who knows the truth of every step.
     """
 
@@ -75,6 +76,7 @@ class Task:
     split_steps: Callable[[str], tuple[str, ...]] = line_steps
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
+    credit: Callable[[str | None, Sequence[str]], float] | None = None
     world: World | None = None
 
 

@@ -1,0 +1,77 @@
+"""Competition benchmarks beside MATH: AIME 2024 and 2025, AMC 2023, OlympiadBench and Minerva-Math. To test on only.
+
+Read from a directory with test.jsonl as github.com/QwenLM/Qwen2.5-Math lays them out: `question` or `problem`, perhaps
+`context`, `solution` (a text, or several), and `answer` or `final_answer`; Minerva's answer stands in its solution.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks import math
+from spare_jax.tasks.answers import MathVerifier, boxed_answer
+from spare_jax.tasks.task import Task
+
+NAMES = ("aime24", "aime25", "amc23", "olympiadbench", "minerva_math")
+SPLITS = ("test",)
+
+
+def task(name: str, verifier: MathVerifier | None = None) -> Task:
+    """The task of that name: MATH's texts and functions."""
+    return dataclasses.replace(math.task(verifier), name=name)
+
+
+def load(
+    name: str, path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
+) -> Iterator[tuple[Problem, Gold]]:
+    """Read the one split in the file's order; a problem's id holds its line number, "aime24-test-00001".
+
+    Where a file has several worked solutions the first is the reference; some have none. One that states its answer in
+    no box has a last step that does.
+
+    Args:
+      name: one of NAMES.
+      path: the directory that holds test.jsonl.
+      split: "test".
+      on_error, malformed: as for `jsonlines.read_lines`.
+
+    Raises:
+      StoreError: no such split or file, or a malformed line; names file, line and field.
+    """
+    if split not in SPLITS:
+        raise StoreError(f"{name} has no split {split!r}: it has test alone")
+    parse = partial(_parse, name=name)
+    for number, (question, steps, answers) in read_lines(Path(path) / "test.jsonl", parse, on_error, malformed):
+        problem_id = f"{name}-{split}-{number:05d}"
+        yield Problem(problem_id, question), Gold(problem_id, answers, steps)
+
+
+def _parse(row: Any, name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """A decoded line as question, reference steps and accepted answers."""
+    if not isinstance(row, dict):
+        raise RecordError(f"expected an object, found {type(row).__name__}")
+    question = row.get("question") or row.get("problem")
+    if not isinstance(question, str):
+        raise RecordError("field 'question' (or 'problem'): expected a text that is not empty")
+    if isinstance(row.get("context"), str):
+        question = f"{row['context']}\n{question}"
+    solutions = row.get("solution") or ""
+    text = solutions[0] if isinstance(solutions, list) and solutions else solutions
+    if not isinstance(text, str):
+        raise RecordError(f"field 'solution': expected a text or texts, found {type(text).__name__}")
+    steps = math.split_steps(text)
+    stated = row.get("final_answer", row.get("answer"))
+    if stated is None:
+        stated = math.extract_answer(steps)
+    several = stated if isinstance(stated, list) else [stated]
+    boxes = [f"\\boxed{{{value}}}" for value in several if value is not None]
+    answers = tuple(answer for box in boxes if (answer := math.extract_answer([box])))
+    if not answers:
+        raise RecordError("no answer: expected 'answer', 'final_answer' or a box in 'solution'")
+    if steps and boxed_answer(text) is None:
+        steps = (*steps, f"The answer is ${boxes[0]}$.")
+    return question, steps, answers

@@ -1,0 +1,156 @@
+"""MuSiQue-Ans: questions of two to four hops over twenty paragraphs (arXiv 2108.00573).
+
+Read from a directory with train.jsonl and dev.jsonl as published (github.com/StonyBrookNLP/musique): `question`,
+`paragraphs`, `question_decomposition`, `answer`, `answer_aliases`. Every paragraph is one context sentence; the
+decomposition is the reference, a step per hop. Answers are compared by the official script's rules: exact match and
+token F1 after normalisation, the best over all aliases.
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks.task import Task
+
+SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
+
+INSTRUCTION = (
+    "Answer the question from the paragraphs, step by step. Write one step on each line: what you look up, and what "
+    "the paragraphs say. End with a line that says: The answer is X."
+)
+
+GUIDELINES = """\
+You are a teacher of reading. A student has answered a question from a set of paragraphs, and you grade the answer \
+step by step with the help of a reference.
+
+What you are given, one item on each line:
+[c1], [c2], ... the paragraphs (the context); most of them do not matter
+[q] the question
+[r1], [r2], ... the steps of the reference
+[s1], [s2], ... the steps of the student
+
+How to grade each step, in the student's order:
+1. Match it with the paragraphs, the reference steps and the student's own earlier steps that it rests on. Look at \
+whom or what it is about, at the relation it states, and at its place in the chain.
+2. A step that agrees with a paragraph and with the matched reference steps is CORRECT. Do not mark a step down for \
+another order, another wording, or for saying more than is needed; check what it adds against the paragraphs.
+3. A step that contradicts them, that no paragraph supports, or that builds on a wrong step of the student, is \
+INCORRECT.
+
+Kinds of error:
+ENTITY: the wrong person, place or thing.
+RELATION: another relation than the one that is asked.
+UNSUPPORTED: no paragraph says so.
+PROPAGATED: it builds on a wrong step.
+ANSWER: the final answer does not answer the question.
+
+Answer with a JSON list and nothing else, with one object for each student step. Its keys, in this order:
+"student_step": the number of the step
+"explanation": why the step is right or wrong, in a sentence
+"context": the numbers of the paragraphs that it uses
+"steps": the numbers of the student's earlier steps that it uses
+"reference": the numbers of the reference steps that it matches
+"errors": the kinds of error in it, an empty list if there is none
+"label": "CORRECT" or "INCORRECT\""""
+
+ERROR_CATEGORIES = ("ENTITY", "RELATION", "UNSUPPORTED", "PROPAGATED", "ANSWER")
+
+_STATED = re.compile(r"\banswer(?: to the question)?(?: is|:)\s*(.+)", re.IGNORECASE)
+_HOP = re.compile(r"#([1-9])")
+
+
+def task() -> Task:
+    """The task's texts and functions."""
+    return Task(
+        name="musique",
+        instruction=INSTRUCTION,
+        guidelines=GUIDELINES,
+        error_categories=ERROR_CATEGORIES,
+        extract_answer=extract_answer,
+        answers_equal=exact_match,
+        credit=token_f1,
+    )
+
+
+def extract_answer(steps: Sequence[str]) -> str | None:
+    """What the last step that says "the answer is" says, normalised; None where none does."""
+    for step in reversed(steps):
+        if match := _STATED.search(step):
+            return normalise(match[1]) or None
+    return None
+
+
+def normalise(text: str) -> str:
+    """An answer in the official form: lower case, no punctuation, no articles, single blanks."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
+
+
+def exact_match(predicted: str | None, accepted: Sequence[str]) -> bool:
+    """Whether an answer equals one of the accepted ones after normalisation."""
+    return predicted is not None and normalise(predicted) in {normalise(answer) for answer in accepted}
+
+
+def token_f1(predicted: str | None, accepted: Sequence[str]) -> float:
+    """The best F1 over the accepted answers of the words that two answers share; 0 without an answer."""
+    return max((_f1(normalise(predicted or "").split(), normalise(answer).split()) for answer in accepted), default=0.0)
+
+
+def _f1(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    if not ours or not theirs:
+        return float(list(ours) == list(theirs) and bool(ours))
+    common = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * common / (len(ours) + len(theirs))
+
+
+def load(
+    path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
+) -> Iterator[tuple[Problem, Gold]]:
+    """Read one split in the file's order; a problem's id holds its line number, "musique-test-00001".
+
+    Args:
+      path: the directory of the files.
+      split: "train", or "test", which is the published dev split.
+      on_error, malformed: as for `jsonlines.read_lines`.
+
+    Raises:
+      StoreError: no such split or file, or a malformed line; names file, line and field.
+    """
+    if split not in SPLITS:
+        raise StoreError(f"musique has no split {split!r}: it has {' and '.join(SPLITS)}")
+    yield from read(Path(path) / SPLITS[split], split, on_error, malformed)
+
+
+def read(
+    file: Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
+) -> Iterator[tuple[Problem, Gold]]:
+    """The same from one file, whatever its name."""
+    for number, (question, context, steps, answers) in read_lines(file, _parse, on_error, malformed):
+        problem_id = f"musique-{split}-{number:05d}"
+        yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
+
+
+def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """A decoded line as question, paragraphs, reference steps and accepted answers."""
+    if not isinstance(row, dict):
+        raise RecordError(f"expected an object, found {type(row).__name__}")
+    for field, kind in (("question", str), ("answer", str), ("paragraphs", list), ("question_decomposition", list)):
+        if not isinstance(row.get(field), kind):
+            raise RecordError(f"field {field!r}: expected {kind.__name__}, found {type(row.get(field)).__name__}")
+    try:
+        context = tuple(" ".join(f"{p['title']}: {p['paragraph_text']}".split()) for p in row["paragraphs"])
+        hops = [(str(hop["question"]), str(hop["answer"])) for hop in row["question_decomposition"]]
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"field 'paragraphs' or 'question_decomposition': {error} is missing") from None
+    steps = []
+    for question, answer in hops:
+        asked = _HOP.sub(lambda m: hops[int(m[1]) - 1][1] if int(m[1]) <= len(hops) else m[0], question)
+        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {answer}")
+    aliases = row.get("answer_aliases")
+    accepted = (row["answer"], *(alias for alias in (aliases or ()) if isinstance(alias, str)))
+    return row["question"], context, (*steps, f"The answer is {row['answer']}."), accepted
