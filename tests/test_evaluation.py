@@ -192,10 +192,19 @@ def test_bootstrap_is_paired_seeded_and_near_the_normal_interval():
 
 
 def test_bootstrap_of_little():
-    assert paired_bootstrap([], []) == {"mean": None, "low": None, "high": None, "n": 0}
-    assert paired_bootstrap([1.0], [0.0]) == {"mean": 1.0, "low": None, "high": None, "n": 1}
+    assert paired_bootstrap([], []) == {"mean": None, "low": None, "high": None, "p": None, "n": 0}
+    assert paired_bootstrap([1.0], [0.0]) == {"mean": 1.0, "low": None, "high": None, "p": None, "n": 1}
+    assert paired_bootstrap([1.0, 1.0], [0.0, 0.0])["p"] is None  # a t-test knows nothing of what does not vary
     with pytest.raises(ValueError, match="one of each per problem"):
         paired_bootstrap([1.0], [])
+
+
+def test_the_t_test_is_one_tailed_and_paired():
+    # Differences 1, 2, 3, 6: mean 3, standard error 2.160247 / 2, t = 2.777460; with 3 degrees of freedom
+    # p = 1/2 - (x / (1 + x^2) + atan x) / pi where x = t / sqrt 3.
+    ours, theirs = np.array([2.0, 4.0, 1.0, 9.0]), np.array([1.0, 2.0, -2.0, 3.0])
+    assert paired_bootstrap(ours, theirs)["p"] == pytest.approx(0.034568, abs=1e-5)
+    assert paired_bootstrap(theirs, ours)["p"] == pytest.approx(1 - 0.034568, abs=1e-5)
 
 
 def test_first_error_f1_by_hand():

@@ -132,8 +132,8 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
 
     Returns:
       {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...} and, where there
-      is a "prm", its paired differences "prm_minus_majority" and "prm_minus_<other>": {"mean", "low", "high", "n"},
-      weighted by the last step's score on both sides.
+      is a "prm", its paired differences "prm_minus_majority" and "prm_minus_<other>" (statistics.py), weighted by the
+      last step's score on both sides.
     """
     votes = chosen_right(pools, "majority", seed=seed)
     result: dict[str, Any] = {"majority": mean_or_none(votes), "oracle": oracle(pools)}

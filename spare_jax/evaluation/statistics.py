@@ -1,4 +1,4 @@
-"""How sure a difference is: the paired bootstrap over problems."""
+"""How sure a difference is: the paired bootstrap over problems, and a t-test."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +33,8 @@ def paired_bootstrap(
       level: probability that the interval should cover the true difference.
 
     Returns:
-      {"mean", "low", "high", "n"}; mean None without problems, low and high None with fewer than two.
+      {"mean", "low", "high", "p", "n"}; mean None without problems, low and high None with fewer than two. "p" is that
+      of a one-tailed paired t-test, None where the differences do not vary.
 
     Raises:
       ValueError: the two are not of equal length, hence not paired.
@@ -53,4 +54,14 @@ def paired_bootstrap(
             rng=np.random.default_rng(seed),
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
-    return {"mean": mean_or_none(difference), "low": low, "high": high, "n": len(difference)}
+    return {
+        "mean": mean_or_none(difference), "low": low, "high": high, "p": _p_greater(difference), "n": len(difference)
+    }  # fmt: skip
+
+
+def _p_greater(difference: np.ndarray) -> float | None:
+    """The p-value of the one-tailed paired t-test that the mean lies above 0 (SPARE section 4 tests so); None where all
+    differences are the same."""
+    if len(difference) < 2 or np.ptp(difference) == 0:
+        return None
+    return float(scipy.stats.ttest_1samp(difference, 0.0, alternative="greater").pvalue)
