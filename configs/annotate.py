@@ -8,8 +8,8 @@
 FILE has one object per line: id, question, solution (a text, or a list of steps), perhaps reference (likewise) and
 context (sentences). The work directory gets judgements/JUDGE.jsonl, trl_stepwise.jsonl (id, prompt, completions,
 labels; a row per row, in its order) and report.html. docs/judges.md says what each judge needs and costs; `alignment`
-needs no model. The task names the guidelines and how answers are compared: gsm8k, math, or a world with its embedded
-models. :runlocal computes in float32 on short texts.
+needs no model. The task names the guidelines and how answers are compared (docs/tasks.md). :runlocal
+computes in float32 on short texts.
 """
 
 from spare_jax import settings, splits
@@ -21,6 +21,8 @@ def get_config(argument: str | None = None):
     config.task = chosen["task"]
     config.stages = ("annotate",)
     config.data.format = "plain"
-    if config.task not in splits.WORLDS:
+    if config.task in splits.WORLDS:
+        settings.use_own_models_of_world(config)
+    else:
         settings.judge_with_real_models(config, laptop=bool(chosen["runlocal"]))
     return config

@@ -4,18 +4,22 @@
     python -m spare_jax.main --config=configs/prm_math.py:runlocal           the same in small, under a minute
     python -m spare_jax.main --config=configs/prm_math.py:task=gsm8k \\
         --config.data.path=DIR --config.models.generator.path=HF_DIR         real problems, a real model
+    python -m spare_jax.main --config=configs/prm_math.py:task=multihop \\
+        --config.models.generator.path=BASE --config.models.judge.path=TEACHER   what configs/tiny_models.py has made
 
 The default runs on generated arithmetic problems with the embedded models.
 """
 
-from spare_jax import settings
+from spare_jax import settings, splits
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="arithmetic")
     config = settings.default()
     config.task = chosen["task"]
-    if chosen["task"] != "arithmetic":
+    if config.task in splits.WORLDS:
+        settings.use_own_models_of_world(config)
+    else:
         _real_model(config)
     if chosen["runlocal"]:
         _small(config)
@@ -45,7 +49,7 @@ def _small(config) -> None:
     config.data.train_problems = 24
     config.data.dev_problems = 8
     config.data.test_problems = 24
-    config.data.held_out_problems = 4 if config.task == "arithmetic" else 0
+    config.data.held_out_problems = 4 if config.task in splits.WORLDS else 0
     config.solve.samples = 4
     config.annotate.measured_problems = 8
     config.annotate.control_problems = 4

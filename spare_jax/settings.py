@@ -157,6 +157,12 @@ def judge_with_real_models(config: Config, laptop: bool) -> None:
     config.engine.dtype = "float32" if laptop else "bfloat16"
 
 
+def use_own_models_of_world(config: Config) -> None:
+    """Leave the models of a world to be named, unless it is arithmetic, whose models are embedded."""
+    if config.task != "arithmetic":
+        config.models.generator.path = config.models.judge.path = ""
+
+
 def model_entry(path: str) -> ml_collections.ConfigDict:
     """A model of the config: a path, and a revision where the path is a hub id."""
     return ml_collections.ConfigDict({"path": path, "revision": placeholder(str)})
