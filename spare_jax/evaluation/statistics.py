@@ -64,4 +64,5 @@ def _p_greater(difference: np.ndarray) -> float | None:
     differences are the same."""
     if len(difference) < 2 or np.ptp(difference) == 0:
         return None
-    return float(scipy.stats.ttest_1samp(difference, 0.0, alternative="greater")[1])
+    result: Any = scipy.stats.ttest_1samp(difference, 0.0, alternative="greater")
+    return float(result.pvalue)
