@@ -32,9 +32,9 @@ def test_the_reference_is_right_and_aligned():
     assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
     assert [v.context for v in found] == [(1,), (2, 4), (3,), ()]
     assert [v.explanation for v in found] == [
-        "Ada boss: said Ben, is Ben",
-        "Ben friend: said Cal, is Cal",
-        "Cal coach: said Eve, is Eve",
+        "Ada's boss: said Ben, Ada's boss is Ben",
+        "Ben's friend: said Cal, Ben's friend is Cal",
+        "Cal's coach: said Eve, Cal's coach is Eve",
         "answer: said Eve, is Eve",
     ]
 

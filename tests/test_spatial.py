@@ -34,7 +34,7 @@ def test_the_reference_is_right_and_aligned():
     assert [v.reference for v in found] == [(1,), (2,), (3,), (4,)]
     assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
     assert [v.context for v in found] == [(1,), (2,), (3,), ()]
-    assert found[1].explanation == ("Cal: said north of Ben: -1,0 + 0,1 = -1,1, is north of Ben: -1,0 + 0,1 = -1,1")
+    assert found[1].explanation == ("Cal: said north of Ben: -1,0 + 0,1 = -1,1, Cal is north of Ben: -1,0 + 0,1 = -1,1")
     assert found[3].explanation == "answer: said north, is north"
 
 

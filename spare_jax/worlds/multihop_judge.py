@@ -99,11 +99,11 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     if parsed is None:
         return Verdict(False, "FORMAT", "no path is named")
     path, via, said = parsed
-    words = f"{path[0]} {' '.join(path[1])}"
+    words = "'s ".join((path[0], *path[1]))
     entries = _follow(path, story)
     if entries is None:
         known.claimed.setdefault((path[0], path[1][-1]), set()).add(said)
-        return Verdict(False, "UNTOLD", f"{words}: said {said}, is not told")
+        return Verdict(False, "UNTOLD", f"{words}: said {said}, {words} is not told")
     right = story.values[entries[-1]]
     error = None
     if said != right:
@@ -114,7 +114,7 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     verdict = Verdict(
         error is None,
         error,
-        f"{words}: said {said}, is {right}",
+        f"{words}: said {said}, {words} is {right}",
         tuple(sorted({i for entry in entries for i in _sentences(entry, story)})),
         tuple(sorted({at for entry in entries if (at := _established(entry[0], story, known, number))})),
         tuple(sorted(reference[entry] for entry in entries if entry in reference)),

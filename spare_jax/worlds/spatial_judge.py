@@ -86,14 +86,14 @@ def _judge_step(match: re.Match[str], number: int, story: Story, known: _Known, 
     error = _error(told, bool(told_by), operands, said, story, known)
     right = of_two or next((f for fact in story.facts for f in (fact, fact.turned()) if f.x == x), None)
     if right is not None and right.y in story.positions:
-        is_so = step_of(right, story.positions[right.y]).removeprefix(f"{x} is ").removesuffix(".")
+        is_so = step_of(right, story.positions[right.y]).removesuffix(".")
     else:
-        is_so = "not told"
+        is_so = f"{x} is not told"
     sentences = {i for i, fact in enumerate(story.facts, 1) if right in (fact, fact.turned())}
     verdict = Verdict(
         error is None,
         error,
-        f"{x}: said {match[0].strip().removeprefix(f'{x} is ').removesuffix('.')}, is {is_so}",
+        f"{x}: said {match[0].strip().removeprefix(f'{x} is ').removesuffix('.')}, {is_so}",
         tuple(sorted(sentences)),
         (known.established[y],) if known.established.get(y) else (),
         (reference[x],) if x in reference else (),
@@ -137,7 +137,7 @@ def _judge_position(
     return Verdict(
         error is None,
         error,
-        f"{x}: said at {written(said)}, is {f'at {written(right)}' if right is not None else 'not told'}",
+        f"{x}: said at {written(said)}, {x} is {f'at {written(right)}' if right is not None else 'not told'}",
         (),
         (at,) if at else (),
         (reference[x],) if x in reference else (),
