@@ -5,7 +5,11 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judge_cases import PROBLEM, TOKENIZER, ask, completion, solution
+from judge_cases import TASK as TOY
 
+from spare_jax.judges.verify import VerifySettings
+from spare_jax.judges.verify import verify as judge_by_verification
 from spare_jax.prompts import verify
 from spare_jax.prompts.verify import StepVerification
 from spare_jax.tasks.arithmetic import TASK, WORLD
@@ -85,3 +89,35 @@ def test_a_verifier_sees_no_reference():
     assert [message["role"] for message in shown] == ["system", "user"]
     assert shown[1]["content"].splitlines()[-2:] == ["[s1] Zoe has 3.", "[s2] The answer is 3."]
     assert "[r1]" not in shown[1]["content"] and not any(step in shown[1]["content"] for step in gold.steps)
+
+
+class TestVerify:
+    def verification(self, *labels, answer=True):
+        steps = [verify.StepVerification("check", "looked at", label) for label in labels]
+        return verify.format_verification(steps, answer)
+
+    def judge(self, texts, steps=("step a", "8"), **changes):
+        how = VerifySettings(**{"max_length": 100_000, "max_tokens": 500, "votes": len(texts)} | changes)
+        answer = lambda request: tuple(completion(text) for text in texts)  # noqa: E731
+        return ask(judge_by_verification(TOY, PROBLEM, solution(*steps), TOKENIZER, how), answer)
+
+    def test_reads_its_verdicts(self):
+        judgement, (request,) = self.judge([self.verification(True, False, answer=False)])
+        assert [step.label for step in judgement.steps] == [True, False] and judgement.outcome is False
+        assert judgement.steps[0].explanation == "check: looked at"
+        assert request.n == 1 and request.temperature == 0
+
+    def test_votes_count_step_by_step(self):
+        texts = [self.verification(*labels) for labels in ((True, False), (True, True), (False, False))]
+        judgement, _ = self.judge(texts, temperature=1.0)
+        assert [step.label for step in judgement.steps] == [True, False]
+        assert [step.score for step in judgement.steps] == [2 / 3, 1 / 3]
+
+    def test_a_step_without_a_verdict_is_missed(self):
+        judgement, _ = self.judge(["## Step 2: x\ny\n**This step is correct.**"])
+        assert [(step.label, step.missed) for step in judgement.steps] == [(None, True), (True, False)]
+        assert judgement.outcome is None
+
+    def test_where_the_prompt_fills_the_context_nothing_is_asked(self):
+        judgement, requests = self.judge([""], max_length=10)
+        assert not requests and "no room" in judgement.failure and all(step.missed for step in judgement.steps)
