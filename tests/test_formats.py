@@ -17,6 +17,7 @@ from spare_jax.formats import files
 from spare_jax.formats.fields import IMPORTED, labelled
 from spare_jax.jsonlines import StoreError
 from spare_jax.records import LabelledSolution, Preference, Problem, Solution, StepJudgement
+from spare_jax.tasks.task import line_steps
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -536,6 +537,8 @@ def test_published_rows_are_written_as_they_were(tmp_path, data, name, file):
     files.write(tmp_path / "x.jsonl", name, files.read(data / file, name))
     rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()]
     for theirs, ours in zip(published, rows, strict=True):
+        if "reference_solution" in theirs:  # blanks around its lines are not kept
+            theirs["reference_solution"] = "\n".join(line_steps(theirs["reference_solution"]))
         assert {key: theirs[key] for key in ours if key in theirs or key not in OURS} == {
             key: value for key, value in ours.items() if key in theirs or key not in OURS
         }

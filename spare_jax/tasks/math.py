@@ -74,7 +74,9 @@ def extract_answer(steps: Sequence[str]) -> str | None:
 
 def _last_formula(step: str) -> str | None:
     formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(step[-4000:])]
-    return formulas[-1].rsplit("=", 1)[-1].strip() if formulas else None
+    if not formulas or "boxed" in formulas[-1]:  # an empty box is no answer, and what stands before it neither
+        return None
+    return formulas[-1].rsplit("=", 1)[-1].strip()
 
 
 def sentences(text: str) -> tuple[str, ...]:
