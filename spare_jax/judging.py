@@ -5,6 +5,7 @@ its judgements, in the order of the solutions.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -27,6 +28,8 @@ from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
 from spare_jax.run import Run
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
+
+logger = logging.getLogger(__name__)
 
 JUDGES = (
     "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "truth", "outcome", "ensemble",
@@ -70,7 +73,10 @@ def label_policy(config: Config) -> LabelPolicy:
 
 def spare_settings(run: Run, checkpoint: Checkpoint) -> SpareSettings:
     """How `config.annotate` asks the annotator."""
-    how = run.config.annotate
+    how, exemplars = run.config.annotate, run.config.annotate.exemplars
+    if exemplars and not run.task.exemplars():
+        logger.warning("task %s has no exemplars yet: the annotator is asked without any", run.task.name)
+        exemplars = 0
     return SpareSettings(
         max_length=run.max_length(checkpoint),
         max_tokens=how.max_tokens,
@@ -78,7 +84,7 @@ def spare_settings(run: Run, checkpoint: Checkpoint) -> SpareSettings:
         temperature=how.temperature,
         top_p=how.top_p,
         guidelines=how.guidelines,
-        exemplars=how.exemplars,
+        exemplars=exemplars,
         draws=how.draws,
         seed=run.config.seed,
         grammar=how.grammar,

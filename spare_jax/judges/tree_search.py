@@ -31,7 +31,7 @@ class TreeSettings:
     """How a tree grows.
 
     `rollouts` say how the policy goes on (samples: k per state). `searches` is how many wrong solutions are searched:
-    the given one, then rollouts. A rollout r behind a state s is chosen by Q + U (OmegaPRM, equations 1 to 3):
+    the given one, then rollouts. A rollout r behind a state s is chosen by Q + U (after OmegaPRM):
     Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), U = exploration * sqrt(all visits) / (1 + visits of s).
     """
 
