@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from tests_config import config_of
@@ -109,7 +110,7 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
 def test_a_task_without_exemplars_is_annotated_without(tmp_path, caplog):
     config = config_of("annotate", "task=multihop")
     config.annotate.exemplars, config.models.judge.path = 5, "tiny-teacher"
-    current = run.Run(config, WorkDir(tmp_path), task_of("multihop"), make_mesh(1, 1, 1))
+    current = run.Run(config, WorkDir(tmp_path), task_of("multihop"), make_mesh(jax.device_count(), 1, 1))
     settings = judging.spare_settings(current, current.load("judge"))
     assert settings.exemplars == 0 and "task multihop has no exemplars yet" in caplog.text
 
