@@ -39,8 +39,8 @@ JUDGES = (
 def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution]) -> list[Judgement]:
     """The judgements of judge `name` on `found`, in that order; resumable under the journal of `stage`.
 
-    What a judge may see of the gold is its own affair: `verify` and `reward_model` are handed none. A solution that
-    could not be judged has a judgement that says why (`failure`).
+    `verify` is handed nothing of the gold, `reward_model` the reference steps, for the one convention that reads them.
+    A solution that could not be judged has a judgement that says why (`failure`).
 
     Raises:
       ValueError: there is no such judge.
@@ -121,16 +121,8 @@ def _spare(run: Run) -> tuple[_Start, _Engines]:
 
 
 def _verify(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint, how = run.load("judge"), run.config.verify
-    settings = VerifySettings(
-        max_length=run.max_length(checkpoint),
-        max_tokens=how.max_tokens,
-        votes=how.votes,
-        temperature=how.temperature,
-        top_p=how.top_p,
-        grammar=how.grammar,
-        guidelines=how.guidelines,
-    )
+    checkpoint = run.load("judge")
+    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
     engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
     return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
 

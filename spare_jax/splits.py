@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 
 from spare_jax.formats import files
+from spare_jax.formats.fields import prompt
 from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
 from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, spatial
@@ -128,7 +129,7 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
     read = list(files.read(data.labels, data.format, on_error=data.on_error, malformed=malformed))
     if not any(isinstance(item, LabelledSolution) and set(item.labels) != {None} for item in read):
         raise ValueError(f"config.data.format={data.format!r} holds no step labels: choose another")
-    texts = sorted({_text(item.problem) for item in read})
+    texts = sorted({prompt(item.problem) for item in read})
     random.Random(f"split/{config.seed}").shuffle(texts)
     dev = set(texts[: round(DEV_SHARE * len(texts))])
     sizes = _sizes(config)
@@ -138,8 +139,8 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
     }
     found: dict[str, LabelledSolution] = {}
     for item in read:
-        split = "dev" if _text(item.problem) in dev else "train"
-        if _text(item.problem) not in chosen[split]:
+        split = "dev" if prompt(item.problem) in dev else "train"
+        if prompt(item.problem) not in chosen[split]:
             continue
         problem_id, solution_id = f"{split}-{item.problem.id}", f"{split}-{item.solution.id}"
         if solution_id in found:
@@ -155,10 +156,6 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
         )
     notes = [f"{len(malformed)} malformed rows were skipped, the first: {malformed[0]}"] if malformed else []
     return list(found.values()), notes
-
-
-def _text(problem: Problem) -> str:
-    return "\n".join((*problem.context, problem.question))
 
 
 def measured(config: Config, problems: Sequence[Problem]) -> set[str]:

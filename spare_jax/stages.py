@@ -26,6 +26,7 @@ from spare_jax.evaluation import summary
 from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
+from spare_jax.formats.fields import prompt
 from spare_jax.jsonlines import write_lines
 from spare_jax.judges.labels import check_pool, training_examples
 from spare_jax.judges.outcome import is_correct, outcome
@@ -316,7 +317,7 @@ def annotate(run: Run) -> list[str]:
     _write_records(run, judged)
     run.work.write(f"judgements/{name}", judgements, as_given=True)
     rows = (
-        {"id": s.id, "prompt": "\n".join((*item.problem.context, item.problem.question)), "completions": s.steps,
+        {"id": s.id, "prompt": prompt(item.problem), "completions": s.steps,
          "labels": several}
         for item, several in zip(judged, filled, strict=True) for s in (item.solution,)
     )  # fmt: skip

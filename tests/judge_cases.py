@@ -43,7 +43,8 @@ def ask(program, answer):
         return answer(request)
 
     engine = ScriptedEngine(record)
-    ((_, result),) = run({"generator": engine, "judge": engine}, [("program", lambda: program)], EmptyJournal())
+    engines = dict.fromkeys(("generator", "judge", "annotator", "prm"), engine)
+    ((_, result),) = run(engines, [("program", lambda: program)], EmptyJournal())
     return result, requests
 
 

@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 
+import judge_cases
 import pytest
 from small_tokenizer import TAG, small_tokenizer
 
-from spare_jax.engines.scripted import ScriptedEngine
 from spare_jax.judges.labels import (
     LabelCounts,
     LabelPolicy,
@@ -23,7 +23,7 @@ from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models.conventions import TokenTagConvention
-from spare_jax.programs import Completion, RequestFailed, Sample, Score, run
+from spare_jax.programs import Completion, RequestFailed, Sample, Score
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.annotate import ParsedAnnotation
 from spare_jax.prompts.chat import encode, encode_chat
@@ -57,25 +57,9 @@ def solution(*steps, id="p/0", **fields):
     return Solution(id, "p", steps, steps[-1] if steps else None, "stop", **fields)
 
 
-class EmptyJournal:
-    def get(self, request_id):
-        return None
-
-    def put(self, request_id, completions):
-        pass
-
-
 def ask(program, answer):
-    """The program's result, and the requests it made of a model that answers by `answer(request)`."""
-    requests = []
-
-    def record(request):
-        requests.append(request)
-        return (answer(request),)
-
-    engine = ScriptedEngine(record)
-    ((_, result),) = run({"annotator": engine, "prm": engine}, [("program", lambda: program)], EmptyJournal())
-    return result, requests
+    """The program's result, and the requests it made of a model that answers by `answer(request)`, once."""
+    return judge_cases.ask(program, lambda request: (answer(request),))
 
 
 def says(text):

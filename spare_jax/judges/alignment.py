@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.optimize
 
+from spare_jax.formats.fields import prompt
 from spare_jax.judges import statements
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
@@ -91,7 +92,7 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
 
 def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -> np.ndarray:
     """What the steps' statements look like beside the reference: float64, [steps, FEATURES]."""
-    question, known_steps = "\n".join((*problem.context, problem.question)), "\n".join(reference)
+    question, known_steps = prompt(problem), "\n".join(reference)
     stated = statements.numbers(question) | statements.numbers(known_steps)
     support = _support(question, known_steps, stated)
     reference_words = [statements.words(s) for line in reference for s in split_sentences(line) if s.strip()]

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from spare_jax.formats.fields import prompt
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import Continuation, RolloutSettings, continuation
 from spare_jax.programs import Completion, Program, Request
@@ -144,8 +145,7 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
             right += 1
             continue
         texts, spans, _ = solve.split_solution(tokenizer, completion.ids, end_ids(tokenizer))
-        ends = [*(start for start, _ in spans[1:]), *(end for _, end in spans[-1:])]
-        pieces = tuple(tuple(completion.ids[a:b]) for a, b in zip([0, *ends], ends, strict=False))
+        pieces = map(tuple, solve.cut_pieces(completion.ids, spans))
         tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
     tree.value[state] = right / len(completions)
 
@@ -173,7 +173,7 @@ def _flat(problem: Problem, gold: Gold, tree: _Tree) -> str:
     """All states with their values, as a row of the format `omegaprm`; empty where none was estimated."""
     if not tree.value:
         return ""
-    question = "\n".join((*problem.context, problem.question))
+    question = prompt(problem)
     reasoning = [
         {"solution_prefix": "\n\n".join((question, *tree.words[state])), "mc_value": value}
         for state, value in tree.value.items()

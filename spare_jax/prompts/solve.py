@@ -92,10 +92,15 @@ def piece_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str)
     The sampled ids where they are this tokenizer's, up to the end of the last step; else each step's and a newline.
     """
     if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
-        ends = [*(start for start, _ in solution.spans[1:]), *(end for _, end in solution.spans[-1:])]
-        return [list(solution.token_ids[a:b]) for a, b in itertools.pairwise([0, *ends])]
+        return cut_pieces(solution.token_ids, solution.spans)
     newline = encode(tokenizer, "\n")
     return [[*ids, *([] if _ends_line(tokenizer, ids) else newline)] for ids in step_ids(tokenizer, solution.steps)]
+
+
+def cut_pieces(token_ids: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:
+    """Sampled ids cut where a step's span begins, up to the end of the last one: one piece per step."""
+    ends = [*(start for start, _ in spans[1:]), *(end for _, end in spans[-1:])]
+    return [list(token_ids[a:b]) for a, b in itertools.pairwise([0, *ends])]
 
 
 def _ends_line(tokenizer: "Tokenizer", ids: Sequence[int]) -> bool:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
 
-from spare_jax.tasks.task import Exemplar, Task
+from spare_jax.tasks.generated import generated_task
+from spare_jax.tasks.task import Exemplar
 from spare_jax.worlds import arithmetic
 from spare_jax.worlds.arithmetic_judge import ERRORS, HELD_OUT_ERRORS, judge, stated_answer
 from spare_jax.worlds.world import Distribution, World
@@ -21,30 +21,12 @@ WORLD = World(
     held_out_errors=HELD_OUT_ERRORS,
 )
 
-INSTRUCTION = "Solve."
-
-GUIDELINES = """\
-You are a teacher who grades a student's solution step by step. You are given numbered sentences of a story [c1], \
-[c2], ..., the question [q], the steps of a reference solution [r1], [r2], ... and the student's steps [s1], [s2], ...
-For every student step, in order: say what it says of whom and, using the story and the reference, what is right; \
-name the story sentences, the student's earlier steps and the reference steps that it rests on; then label it.
+RULE = """\
 A step is CORRECT if it follows from the story and from earlier correct steps, even if the reference goes another way, \
 merges or splits steps, or does not need it. Operands may stand in any order. A step is INCORRECT if its arithmetic is \
 off (NUMERIC), an operand has the wrong value (OPERAND), the story does not tell the relation it uses \
 (COMPREHENSION), it uses a count that nothing has established (PREMISE), it builds on an earlier error (PROPAGATED), \
-it states the wrong final answer (ANSWER), or it states no value (FORMAT).
-Answer with a JSON list that has one object per student step, with the keys student_step, explanation, context, \
-steps, reference, errors, label, in this order. The label is CORRECT or INCORRECT."""
-
-
-def extract_answer(steps: Sequence[str]) -> str | None:
-    """The number of the last step if that is an answer step ("The answer is 12."), else None."""
-    return stated_answer(steps[-1]) if steps else None
-
-
-def answers_equal(predicted: str | None, golds: Sequence[str]) -> bool:
-    """Whole numbers are equal or not; there is one gold answer."""
-    return predicted is not None and predicted in golds
+it states the wrong final answer (ANSWER), or it states no value (FORMAT)."""
 
 
 @functools.cache
@@ -86,13 +68,4 @@ _MISTAKES = {
     ),
 }
 
-TASK = Task(
-    name="arithmetic",
-    instruction=INSTRUCTION,
-    guidelines=GUIDELINES,
-    error_categories=ERRORS,
-    extract_answer=extract_answer,
-    answers_equal=answers_equal,
-    exemplars=exemplars,
-    world=WORLD,
-)
+TASK = generated_task(WORLD, RULE, stated_answer, exemplars)
