@@ -46,8 +46,8 @@ LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
-    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "alignment_weight",
-    "verdict_weight", "lessons",
+    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "right_share",
+    "alignment_weight", "verdict_weight", "lessons",
 )  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
@@ -296,8 +296,8 @@ def begin(steps: Sequence[str], mark: str, rng: random.Random) -> str:
 
 
 def teacher(run: Run) -> list[str]:
-    """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates and on a right solution of
-    every problem."""
+    """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates and on `right_solutions`
+    of every problem. Of a phase's lessons at most `right_share` are solutions without an error."""
     settings, task, world = run.config.teacher, run.task, world_of(run.task)
     start = huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
@@ -307,12 +307,14 @@ def teacher(run: Run) -> list[str]:
         steps = tuple(world.another_solution(p, gold[p.id], rng))
         found.append(Solution(f"{p.id}/right{k}", p.id, steps, task.extract_answer(steps), "stop"))
     held_back = {p.id for p in problems[-settings.dev_problems :]}
+    right = {s.id for s in found if all(r.label for r in world.truth(by_id[s.problem_id], gold[s.problem_id], s.steps))}
 
     def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
         left_out = tuple(f"/right{k}" for k in range(phase["right_solutions"], most))
         of_phase = [
             s for s in found if len(gold[s.problem_id].steps) - 1 in phase["lengths"] and not s.id.endswith(left_out)
         ]
+        of_phase = _with_right_share(of_phase, right, phase["right_share"], rng)
 
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
@@ -323,6 +325,14 @@ def teacher(run: Run) -> list[str]:
         return examples(held=False), examples(held=True)
 
     return _export(run, "teacher", _in_phases(run, "teacher", start.model, sets), start.config, start.tokenizer)
+
+
+def _with_right_share(found: list[Solution], right: set[str], share: float, rng: random.Random) -> list[Solution]:
+    """`found` without so many of those in `right`, drawn by chance, that these are at most `share` of what is left."""
+    of_right = [s.id for s in found if s.id in right]
+    kept = len(of_right) if share == 1 else int(share / (1 - share) * (len(found) - len(of_right)))
+    dropped = set(rng.sample(of_right, max(0, len(of_right) - kept)))
+    return [s for s in found if s.id not in dropped]
 
 
 def _export(run: Run, name: str, model, shape: DecoderConfig, words: PreTrainedTokenizerFast) -> list[str]:

@@ -4,6 +4,7 @@ A problem's id begins with its split's name.
 """
 
 import dataclasses
+import functools
 import random
 from collections.abc import Sequence
 
@@ -11,12 +12,16 @@ from spare_jax.formats import files
 from spare_jax.formats.fields import prompt
 from spare_jax.records import Gold, LabelledSolution, Problem
 from spare_jax.settings import Config
-from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, spatial
+from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, sparp, spatial, stepgame
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
 
 WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
-TASKS = (*WORLDS, "gsm8k", "math", "musique", *competition.NAMES)
+_LOADERS = {
+    "gsm8k": gsm8k.load, "math": math.load, "musique": musique.load, "sparp": sparp.load, "stepgame": stepgame.load,
+    **{name: functools.partial(competition.load, name) for name in competition.NAMES},
+}  # fmt: skip
+TASKS = (*WORLDS, *_LOADERS)
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
 
@@ -36,8 +41,8 @@ def task_of(name: str) -> Task:
         raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
     if name in WORLDS:
         return WORLDS[name]
-    if name == "musique":
-        return musique.task()
+    if name in ("musique", "sparp", "stepgame"):
+        return {"musique": musique, "sparp": sparp, "stepgame": stepgame}[name].task()
     if name in competition.NAMES:
         return competition.task(name, MathVerifier())
     return {"gsm8k": gsm8k, "math": math}[name].task(MathVerifier())
@@ -106,11 +111,11 @@ def _read(config: Config) -> Loaded:
 
 
 def _read_split(config: Config, split: str, malformed: list[str]) -> list[tuple[Problem, Gold]]:
-    """A split of the files of `config.data.path`; none of a benchmark that has no such split."""
-    how = (config.data.path, split, config.data.on_error, malformed)
-    if config.task in competition.NAMES:
-        return list(competition.load(config.task, *how)) if split in competition.SPLITS else []
-    return list({"gsm8k": gsm8k, "math": math, "musique": musique}[config.task].load(*how))
+    """A split of the data at `config.data.path`; nothing where there is no such split, or nobody asks for it."""
+    sizes = _sizes(config)
+    if split == "train" and (config.task in competition.NAMES or sizes["train"] == sizes["dev"] == 0):
+        return []
+    return list(_LOADERS[config.task](config.data.path, split, config.data.on_error, malformed))
 
 
 def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:

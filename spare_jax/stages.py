@@ -23,6 +23,7 @@ import jax
 
 from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
+from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
@@ -389,10 +390,15 @@ def evaluate(run: Run) -> list[str]:
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
     )
+    tested = [s for s in solutions if splits.split_of(s.problem_id) == "test"]
     if run.task.credit:
-        tested = [s for s in solutions if splits.split_of(s.problem_id) == "test"]
         metrics["policy"]["credit"] = mean_or_none(
             [run.task.credit(s.answer, gold[s.problem_id].answers) for s in tested]
+        )
+    if run.task.classes:
+        said = [run.task.classes(s.answer) for s in tested]
+        metrics["policy"]["macro_f1"] = macro_f1(
+            said, [run.task.classes(gold[s.problem_id].answers[0]) for s in tested]
         )
     run.work.write_json("metrics.json", metrics)
     return ["metrics.json"]

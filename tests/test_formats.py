@@ -478,13 +478,17 @@ def test_data_sets_are_loaded_by_datasets(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_the_hub_is_asked_for_the_split_and_revision(monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("Qwen/ProcessBench", ("Qwen/ProcessBench", None)), ("openai/gsm8k:main", ("openai/gsm8k", "main"))],
+)
+def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch, source, name):
     import datasets
 
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [ROWS["processbench"]])
-    assert len(list(files.read("Qwen/ProcessBench", "processbench", split="math", revision="abc"))) == 1
-    assert asked == [(("Qwen/ProcessBench",), {"split": "math", "revision": "abc"})]
+    assert len(list(files.read(source, "processbench", split="math", revision="abc"))) == 1
+    assert asked == [(name, {"split": "math", "revision": "abc"})]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.parquet"])

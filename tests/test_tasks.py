@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.jsonlines import StoreError
 from spare_jax.records import Problem
-from spare_jax.tasks import competition, gsm8k, math, musique
+from spare_jax.tasks import competition, gsm8k, math, musique, sparp, stepgame
 from spare_jax.tasks.answers import (
     LONGEST_ANSWER,
     MathVerifier,
@@ -580,8 +582,9 @@ def test_every_competition_loads_and_its_references_are_right(name, rows, with_r
     assert all(task.answers_equal(gold.answers[0], gold.answers) for _, gold in loaded)
 
 
-def test_every_row_of_musique_loads_and_its_reference_is_right():
-    loaded = list(musique.read(folder("musique") / "musique_ans_200_with_paragraphs.jsonl", "test"))
+def test_every_row_of_musique_loads_and_its_reference_is_right(tmp_path):
+    shutil.copy(folder("musique") / "musique_ans_200_with_paragraphs.jsonl", tmp_path / "dev.jsonl")
+    loaded = list(musique.load(tmp_path, "test"))
     task = musique.task()
     assert len(loaded) == 200 and all(len(problem.context) == 20 for problem, _ in loaded)
     assert all(task.answers_equal(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded)
@@ -615,3 +618,119 @@ def test_malformed_rows_of_new_tasks_are_named(tmp_path):
         list(musique.load(tmp_path, "test"))
     with pytest.raises(StoreError, match="it has train, test, math500"):
         list(math.load(tmp_path, "dev"))
+
+
+# StepGame, SpaRP
+
+
+def test_every_label_of_stepgame_is_derived():
+    """Every reference comes to its label, and the words of the sentences alone nearly as often."""
+    loaded = list(stepgame.load(folder("stepgame"), "test"))
+    task = stepgame.task()
+    assert len(loaded) == len({p.id for p, _ in loaded}) == 4000
+    assert all(task.answers_equal(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded)
+    plain = 0
+    for problem, gold in loaded:
+        facts = [stepgame.read_fact(sentence) for sentence in problem.context]
+        agent, origin = re.findall(r"\b[A-Z]\b", problem.question)
+        plain += _walked([f for f in facts if f.other], agent, origin) == gold.answers[0]
+    assert plain == 3749  # the others need a misworded or a broken sentence
+
+
+def _walked(facts, agent, origin):
+    """Where `agent` is by the words of the sentences, found by another way than the reference's: relaxation."""
+    place = {origin: (0, 0)}
+    for _ in facts:
+        for f in facts:
+            (x, y), *_ = f.offsets
+            if f.other in place:
+                place.setdefault(f.agent, (place[f.other][0] + x, place[f.other][1] + y))
+            if f.agent in place:
+                place.setdefault(f.other, (place[f.agent][0] - x, place[f.agent][1] - y))
+    if agent not in place:
+        return None
+    x, y = place[agent]
+    return stepgame.LABELS[(x > 0) - (x < 0), (y > 0) - (y < 0)]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "agent", "other", "offset"),
+    [
+        ("X is over there and B is directly below it.", "B", "X", (0, -1)),
+        ("A is at B’s 9 o'clock.", "A", "B", (-1, 0)),
+        ("If Q is the center of a clock face, I is located between 10 and 11.", "I", "Q", (-1, 1)),
+        ("A is at a 45 degree angle to I, in the lower lefthand corner.", "A", "I", (-1, -1)),
+        ("K is to the left of L and below L at approximately a 45 degree angle.", "K", "L", (-1, -1)),
+        ("O and T are next to each other with T at the bottom O on the top.", "T", "O", (0, -1)),
+        ("The objects A and B are over there. The object B is lower and slightly to the right of the object A.",
+         "B", "A", (1, -1)),
+        ("M is diagonally left and above M.", "M", None, (-1, 1)),
+    ],
+)  # fmt: skip
+def test_sentences_of_stepgame(sentence, agent, other, offset):
+    fact = stepgame.read_fact(sentence)
+    assert (fact.agent, fact.other, fact.offsets[0]) == (agent, other, offset)
+
+
+def test_a_misworded_sentence_is_read_as_its_label_only_where_it_must_be():
+    story = ["A is placed at the bottom of B."]
+    assert stepgame.solve(story, "A", "B", "below")[0] == "A is below B: 0,0 + 0,-1 = 0,-1."
+    assert stepgame.solve(story, "A", "B", "above")[0] == "A is above B: 0,0 + 0,1 = 0,1."
+    with pytest.raises(ValueError, match="no reading of the story puts A 'left' of B"):
+        stepgame.solve(story, "A", "B", "left")
+    with pytest.raises(ValueError, match="no agent and direction in 'Nothing here"):
+        stepgame.solve(["Nothing here."], "A", "B", "left")
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [("to the upper left", "upper-left"), ("North-East.", "upper-right"), ("they overlap", "overlap"), ("?", None)],
+)
+def test_answers_of_stepgame(said, answer):
+    assert stepgame.extract_answer((f"The answer is {said}", "Thank you.")) == answer
+
+
+SPARP_ROW = {
+    "context": "Box AAA is left of box BBB. A cup is in box AAA.",
+    "question": "Where is AAA relative to BBB?",
+    "targets": ["LEFT", "outside and touching"],
+    "target_choices": ["LEFT", "RIGHT", "outside and touching"],
+    "reasoning": "Step 1: From the context, AAA is left of BBB. Step 2: The answer is outside and touching and left.",
+}
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_a_row_of_sparp(tmp_path, as_list):
+    rows = [SPARP_ROW, SPARP_ROW | {"reasoning": "AAA is left.", "targets": ["left"]}]
+    text = json.dumps(rows) if as_list else "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "train.json").write_text(text)
+    (first, gold), (_, other) = sparp.load(tmp_path, "train")
+    assert first.context == ("Box AAA is left of box BBB.", "A cup is in box AAA.")
+    assert first.question.endswith("Choose among: LEFT, RIGHT, outside and touching.")
+    assert gold.answers == ("left, outside and touching",) and len(gold.steps) == 2
+    assert other.steps == ("AAA is left.", "The answer is left.")
+    task = sparp.task()
+    assert task.answers_equal(task.extract_answer(gold.steps), gold.answers)
+    assert not task.answers_equal(task.extract_answer(("The answer is left.",)), gold.answers)
+    assert task.classes(task.extract_answer(("The answer is Right, LEFT.",))) == {"left", "right"}
+    (tmp_path / "test.json").write_text(json.dumps(SPARP_ROW | {"targets": []}) + "\n")
+    with pytest.raises(StoreError, match=r"test\.json:1: field 'targets' is empty"):
+        list(sparp.load(tmp_path, "test"))
+
+
+def test_a_task_reads_parquet_files_as_the_hub_lays_them_out(tmp_path):
+    """The hub is reached the same way; here its files are, a directory of Parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), tmp_path / "train-00000-of-00001.parquet")
+    ((problem, gold),) = gsm8k.load(tmp_path, "train")
+    assert problem.question == GOOD["question"] and gold.answers == ("4",)
+
+
+def test_macro_f1():
+    said = [frozenset({"left"}), frozenset({"left", "above"}), frozenset({"near"})]
+    right = [frozenset({"left"}), frozenset({"above"}), frozenset({"left"})]
+    # left: one of two said, one of two right; above: one, one.
+    assert macro_f1(said, right) == pytest.approx((0.5 + 1.0) / 2)
+    assert macro_f1([], []) is None

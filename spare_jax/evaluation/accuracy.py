@@ -62,6 +62,20 @@ def pass_at_n(pools: Sequence[Pool], n: int) -> float | None:
     return mean_or_none(values)
 
 
+def macro_f1(said: Sequence[frozenset[str]], right: Sequence[frozenset[str]]) -> float | None:
+    """The mean over labels of F1, each over all answers, of answers that name several labels; None without a label.
+
+    A label that no right answer has does not count by itself: naming it costs
+    nothing but what it stands in the place of.
+    """
+    values = []
+    for label in sorted(frozenset().union(*right)):
+        hits = sum(label in a and label in b for a, b in zip(said, right, strict=True))
+        named = sum(label in a for a in said) + sum(label in b for b in right)
+        values.append(2 * hits / named)
+    return mean_or_none(values)
+
+
 def oracle(pools: Sequence[Pool]) -> float | None:
     """The share of problems with at least one right sample: what a perfect selection would reach."""
     return mean_or_none([any(pool.outcomes) for pool in pools if pool.outcomes])

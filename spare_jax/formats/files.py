@@ -106,7 +106,8 @@ def rows(source: str | Path, split: str = "train", revision: str | None = None) 
     what is wrong with it.
 
     Args:
-      source: a .jsonl, .json (JSON lines too) or .parquet file, or else a hub id or a directory for `datasets`.
+      source: a .jsonl, .json (JSON lines too) or .parquet file, or else a hub id (":<configuration>" behind it where it
+        has several) or a directory for `datasets`.
       split, revision: which part and version of a hub id or directory; a file has neither.
 
     Raises:
@@ -138,8 +139,9 @@ def _dataset(name: str, split: str, revision: str | None) -> Iterable[Any]:
     import datasets
     from datasets.exceptions import DatasetsError
 
+    hub_id, _, configuration = name.partition(":")
     try:
-        return datasets.load_dataset(name, split=split, revision=revision)
+        return datasets.load_dataset(hub_id, configuration or None, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise StoreError(
             f"data set {name!r}, split {split!r}: {_first_line(error)}: name a .jsonl or .parquet file, a directory, "

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import math
 from spare_jax.tasks.answers import MathVerifier, boxed_answer
+from spare_jax.tasks.source import read_split
 from spare_jax.tasks.task import Task
 
 NAMES = ("aime24", "aime25", "amc23", "olympiadbench", "minerva_math")
@@ -35,9 +36,8 @@ def load(
 
     Args:
       name: one of NAMES.
-      path: the directory that holds test.jsonl.
+      path, on_error, malformed: as for `source.read_split`; the file is test.jsonl.
       split: "test".
-      on_error, malformed: as for `jsonlines.read_lines`.
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
@@ -45,7 +45,7 @@ def load(
     if split not in SPLITS:
         raise StoreError(f"{name} has no split {split!r}: it has test alone")
     parse = partial(_parse, name=name)
-    for number, (question, steps, answers) in read_lines(Path(path) / "test.jsonl", parse, on_error, malformed):
+    for number, (question, steps, answers) in read_split(path, "test.jsonl", parse, on_error, malformed):
         problem_id = f"{name}-{split}-{number:05d}"
         yield Problem(problem_id, question), Gold(problem_id, answers, steps)
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import gsm8k_exemplars
 from spare_jax.tasks.answers import MathVerifier, answers_equal, canonical_number, extract_number, parse_number
+from spare_jax.tasks.source import read_split
 from spare_jax.tasks.task import Task, line_steps
 
 SPLITS = ("train", "test")
@@ -93,16 +94,15 @@ def load(
     The reference's last step is "The answer is N." in place of the file's "#### N".
 
     Args:
-      path: the directory that holds train.jsonl and test.jsonl.
+      path, on_error, malformed: as for `source.read_split`; the files are train.jsonl and test.jsonl.
       split: "train" or "test".
-      on_error, malformed: as for `jsonlines.read_lines`.
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
     if split not in SPLITS:
         raise StoreError(f"gsm8k has no split {split!r}: it has {' and '.join(SPLITS)}")
-    for number, (question, steps, answer) in read_lines(Path(path) / f"{split}.jsonl", _parse, on_error, malformed):
+    for number, (question, steps, answer) in read_split(path, f"{split}.jsonl", _parse, on_error, malformed):
         problem_id = f"gsm8k-{split}-{number:05d}"
         yield Problem(id=problem_id, question=question), Gold(problem_id=problem_id, answers=(answer,), steps=steps)
 

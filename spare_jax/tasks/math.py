@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks.answers import (
     MathVerifier,
@@ -22,6 +22,7 @@ from spare_jax.tasks.answers import (
     stated_answer,
 )
 from spare_jax.tasks.gsm8k import ERROR_CATEGORIES, GUIDELINES
+from spare_jax.tasks.source import read_split
 from spare_jax.tasks.task import Task, split_sentences
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
@@ -100,16 +101,15 @@ def load(
     """Read one split in the file's order; a problem's id holds its line number, "math-train-00001".
 
     Args:
-      path: the directory of the files.
+      path, on_error, malformed: as for `source.read_split`.
       split: a key of SPLITS.
-      on_error, malformed: as for `jsonlines.read_lines`.
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
     if split not in SPLITS:
         raise StoreError(f"math has no split {split!r}: it has {', '.join(SPLITS)}")
-    for number, (question, steps, answer) in read_lines(Path(path) / SPLITS[split], _parse, on_error, malformed):
+    for number, (question, steps, answer) in read_split(path, SPLITS[split], _parse, on_error, malformed):
         problem_id = f"math-{split}-{number:05d}"
         yield Problem(id=problem_id, question=question), Gold(problem_id, (answer,) if answer else (), steps)
 

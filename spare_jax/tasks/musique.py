@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_lines
+from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks.source import read_split
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
@@ -114,23 +115,16 @@ def load(
     """Read one split in the file's order; a problem's id holds its line number, "musique-test-00001".
 
     Args:
-      path: the directory of the files.
+      path, on_error, malformed: as for `source.read_split`.
       split: "train", or "test", which is the published dev split.
-      on_error, malformed: as for `jsonlines.read_lines`.
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
     if split not in SPLITS:
         raise StoreError(f"musique has no split {split!r}: it has {' and '.join(SPLITS)}")
-    yield from read(Path(path) / SPLITS[split], split, on_error, malformed)
-
-
-def read(
-    file: Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
-) -> Iterator[tuple[Problem, Gold]]:
-    """The same from one file, whatever its name."""
-    for number, (question, context, steps, answers) in read_lines(file, _parse, on_error, malformed):
+    rows = read_split(path, SPLITS[split], _parse, on_error, malformed)
+    for number, (question, context, steps, answers) in rows:
         problem_id = f"musique-{split}-{number:05d}"
         yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
 

@@ -64,6 +64,7 @@ class Task:
       context_sentences: what the annotate prompt numbers c1, c2, ...
       exemplars: the pool that `choose_exemplars` draws from.
       credit: how much of an accepted answer a wrong one has, in [0, 1], where the data set's metric says so.
+      classes: the labels that an answer names, where it may name several and the data set's metric is macro-F1.
       world: for generated problems, where they come from and who knows the truth of every step.
     """
 
@@ -77,6 +78,7 @@ class Task:
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
     credit: Callable[[str | None, Sequence[str]], float] | None = None
+    classes: Callable[[str | None], frozenset[str]] | None = None
     world: World | None = None
 
 

@@ -1,0 +1,44 @@
+"""Where a task's rows come from: a directory of JSON lines, a directory of Parquet files, or a data set of the hub."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from spare_jax.formats import files
+from spare_jax.jsonlines import convert_rows, read_json, read_lines
+
+T = TypeVar("T")
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
+_HUB_SPLITS = {"dev": "validation", "math500": "test"}
+
+
+def read_split(
+    path: str | Path,
+    file: str,
+    parse: Callable[[Any], T],
+    on_error: str = "raise",
+    malformed: list[str] | None = None,
+) -> Iterator[tuple[int, T]]:
+    """One split's rows, parsed, with their numbers from 1.
+
+    Args:
+      path: a directory that holds `file`, or else Parquet files; or, where there is no such directory, a hub id, with
+        ":<configuration>" behind it where the data set has several ("openai/gsm8k:main").
+      file: the split's file, JSON lines or a list of rows; its stem names the split on the hub ("dev" is "validation"
+        there).
+      parse: makes a value of a decoded row; a ValueError of it should name the field at fault.
+      on_error, malformed: as for `jsonlines.convert_rows`.
+
+    Raises:
+      StoreError: there is no such file or data set, or a row is malformed; names source, row and field.
+    """
+    found, stem = Path(path) / file, Path(file).stem
+    from_hub = not Path(path).exists() and _HUB_ID.fullmatch(str(path))
+    if not found.is_file() and (from_hub or any(Path(path).glob("**/*.parquet"))):
+        rows = files.rows(path, _HUB_SPLITS.get(stem, stem))
+        return convert_rows(f"{path}, {stem}", rows, lambda _, row: parse(row), on_error, malformed)
+    if found.suffix == ".json" and found.is_file() and found.read_bytes()[:1] == b"[":  # one list, not a row per line
+        return convert_rows(found, enumerate(read_json(found), 1), lambda _, row: parse(row), on_error, malformed)
+    return read_lines(found, parse, on_error, malformed)
