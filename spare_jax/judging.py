@@ -36,9 +36,10 @@ JUDGES = (
 )  # fmt: skip
 
 
-def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution]) -> list[Judgement]:
+def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution], variant: str = "") -> list[Judgement]:
     """The judgements of judge `name` on `found`, in that order; resumable under the journal of `stage`.
 
+    `variant` names the judgements where one stage asks a judge in several ways; each draws its own samples.
     `verify` is handed nothing of the gold, `reward_model` the reference steps, for the one convention that reads them.
     A solution that could not be judged has a judgement that says why (`failure`).
 
@@ -49,11 +50,13 @@ def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution]) ->
         raise ValueError(f"config.judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
     if name == "ensemble":
         return _ensemble(run, stage, found)
-    ids = [f"{name}/{number:08d}" for number in range(len(found))]
+    part = variant or name
+    ids = [f"{part}/{number:08d}" for number in range(len(found))]
     solution_of = {i: item.solution for i, item in zip(ids, found, strict=True)}
     start, engines = _START[name](run)
     started = {i: functools.partial(start, item) for i, item in zip(ids, found, strict=True)}
-    return run.answer(stage, name, engines, started, lambda i, why: not_judged(solution_of[i], name, why))
+    judged = run.answer(stage, part, engines, started, lambda i, why: not_judged(solution_of[i], part, why))
+    return [replace(judgement, judge=part) for judgement in judged] if variant else judged
 
 
 def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:

@@ -164,58 +164,75 @@ def train_prm(run: Run) -> list[str]:
             "missing: run the stage that writes it first, or name another judge"
         )
     start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
-    convention = conventions.choose_convention(start.tokenizer, run.config.prm.step_tags, run.config.prm.aggregation)
-    digest = huggingface.tokenizer_digest(start.tokenizer)
     labelled = {
         split: list(_labelled(run, run.config.prm.labels, split, by_id, gold, solutions)) for split in ("train", "dev")
     }
+    written = []
+    for kind in ("prm", "orm"):
+        written += train_reward_model(run, "train_prm", start, kind, kind, labelled)
+    return written
 
-    def example(item: LabelledSolution, kind: str) -> batches.Example:
+
+def train_reward_model(
+    run: Run,
+    stage: str,
+    start: Checkpoint,
+    kind: str,
+    directory: str,
+    labelled: Mapping[str, Sequence[LabelledSolution]],
+) -> list[str]:
+    """Train one reward model from `start` by `config.prm`, and export it; returns the directories it wrote.
+
+    Args:
+      stage: whose figures the training's are.
+      kind: "prm" learns the label of every step, "orm" the outcome.
+      directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
+      labelled: {"train": ..., "dev": ...}; of each as many solutions with a right answer as with a wrong one are used.
+    """
+    how = run.config.prm
+    convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
+    digest = huggingface.tokenizer_digest(start.tokenizer)
+
+    def example(item: LabelledSolution) -> batches.Example:
         ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.judgement.outcome,))
         steps = solution_ids(start.tokenizer, item.solution, digest)
         ids, tags = ids_of(start.tokenizer, run.task, item.problem, steps, convention.tag_id)
         return batches.Example(ids, tags=tags, labels=labels)
 
-    written = []
-    for kind in ("prm", "orm"):
-        sets = {}
-        for split, items in labelled.items():
-            limit = run.config.prm.balanced_limit if split == "train" else run.config.prm.balanced_limit // 40
-            outcomes = [bool(item.judgement.outcome) for item in items]
-            chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
-            if warning:
-                logger.warning("train_prm, %s split: %s", split, warning)
-            sets[split] = [example(item, kind) for item in chosen]
-        model = start.model
-        if sets["train"]:
-            result = run.train(
-                f"train_prm {kind}",
-                run.work.path / kind / "checkpoints",
-                dict(run.config.prm.train),
-                model,
-                functools.partial(losses.token_tag_loss, good_id=convention.good_id, bad_id=convention.bad_id),
-                sets["train"],
-                sets["dev"],
-            )
-            model = result.model
-            run.measured.setdefault("train_prm", {}).update(
-                {
-                    f"{kind}_steps": result.steps,
-                    f"{kind}_best_step": result.best_step,
-                    f"{kind}_tags": result.train_counts.tags,
-                    f"{kind}_tokens_per_second": result.tokens_per_second or 0.0,
-                }
-            )
-        else:
-            logger.warning("train_prm: no solution to train the %s on, it keeps its first weights", kind.upper())
-        export = run.work.path / kind / "export"
-        huggingface.save(export, adapters.merge(model), start.config, start.tokenizer)
-        conventions.save_convention(export, convention)
-        written.append(f"{kind}/export")
-        if adapters.of_model(model):
-            peft.save(run.work.path / kind / "adapter", model, str(start.path.resolve()))
-            conventions.save_convention(run.work.path / kind / "adapter", convention)
-            written.append(f"{kind}/adapter")
+    sets = {}
+    for split, items in labelled.items():
+        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
+        outcomes = [bool(item.judgement.outcome) for item in items]
+        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
+        if warning:
+            logger.warning("%s, %s split: %s", stage, split, warning)
+        sets[split] = [example(item) for item in chosen]
+    model = start.model
+    if sets["train"]:
+        loss = functools.partial(losses.token_tag_loss, good_id=convention.good_id, bad_id=convention.bad_id)
+        checkpoints = run.work.path / directory / "checkpoints"
+        result = run.train(
+            f"{stage} {directory}", checkpoints, dict(how.train), model, loss, sets["train"], sets["dev"]
+        )
+        model = result.model
+        run.measured.setdefault(stage, {}).update(
+            {
+                f"{directory}_steps": result.steps,
+                f"{directory}_best_step": result.best_step,
+                f"{directory}_tags": result.train_counts.tags,
+                f"{directory}_tokens_per_second": result.tokens_per_second or 0.0,
+            }
+        )
+    else:
+        logger.warning("%s: no solution to train the %s on, it keeps its first weights", stage, kind.upper())
+    export = run.work.path / directory / "export"
+    huggingface.save(export, adapters.merge(model), start.config, start.tokenizer)
+    conventions.save_convention(export, convention)
+    written = [f"{directory}/export"]
+    if adapters.of_model(model):
+        peft.save(run.work.path / directory / "adapter", model, str(start.path.resolve()))
+        conventions.save_convention(run.work.path / directory / "adapter", convention)
+        written.append(f"{directory}/adapter")
     return written
 
 

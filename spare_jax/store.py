@@ -260,8 +260,12 @@ class WorkDir:
         manifest = self._manifest(stage)
         if manifest is None:
             raise StoreError(f"stage {stage} has not begun in {self.path}: call begin before journal")
-        name = f"{_name(stage)}.{_name(part)}" if part else _name(stage)
-        return Journal(self.path / f"{name}.journal.jsonl", fingerprint([manifest["settings"], manifest["inputs"]]))
+        path = self.path / _journal_name(stage, part)
+        return Journal(path, fingerprint([manifest["settings"], manifest["inputs"]]))
+
+    def has_journal(self, stage: str, part: str = "") -> bool:
+        """Whether a run of the stage has begun that part and was ended before it completed."""
+        return (self.path / _journal_name(stage, part)).exists()
 
     def complete(self, stage: str, outputs: Iterable[str | Path]) -> None:
         """Note that `stage`, which has begun, has ended and what it wrote; drop its journals.
@@ -325,6 +329,10 @@ class WorkDir:
 
 
 _UNSET = object()
+
+
+def _journal_name(stage: str, part: str) -> str:
+    return f"{_name(stage)}.{_name(part)}.journal.jsonl" if part else f"{_name(stage)}.journal.jsonl"
 
 
 def _name(text: str) -> str:

@@ -46,6 +46,42 @@ def first_error_metrics(predicted: Sequence[int | None], truth: Sequence[int | N
     }
 
 
+def first_error_difference(
+    ours: Sequence[int | None],
+    theirs: Sequence[int | None],
+    truth: Sequence[int | None],
+    problems: Sequence[str],
+    seed: int = 0,
+    n_resamples: int = 10_000,
+) -> dict[str, float | None]:
+    """How much higher our first-error F1 is than theirs, with the 95 % percentile interval of the bootstrap that
+    resamples problems, with all their solutions.
+
+    Args:
+      ours, theirs, truth: first errors, [solution].
+      problems: each solution's problem, [solution].
+
+    Returns:
+      {"mean", "low", "high"}; all None where a class is empty.
+    """
+    index = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
+    # Per problem: solutions with an error and without, and of these how many each side has right.
+    counts = np.zeros((len(index), 2, 3))
+    for problem, real, a, b in zip(problems, truth, ours, theirs, strict=True):
+        counts[index[problem], int(real is None)] += (1, a == real, b == real)
+    if not len(index) or (counts[:, :, 0].sum(axis=0) == 0).any():
+        return dict.fromkeys(("mean", "low", "high"))
+
+    def difference(totals: np.ndarray) -> np.ndarray:
+        rates = totals[..., 1:] / np.maximum(totals[..., :1], 1)
+        f1 = _harmonic(rates[..., 0, :], rates[..., 1, :])
+        return f1[..., 0] - f1[..., 1]
+
+    drawn = np.random.default_rng(seed).multinomial(len(index), [1 / len(index)] * len(index), n_resamples)
+    low, high = np.percentile(difference(np.einsum("rp,pck->rck", drawn, counts)), [2.5, 97.5])
+    return {"mean": float(difference(counts.sum(axis=0))), "low": float(low), "high": float(high)}
+
+
 def threshold_sweep(
     step_scores: Sequence[Sequence[float | None]],
     truth: Sequence[int | None],
@@ -176,9 +212,9 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
       truths: the truth on at least these solutions. Steps whose truth is unknown enter no rate that needs it.
 
     Returns:
-      step_accuracy, error_precision, error_recall, kappa (Cohen's), first_error_f1; parse_failure_rate (of
-      solutions); missed_step_rate, unlabelled_rate (of steps); surplus_per_solution, tokens_per_solution (prompt +
-      generated); n_solutions, n_steps. None where undefined.
+      step_accuracy, precision and recall of "error" and of "correct", kappa (Cohen's), first_error_f1;
+      parse_failure_rate (of solutions); missed_step_rate, unlabelled_rate (of steps); surplus_per_solution,
+      tokens_per_solution (prompt + generated); n_solutions, n_steps. None where undefined.
 
     Raises:
       ValueError: a judgement without its truth.
@@ -203,12 +239,15 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
     called_error = sum(not s for s, _ in pairs)
     is_error = sum(not r for _, r in pairs)
     both_error = sum(not s and not r for s, r in pairs)
+    both_correct = sum(s and r for s, r in pairs)
     n = len(judgements)
     return {
         "step_accuracy": ratio_or_none(sum(s == r for s, r in pairs), len(pairs)),
         "error_precision": ratio_or_none(both_error, called_error),
         "error_recall": ratio_or_none(both_error, is_error),
-        "kappa": _kappa(pairs),
+        "correct_precision": ratio_or_none(both_correct, len(pairs) - called_error),
+        "correct_recall": ratio_or_none(both_correct, len(pairs) - is_error),
+        "kappa": kappa(said, real),
         "first_error_f1": first_error_metrics(first_said, first_real)["f1"],
         "parse_failure_rate": ratio_or_none(sum(not j.parsed for j in judgements), n),
         "missed_step_rate": ratio_or_none(missed, len(said)),
@@ -220,13 +259,15 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
     }
 
 
-def _kappa(pairs: Sequence[tuple[bool, bool]]) -> float | None:
-    """Cohen's kappa: agreement beyond that of two judges who label at these rates by chance."""
+def kappa(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> float | None:
+    """Cohen's kappa over the steps that both have labelled: agreement beyond that of two judges who label at these
+    rates by chance; None where there is no such step, or chance alone would agree always."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     if not pairs:
         return None
-    said, real = np.array(pairs, dtype=np.float64).T
-    by_chance = said.mean() * real.mean() + (1 - said.mean()) * (1 - real.mean())
-    return ratio_or_none(float((said == real).mean() - by_chance), float(1 - by_chance))
+    a, b = np.array(pairs, dtype=np.float64).T
+    by_chance = a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+    return ratio_or_none(float((a == b).mean() - by_chance), float(1 - by_chance))
 
 
 def _harmonic(a, b):

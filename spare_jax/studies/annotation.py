@@ -1,0 +1,473 @@
+"""The annotation study: judges against a world's truth and against each other, and what their labels buy.
+
+compare_judges   every judge on the same solutions                    -> comparison.json, judgements/<variant>
+label_value      a PRM from each judge's labels, from flipped truth   -> label_value.json, prm_<source>/export
+annotation_study both, derived                                        -> metrics.json
+
+A judge asked in its own way is a variant ("rollouts_8"), with a journal of its own.
+"""
+
+import dataclasses
+import functools
+import random
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from spare_jax import judging, splits, stages
+from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.process_errors import (
+    choose_threshold,
+    first_error,
+    first_error_difference,
+    first_error_metrics,
+    judge_metrics,
+    kappa,
+)
+from spare_jax.evaluation.statistics import ratio_or_none
+from spare_jax.judges import ensemble
+from spare_jax.judges.labels import relabel
+from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.truth import Flips, truth
+from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.run import Run, Stage
+from spare_jax.tasks.task import world_of
+from spare_jax.worlds.world import World
+
+MEMBERS = ("spare", "rollouts_8")
+TRUTH_SET = "dev"  # where thresholds and weights are learned
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A judge of judging.py under other settings, and perhaps on other references than the world's."""
+
+    judge: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reference: Callable[[LabelledSolution], Sequence[str]] | None = None
+
+
+def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, Variant]:
+    """All ways in which the study asks, by name; `sampled` are each problem's solutions."""
+    study, world = run.config.study, world_of(run.task)
+    # What a judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
+    own = {"annotate.last_step_is_outcome": False}
+    voting = own | {"annotate.votes": study.votes, "annotate.temperature": study.vote_temperature}
+    found = {
+        "spare": Variant("spare", own),
+        "spare_votes": Variant("spare", voting),
+        **{f"rollouts_{k}": Variant("rollouts", {"rollouts.samples": k}) for k in study.rollouts},
+        "tree_search": Variant("tree_search"),
+        "verify": Variant("verify"),
+        "alignment": Variant("alignment"),
+    }
+    for share in study.corrupted:
+        corrupted = functools.partial(_corrupted, world, share, run.config.seed)
+        found[f"spare_corrupted_{100 * share:.0f}"] = Variant("spare", own, corrupted)
+    found["spare_sampled_reference"] = Variant("spare", own, functools.partial(_sampled_reference, sampled))
+    return found
+
+
+def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[LabelledSolution]) -> list[Judgement]:
+    """The judgements of a variant on `found`, written as judgements/<name>, with its seconds beside them: None where a
+    kill has parted them."""
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(variant.settings)
+    if variant.reference is not None:
+        found = [dataclasses.replace(item, gold=_with_steps(item, variant.reference(item))) for item in found]
+    begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
+    judgements = judging.judge(dataclasses.replace(run, config=config), stage, variant.judge, found, name)
+    run.work.write(f"judgements/{name}", judgements)
+    timing = f"judgements/{name}.seconds.json"
+    if not begun_before:
+        run.work.write_json(timing, (time.perf_counter() - began) / max(1, len(found)))
+    elif not (run.work.path / timing).exists():
+        run.work.write_json(timing, None)
+    return judgements
+
+
+def _with_steps(item: LabelledSolution, steps: Sequence[str]) -> Gold:
+    return dataclasses.replace(item.gold or Gold(item.problem.id, ()), steps=tuple(steps))
+
+
+def _sampled_reference(sampled: Mapping[str, Sequence[Solution]], item: LabelledSolution) -> Sequence[str]:
+    """Another sampled solution of the problem, with the most frequent answer if one has it: what there is to compare
+    with where nobody has written a reference."""
+    others = [s for s in sampled[item.problem.id] if s.id != item.solution.id and s.steps]
+    answers = [s.answer for s in sampled[item.problem.id] if s.answer is not None]
+    common = max(sorted(set(answers)), key=answers.count, default=None)
+    chosen = next((s for s in others if s.answer == common), others[0] if others else None)
+    return chosen.steps if chosen else ()
+
+
+def _corrupted(world: World, share: float, seed: int, item: LabelledSolution) -> Sequence[str]:
+    """The reference, each step of which says something false with probability `share`."""
+    gold = item.gold or Gold(item.problem.id, ())
+    rng, steps = random.Random(f"corrupted/{seed}/{item.problem.id}"), list(gold.steps)
+    for i in range(len(steps)):
+        if rng.random() < share:
+            steps[i] = _falsified(world, item.problem, gold, i, rng)
+    return steps
+
+
+_WORD = re.compile(r"\b[A-Z][a-z]+\b|\b\d+\b")
+
+
+def _falsified(world: World, problem: Problem, gold: Gold, index: int, rng: random.Random) -> str:
+    """A reference step with one name or number put in the place of another, so that the step is wrong."""
+    step = gold.steps[index]
+    text = " ".join((*problem.context, problem.question, *gold.steps))
+    found = sorted(set(_WORD.findall(text)))
+    for _ in range(100):
+        old = rng.choice(list(_WORD.finditer(step)))
+        new = rng.choice([w for w in found if w.isdigit() == old[0].isdigit()])
+        changed = step[: old.start()] + new + step[old.end() :]
+        judged = world.truth(problem, gold, (*gold.steps[:index], changed))
+        if len(judged) == index + 1 and judged[-1].label is False:
+            return changed
+    return step
+
+
+# compare_judges
+
+
+def compare_judges(run: Run) -> list[str]:
+    """Ask every variant about the same solutions, combine them, and measure all of them against the truth."""
+    problems, by_id, gold, solutions = run.records()
+    groups = _groups(run, problems, by_id, gold, solutions)
+    truths = {group: [_truth(run, item) for item in found] for group, found in groups.items()}
+    sampled: dict[str, list[Solution]] = defaultdict(list)
+    for solution in solutions:
+        sampled[solution.problem_id].append(solution)
+    judged: dict[str, dict[str, list[Judgement]]] = {group: {} for group in groups}
+    seconds: dict[str, float | None] = {}
+    written = ["comparison.json"]
+    for name, variant in variants(run, sampled).items():
+        of = groups if name in (*MEMBERS, "spare_votes") else {g: f for g, f in groups.items() if g != TRUTH_SET}
+        everything = [item for found in of.values() for item in found]
+        answers = iter(ask(run, "compare_judges", name, variant, everything))
+        for group, found in of.items():
+            judged[group][name] = [next(answers) for _ in found]
+        seconds[name] = run.work.read_json(f"judgements/{name}.seconds.json")
+        written.append(f"judgements/{name}.jsonl")
+    combined, learned = _combined(judged, truths)
+    comparison: dict[str, Any] = {"truth_set": learned, "seconds_per_solution": seconds}
+    for group in groups:
+        if group != TRUTH_SET:
+            everyone = judged[group] | combined[group]
+            comparison[group] = _compare(everyone, truths[group], groups[group], run.config.seed)
+    run.work.write_json("comparison.json", comparison)
+    return written
+
+
+def _groups(run: Run, problems, by_id, gold, solutions) -> dict[str, list[LabelledSolution]]:
+    """The judged solutions in distribution, out of it, and of the truth set; the first few of each problem."""
+    study = run.config.study
+    limits = {"test": study.problems, splits.HELD_OUT: study.held_out_problems, TRUTH_SET: study.truth_problems}
+    names = {"test": "in_distribution", splits.HELD_OUT: "out_of_distribution", TRUTH_SET: TRUTH_SET}
+    chosen: dict[str, str] = {}
+    taken: dict[str, int] = defaultdict(int)
+    for problem in problems:
+        split, group = splits.split_of(problem.id), splits.group_of(problem.id)
+        if split in limits and taken[group] < limits[split]:
+            taken[group] += 1
+            chosen[problem.id] = names[split]
+    found: dict[str, list[LabelledSolution]] = {name: [] for name in names.values()}
+    seen: dict[str, int] = defaultdict(int)
+    for s in solutions:
+        if s.problem_id in chosen and s.steps and seen[s.problem_id] < study.samples:
+            seen[s.problem_id] += 1
+            unknown = Judgement(s.id, "", (StepJudgement(),) * len(s.steps))
+            found[chosen[s.problem_id]].append(LabelledSolution(by_id[s.problem_id], s, unknown, gold[s.problem_id]))
+    return found
+
+
+def _truth(run: Run, item: LabelledSolution, flips: Flips | None = None) -> Judgement:
+    return truth(run.task, item.problem, item.gold or Gold(item.problem.id, ()), item.solution, flips)
+
+
+def _combined(
+    judged: Mapping[str, Mapping[str, list[Judgement]]], truths: Mapping[str, list[Judgement]]
+) -> tuple[dict[str, dict[str, list[Judgement]]], dict[str, Any]]:
+    """The ensembles of every group, and what the truth set taught: weights and thresholds."""
+    known = {j.solution_id: j for j in truths[TRUTH_SET]}
+    combined: dict[str, dict[str, list[Judgement]]] = {group: {} for group in judged}
+    learned: dict[str, Any] = {"solutions": len(known)}
+    for name, members in (("ensemble_weighted", MEMBERS), ("spare_calibrated", ("spare_votes",))):
+        of_truth_set = {m: {j.solution_id: j for j in judged[TRUTH_SET][m]} for m in members}
+        weights = ensemble.fit(of_truth_set, known)
+        scored = _combine(judged[TRUTH_SET], members, "weighted", weights=weights)
+        cut = choose_threshold(
+            [[step.score for step in j.steps] for j in scored], [j.first_error for j in truths[TRUTH_SET]]
+        )
+        learned[name] = {"weights": dataclasses.asdict(weights), "threshold": cut}
+        for group, of in judged.items():
+            combined[group][name] = _combine(of, members, "weighted", name, weights=weights, threshold=cut)
+    for rule in ("agreement", "union", "intersection"):
+        for group, of in judged.items():
+            combined[group][f"ensemble_{rule}"] = _combine(of, MEMBERS, rule, f"ensemble_{rule}")
+    for group, of in judged.items():
+        # As training takes SPARE's labels: the last step's is the outcome, which the accepted answer tells.
+        combined[group]["spare_with_outcome"] = [_with_outcome(j, "spare_with_outcome") for j in of["spare"]]
+    return combined, learned
+
+
+def _combine(of: Mapping[str, list[Judgement]], members: Sequence[str], rule: str, name: str = "", **how):
+    several = zip(*(of[member] for member in members), strict=True)
+    return [ensemble.combine(judgements, rule, judge=name or rule, **how) for judgements in several]
+
+
+def _with_outcome(judgement: Judgement, judge: str) -> Judgement:
+    steps = judgement.steps
+    if steps and judgement.outcome is not None:
+        steps = (*steps[:-1], dataclasses.replace(steps[-1], label=judgement.outcome))
+    return dataclasses.replace(judgement, steps=steps, judge=judge)
+
+
+def _compare(
+    judged: Mapping[str, list[Judgement]], truths: list[Judgement], found: list[LabelledSolution], seed: int
+) -> dict[str, Any]:
+    """A group's part of comparison.json."""
+    real = [j.first_error for j in truths]
+    problem_of = [item.problem.id for item in found]
+
+    def difference(ours: str, theirs: str) -> dict[str, Any]:
+        a, b = ([j.first_error for j in judged[name]] for name in (ours, theirs))
+        return first_error_difference(a, b, real, problem_of, seed)
+
+    rivals = (*MEMBERS, "spare_votes", "spare_calibrated")
+    return {
+        "solutions": len(found),
+        "problems": len(set(problem_of)),
+        "steps_right": ratio_or_none(sum(s.label is True for j in truths for s in j.steps), sum(map(_n_steps, truths))),
+        "judges": {
+            name: judge_metrics(of, truths)
+            | {"generated_per_solution": ratio_or_none(sum(j.generated_tokens for j in of), len(of))}
+            for name, of in judged.items()
+        },
+        "never_wrong": first_error_metrics([None] * len(real), real),
+        "always_first": first_error_metrics([0] * len(real), real),
+        "aligned": {name: _aligned(judged[name], truths) for name in ("spare", "spare_sampled_reference")},
+        "kappa": {
+            a: {b: kappa(_labels(judged[a]), _labels(judged[b])) for b in judged if b != a}
+            for a in judged
+        },
+        "ensemble_minus": {rival: difference("ensemble_weighted", rival) for rival in rivals},
+    }  # fmt: skip
+
+
+def _n_steps(judgement: Judgement) -> int:
+    return len(judgement.steps)
+
+
+def _labels(judgements: Iterable[Judgement]) -> list[bool | None]:
+    return [step.label for judgement in judgements for step in judgement.steps]
+
+
+def _aligned(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> dict[str, Any]:
+    """Step accuracy by how many reference steps the judge aligned a step with: none, one, several."""
+    hits: dict[str, list[bool]] = {"none": [], "one": [], "several": []}
+    for judgement, real in zip(judgements, truths, strict=True):
+        for said, step in zip(judgement.steps, real.steps, strict=True):
+            if not said.missed and said.label is not None:
+                kind = ("none", "one", "several")[min(2, len(said.reference))]
+                hits[kind].append(said.label == step.label)
+    return {kind: {"n": len(of), "step_accuracy": ratio_or_none(sum(of), len(of))} for kind, of in hits.items()}
+
+
+# label_value
+
+
+def label_value(run: Run) -> list[str]:
+    """Train a PRM on every source of labels over the same solutions, and measure what each buys over majority."""
+    _, by_id, gold, solutions = run.records()
+
+    def of_split(*names: str) -> list[LabelledSolution]:
+        chosen = [s for s in solutions if splits.split_of(s.problem_id) in names and s.steps]
+        blank = [Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for s in chosen]
+        return [
+            LabelledSolution(by_id[s.problem_id], s, j, gold[s.problem_id]) for s, j in zip(chosen, blank, strict=True)
+        ]
+
+    learnt, ranked = of_split("train", "dev"), of_split("dev", "test", splits.HELD_OUT)
+    truths = [_truth(run, item) for item in learnt]
+    start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
+    table: dict[str, Any] = {}
+    for source, labels in _sources(run, learnt, truths).items():
+        labelled = [dataclasses.replace(item, judgement=j) for item, j in zip(learnt, labels, strict=True)]
+        sets = {
+            split: [item for item in labelled if splits.split_of(item.problem.id) == split]
+            for split in ("train", "dev")
+        }
+        stages.train_reward_model(run, "label_value", start, "prm", f"prm_{source}", sets)
+        exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
+        scored = ask(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
+        table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
+    table["position_only"] = _worth(run, ranked, _by_position(learnt, truths, ranked))
+    table["length_only"] = _worth(run, ranked, _by_length(run, learnt, ranked))
+    run.work.write_json("label_value.json", table)
+    return ["label_value.json"]
+
+
+def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+    """Labels of the same solutions by their source. Every one of them knows the outcome."""
+    study, found = run.config.study, variants(run, {})
+    outcomes = [is_correct(run.task, item.gold, item.solution) if item.gold else None for item in learnt]
+
+    def asked(name: str) -> list[Judgement]:
+        return ask(run, "label_value", f"labels_{name}", found[name], learnt)
+
+    spare = [relabel(j, judging.label_policy(run.config))[0] for j in asked("spare")]
+    judged = {"labels_spare": spare, "labels_rollouts_8": asked("rollouts_8")}
+    in_truth_set = [splits.split_of(item.problem.id) == TRUTH_SET for item in learnt]
+    weights = ensemble.fit(
+        {name: {j.solution_id: j for j in of} for name, of in judged.items()},
+        {real.solution_id: real for real, known in zip(truths, in_truth_set, strict=True) if known},
+    )
+    sources = {
+        "spare": spare,
+        "rollouts_8": judged["labels_rollouts_8"],
+        "tree_search": asked("tree_search"),
+        "verify": [_with_outcome(j, "verify") for j in asked("verify")],
+        "ensemble": _combine(judged, tuple(judged), "weighted", "ensemble", weights=weights),
+        "truth": list(truths),
+        "outcome_copied": [
+            dataclasses.replace(real, steps=(StepJudgement(label=right),) * len(real.steps))
+            for real, right in zip(truths, outcomes, strict=True)
+        ],
+        "shuffled": _shuffled(truths, run.config.seed),
+    }
+    for correct in study.flips:
+        for incorrect in study.flips:
+            if correct or incorrect:
+                flips = Flips(correct, incorrect, run.config.seed)
+                sources[f"truth_{100 * correct:.0f}_{100 * incorrect:.0f}"] = [
+                    _truth(run, item, flips) for item in learnt
+                ]
+    return {
+        name: [dataclasses.replace(j, outcome=right) for j, right in zip(of, outcomes, strict=True)]
+        for name, of in sources.items()
+    }
+
+
+def _shuffled(truths: Sequence[Judgement], seed: int) -> list[Judgement]:
+    """The true labels, dealt anew among the steps that stand at the same place of solutions as long."""
+    dealt: dict[tuple[int, int], list[bool | None]] = defaultdict(list)
+    for j in truths:
+        for i, step in enumerate(j.steps):
+            dealt[len(j.steps), i].append(step.label)
+    for place, labels in dealt.items():
+        random.Random(f"shuffled/{seed}/{place}").shuffle(labels)
+    return [
+        dataclasses.replace(
+            j, steps=tuple(StepJudgement(label=dealt[len(j.steps), i].pop()) for i in range(len(j.steps)))
+        )
+        for j in truths
+    ]
+
+
+def _by_position(
+    learnt: Sequence[LabelledSolution], truths: Sequence[Judgement], ranked: Sequence[LabelledSolution]
+) -> list[Judgement]:
+    """Every step scored by how often the steps at its place are right, of the training solutions as long."""
+    rates: dict[tuple[int, int], list[bool]] = defaultdict(list)
+    for item, real in zip(learnt, truths, strict=True):
+        if splits.split_of(item.problem.id) == "train":
+            for i, step in enumerate(real.steps):
+                rates[len(real.steps), i].append(bool(step.label))
+    return [
+        Judgement(
+            item.solution.id,
+            "position_only",
+            tuple(StepJudgement(score=_rate(rates[len(item.solution.steps), i])) for i in range(_length(item))),
+        )
+        for item in ranked
+    ]
+
+
+def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
+    """Every step scored by how often training solutions as long end right."""
+    rates: dict[int, list[bool]] = defaultdict(list)
+    for item in learnt:
+        if splits.split_of(item.problem.id) == "train" and item.gold:
+            rates[_length(item)].append(is_correct(run.task, item.gold, item.solution))
+    return [
+        Judgement(item.solution.id, "length_only", (StepJudgement(score=_rate(rates[_length(item)])),) * _length(item))
+        for item in ranked
+    ]
+
+
+def _length(item: LabelledSolution) -> int:
+    return len(item.solution.steps)
+
+
+def _rate(labels: Sequence[bool]) -> float:
+    """The share of True, drawn towards a half where there are few."""
+    return (sum(labels) + 1) / (len(labels) + 2)
+
+
+def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgement]) -> dict[str, Any]:
+    """What step scores buy: the gain over majority in and out of distribution, and the first errors they find."""
+    result: dict[str, Any] = {}
+    sides = {"dev": "dev", "test": "in_distribution", splits.HELD_OUT: "out_of_distribution"}
+    scores: dict[str, list[list[float | None]]] = {side: [] for side in sides.values()}
+    real: dict[str, list[int | None]] = {side: [] for side in sides.values()}
+    pools: dict[str, dict[str, list[tuple[LabelledSolution, Judgement]]]] = {side: {} for side in sides.values()}
+    for item, judgement in zip(ranked, scored, strict=True):
+        side = sides[splits.split_of(item.problem.id)]
+        scores[side].append([step.score for step in judgement.steps])
+        real[side].append(_truth(run, item).first_error)
+        pools[side].setdefault(item.problem.id, []).append((item, judgement))
+    threshold = choose_threshold(scores["dev"], real["dev"])
+    for side in ("in_distribution", "out_of_distribution"):
+        of_side = [
+            Pool(
+                problem_id,
+                tuple(item.solution.answer for item, _ in found),
+                tuple(bool(item.gold and is_correct(run.task, item.gold, item.solution)) for item, _ in found),
+            )
+            for problem_id, found in pools[side].items()
+        ]
+        steps = [[[step.score for step in j.steps] for _, j in found] for found in pools[side].values()]
+        selection = selection_metrics(of_side, {"prm": steps}, run.config.seed)
+        result[side] = {
+            "majority": selection["majority"],
+            "oracle": selection["oracle"],
+            "weighted": selection["prm"]["weighted"],
+            "best_of_n": selection["prm"]["best_of_n"],
+            "minus_majority": selection["prm_minus_majority"],
+            "first_error": first_error_metrics([first_error(s, threshold) for s in scores[side]], real[side]),
+        }
+    return result
+
+
+# annotation_study
+
+
+def annotation_study(run: Run) -> list[str]:
+    """metrics.json: both parts, and what they were taken with."""
+    run.work.write_json(
+        "metrics.json",
+        {
+            "world": run.config.task,
+            "seed": run.config.seed,
+            "models": {role: run.config.models[role].path for role in ("generator", "judge")},
+            "settings": run.config.study.to_dict(),
+            "comparison": run.work.read_json("comparison.json"),
+            "label_value": run.work.read_json("label_value.json"),
+        },
+    )
+    return ["metrics.json"]
+
+
+_JUDGED = (
+    "seed", "task", "data", "models", "engine", "mesh", "annotate", "verify", "rollouts", "study",
+)  # fmt: skip
+
+STAGES = {
+    "compare_judges": Stage(compare_judges, _JUDGED, stages.RECORDS),
+    "label_value": Stage(label_value, (*_JUDGED, "prm"), stages.RECORDS),
+    "annotation_study": Stage(annotation_study, needs=("comparison.json", "label_value.json"), derived=True),
+}
