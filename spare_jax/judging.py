@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
 from spare_jax import programs
+from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
 from spare_jax.judges import ensemble
 from spare_jax.judges.alignment import alignment
@@ -74,7 +75,7 @@ def label_policy(config: Config) -> LabelPolicy:
     return LabelPolicy(**{field.name: config.annotate[field.name] for field in fields(LabelPolicy)})
 
 
-def spare_settings(run: Run, checkpoint: Checkpoint) -> SpareSettings:
+def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings:
     """How `config.annotate` asks the annotator."""
     how, exemplars = run.config.annotate, run.config.annotate.exemplars
     if exemplars and not run.task.exemplars():
@@ -90,7 +91,7 @@ def spare_settings(run: Run, checkpoint: Checkpoint) -> SpareSettings:
         exemplars=exemplars,
         draws=how.draws,
         seed=run.config.seed,
-        grammar=how.grammar,
+        grammar=how.grammar and not isinstance(checkpoint, Endpoint),  # servers have no common word for it
         policy=label_policy(run.config),
         model="judge",
     )
@@ -106,7 +107,7 @@ def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False
 
 
 _Start = Callable[[LabelledSolution], programs.Program]
-_Engines = dict[str, LocalEngine]
+_Engines = dict[str, LocalEngine | EndpointEngine]
 
 
 def _gold(item: LabelledSolution) -> Gold:
@@ -114,7 +115,7 @@ def _gold(item: LabelledSolution) -> Gold:
 
 
 def _spare(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load("judge")
+    checkpoint = run.load_to_ask("judge")
     settings = spare_settings(run, checkpoint)
     engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
     return (
@@ -124,13 +125,15 @@ def _spare(run: Run) -> tuple[_Start, _Engines]:
 
 
 def _verify(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load("judge")
+    checkpoint = run.load_to_ask("judge")
     settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
+    if isinstance(checkpoint, Endpoint):
+        settings = replace(settings, grammar=False)
     engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
     return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
 
 
-def rollout_settings(run: Run, checkpoint: Checkpoint, judge: str) -> RolloutSettings:
+def rollout_settings(run: Run, checkpoint: Checkpoint | Endpoint, judge: str) -> RolloutSettings:
     """How `config.rollouts` has a policy go on."""
     how = run.config.rollouts
     return RolloutSettings(
@@ -145,7 +148,7 @@ def rollout_settings(run: Run, checkpoint: Checkpoint, judge: str) -> RolloutSet
 
 
 def _rollouts(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load("generator")
+    checkpoint = run.load_to_ask("generator")
     digest, settings = huggingface.tokenizer_digest(checkpoint.tokenizer), rollout_settings(run, checkpoint, "rollouts")
     return (
         lambda item: rollouts(
@@ -156,7 +159,7 @@ def _rollouts(run: Run) -> tuple[_Start, _Engines]:
 
 
 def _tree_search(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load("generator")
+    checkpoint = run.load_to_ask("generator")
     digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
     settings = TreeSettings(rollout_settings(run, checkpoint, "tree_search"), run.config.rollouts.searches)
     return (

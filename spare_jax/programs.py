@@ -9,7 +9,7 @@ request that was answered before (ARCHITECTURE.md, "Kills").
 import dataclasses
 import pathlib
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 
@@ -88,13 +88,27 @@ class Completion:
 
     For `Sample`: generated ids (the stop token included) and their log-probabilities in nats under the model at
     temperature 1 without filters; `finish_reason` is "stop" (a stop token, or the end of the grammar) or "length". For
-    `Score`: `scores`, one per position.
+    `Score`: `scores`, one per position. A server's ids are not its tokens and have no log-probabilities: there the two
+    counts say what it spent, and what the prompt took is the first completion's.
     """
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     finish_reason: str = "stop"
     scores: tuple[float, ...] = ()
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+
+
+def tokens_read(request: Request, completions: Sequence[Completion]) -> int:
+    """Tokens of a request's prompt, each counted once."""
+    counted = completions[0].prompt_tokens if completions else None
+    return len(request.all_ids()) if counted is None else counted
+
+
+def tokens_written(completions: Iterable[Completion]) -> int:
+    """Tokens that were generated in all."""
+    return sum(len(c.ids) if c.generated_tokens is None else c.generated_tokens for c in completions)
 
 
 @dataclasses.dataclass(frozen=True)

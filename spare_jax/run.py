@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from jaxtyping import DTypeLike
 from ml_collections import ConfigDict
 
 from spare_jax import assets, programs, solving
+from spare_jax.engines.endpoint import PREFIX as ENDPOINT
+from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import adapters, huggingface, quantization
 from spare_jax.models.decoder import Decoder
@@ -58,16 +61,35 @@ class Run:
         return self.mesh if self.lanes == 1 else None
 
     def load(self, role: str, dtype: DTypeLike = jnp.float32) -> Checkpoint:
-        """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator."""
-        entry = self.config.models[role]
-        if not entry.path:
-            if role == "generator":
-                raise huggingface.ModelError(
-                    "config.models.generator.path is empty: set it to the directory of a Hugging Face model"
-                )
-            return self.load("generator", dtype)
+        """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator.
+
+        Raises:
+          ModelError: there is none, or it is a server's, whose weights nobody sees.
+        """
+        entry = self._entry(role)
+        if entry.path.startswith(ENDPOINT):
+            raise huggingface.ModelError(
+                f"config.models.{role} is {entry.path!r}, and this needs its weights: name a Hugging Face directory"
+            )
         path = assets.resolve(entry.path)
         return huggingface.load(path, revision=entry.revision, dtype=dtype, mesh=self.inference_mesh)
+
+    def load_to_ask(self, role: str) -> Checkpoint | Endpoint:
+        """A model that is asked for text: the same, or a server's."""
+        entry = self._entry(role)
+        if entry.path.startswith(ENDPOINT):
+            return Endpoint(entry.path.removeprefix(ENDPOINT))
+        return self.load(role)
+
+    def _entry(self, role: str) -> Config:
+        entry = self.config.models[role]
+        if entry.path:
+            return entry
+        if role != "generator":
+            return self._entry("generator")
+        raise huggingface.ModelError(
+            "config.models.generator.path is empty: set it to the directory of a Hugging Face model"
+        )
 
     def load_to_train(self, role: str, lora: Config, dtype: str) -> Checkpoint:
         """The same, to be trained: in float32, or with new adapters (`lora`: AdapterConfig) over parameters in `dtype`,
@@ -82,14 +104,16 @@ class Run:
 
     def engine(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | Endpoint,
         max_tokens: int | None = None,
         read_out: ReadOut | None = None,
         grammars: bool = False,
-    ) -> LocalEngine:
+    ) -> LocalEngine | EndpointEngine:
         """An engine for one model, with the sizes of `config.engine`; `max_tokens` is the longest answer that will be
         asked for, None the whole length, and `grammars` whether requests will have any."""
         sizes = self.config.engine
+        if isinstance(checkpoint, Endpoint):
+            return EndpointEngine(checkpoint.model, self.config.seed, sizes.concurrency)
         pad = checkpoint.tokenizer.pad_token_id
         return LocalEngine(
             quantization.quantize(checkpoint.model, sizes.quantize) if sizes.quantize else checkpoint.model,
@@ -110,15 +134,18 @@ class Run:
             dtype=sizes.dtype,
         )
 
-    def max_length(self, checkpoint: Checkpoint) -> int:
-        """Tokens of prompt and answer together: the config's, or the model's own if that is less."""
+    def max_length(self, checkpoint: Checkpoint | Endpoint) -> int:
+        """Tokens of prompt and answer together: the config's, or the model's own if that is less. What is too long for
+        a server is the server's to say."""
+        if isinstance(checkpoint, Endpoint):
+            return sys.maxsize
         return min(self.config.engine.max_length, checkpoint.config.max_length)
 
     def answer(
         self,
         stage: str,
         part: str,
-        engines: Mapping[str, LocalEngine],
+        engines: Mapping[str, LocalEngine | EndpointEngine],
         started: Mapping[str, Callable[[], programs.Program]],
         or_else: Callable[[str, str], Any],
     ) -> list[Any]:
@@ -149,7 +176,7 @@ class Run:
     def solve(
         self,
         stage: str,
-        checkpoint: Checkpoint,
+        checkpoint: Checkpoint | Endpoint,
         problems: Sequence[Problem],
         how: Config,
         begun: Mapping[str, Sequence[int]] | None = None,
@@ -221,7 +248,7 @@ def progress_bar(total: int, description: str, unit: str = "it") -> tqdm.tqdm:
     return tqdm.tqdm(total=total, desc=f"{description:<22}", unit=unit, mininterval=1.0, maxinterval=5.0, ncols=100)
 
 
-def _work_done(engines: Iterable[LocalEngine], seconds: float) -> str:
+def _work_done(engines: Iterable[LocalEngine | EndpointEngine], seconds: float) -> str:
     """Tokens per second, written and read, and the share of the prompts' tokens that was not read again."""
     total = collections.Counter()
     for engine in engines:

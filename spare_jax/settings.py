@@ -45,6 +45,7 @@ def default() -> Config:
     engine.chunk = 16  # decode steps between two visits of the host
     engine.prefill_tokens = 2048  # tokens of a batch of prompts or of texts to score
     engine.cache_bytes = placeholder(int)  # for keys and values; null: what is wanted, on an accelerator what is left
+    engine.concurrency = 16  # requests that wait for a server at once, of a model that is one (docs/judges.md)
     engine.dtype = "float32"
     engine.quantize = ""  # "int8" or "nf4": keep the weights so, and compute in `dtype` (docs/performance.md)
 

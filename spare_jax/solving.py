@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spare_jax.programs import Program, Sample
+from spare_jax.programs import Program, Sample, tokens_read
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.records import Problem, Solution
@@ -50,7 +50,7 @@ def solutions(
         stop=stop,
     )
     (completions,) = yield [request]
-    found = []
+    found, read = [], tokens_read(request, completions)
     for k, completion in enumerate(completions):
         ids = (*begun, *completion.ids)
         steps, spans, _ = solve.split_solution(tokenizer, ids, stop)
@@ -64,8 +64,8 @@ def solutions(
                 token_ids=ids,
                 spans=spans,
                 tokenizer=settings.tokenizer_digest,
-                mean_logprob=math.fsum(completion.logprobs) / max(1, len(completion.logprobs)),
-                prompt_tokens=len(prompt),
+                mean_logprob=math.fsum(completion.logprobs) / len(completion.logprobs) if completion.logprobs else None,
+                prompt_tokens=read,
             )
         )
     return found

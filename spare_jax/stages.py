@@ -59,7 +59,7 @@ def solve(run: Run) -> list[str]:
         logger.warning(line)
     run.work.write("problems", counted.problems)
     run.work.write("gold", counted.gold)
-    run.solve("solve", run.load("generator"), counted.problems, run.config.solve)
+    run.solve("solve", run.load_to_ask("generator"), counted.problems, run.config.solve)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
@@ -77,7 +77,7 @@ def judge(run: Run) -> list[str]:
         run.work.write("judgements/truth", known)
         written.append("judgements/truth.jsonl")
 
-    checkpoint = run.load("judge")
+    checkpoint = run.load_to_ask("judge")
     settings = judging.spare_settings(run, checkpoint)
     measured = splits.measured(run.config, found)
     controls = splits.controls(run.config, found)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct, require_answers
-from spare_jax.programs import Completion, Prefix, Program, Request, Sample
+from spare_jax.programs import Completion, Prefix, Program, Request, Sample, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
@@ -95,13 +95,13 @@ def rollouts(
     asked = [policy.request(pieces[: i + 1]) for i in range(len(pieces) - 1)]
     requests: list[Request] = [request for request in asked if request is not None]
     answers = iter((yield requests) if requests else ())
-    steps, generated = [], 0
+    steps, read, written = [], 0, 0
     for i, request in enumerate(asked):
         if request is None:
             steps.append(StepJudgement(missed=True))
             continue
         completions = next(answers)
-        generated += sum(len(completion.ids) for completion in completions)
+        read, written = read + tokens_read(request, completions), written + tokens_written(completions)
         right = [policy.ended_right(solution.steps[: i + 1], completion) for completion in completions]
         share = sum(right) / len(right)
         steps.append(StepJudgement(label=share > settings.threshold, score=share))
@@ -112,6 +112,6 @@ def rollouts(
         judge=settings.judge,
         steps=tuple(steps),
         outcome=outcome,
-        prompt_tokens=sum(len(request.all_ids()) for request in requests),
-        generated_tokens=generated,
+        prompt_tokens=read,
+        generated_tokens=written,
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from spare_jax.judges import votes
 from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
-from spare_jax.programs import Prefix, Program, RequestFailed, Sample
+from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
@@ -98,7 +98,7 @@ def spare(
                 if len(texts) > 1:
                     voted = _majority(texts, len(solution.steps))
                     text, shares = annotate.format_records(voted), [step.score for step in voted]
-                prompt_tokens, generated_tokens = len(ids), sum(len(completion.ids) for completion in completions)
+                prompt_tokens, generated_tokens = tokens_read(request, completions), tokens_written(completions)
     annotation = annotate.parse(text, len(solution.steps))
     steps, _ = label_steps(annotation, len(solution.steps), outcome, settings.policy)
     return Judgement(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spare_jax.formats.fields import prompt
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import Continuation, RolloutSettings, continuation
-from spare_jax.programs import Completion, Program, Request
+from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
@@ -137,10 +137,10 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
         tree.value[state] = 0.0
         return
     (completions,) = yield [request]
-    tree.prompt_tokens += len(request.all_ids())
+    tree.prompt_tokens += tokens_read(request, completions)
+    tree.generated_tokens += tokens_written(completions)
     tokenizer, right = tree.policy.tokenizer, 0
     for completion in completions:
-        tree.generated_tokens += len(completion.ids)
         if tree.policy.ended_right(steps, completion):
             right += 1
             continue

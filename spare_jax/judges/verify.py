@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spare_jax.judges import votes
-from spare_jax.programs import Prefix, Program, RequestFailed, Sample
+from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import verify as prompt
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode
@@ -78,8 +78,8 @@ def verify(
         text="\n\n".join(texts),
         parsed=any(p.steps for p in parsed),
         surplus=sum(p.surplus for p in parsed),
-        prompt_tokens=len(ids),
-        generated_tokens=sum(len(completion.ids) for completion in completions),
+        prompt_tokens=tokens_read(request, completions),
+        generated_tokens=tokens_written(completions),
     )
 
 

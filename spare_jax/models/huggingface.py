@@ -20,6 +20,7 @@ from spare_jax.models import adapters, peft
 from spare_jax.models.decoder import Decoder, DecoderConfig, RopeScaling
 from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.weights import SHARD_BYTES, ModelError, load_weights, read_json, save_weights, write_json
+from spare_jax.prompts.code_points import CodePoints
 
 Family = Literal["llama", "mistral", "qwen2", "qwen3"]
 _FAMILIES: dict[str, Family] = {
@@ -237,7 +238,10 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """16 hex digits that change when the tokenizer encodes, decodes or renders a chat differently."""
+    """16 hex digits that change when the tokenizer encodes, decodes or renders a chat differently; what a tokenizer of
+    our own calls itself."""
+    if isinstance(tokenizer, CodePoints):
+        return tokenizer.digest
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     content.pop("truncation", None)  # state that a call leaves behind
     content.pop("padding", None)
