@@ -5,7 +5,7 @@
     python -m spare_jax.main --config=configs/annotation_study.py:world=spatial,seed=21
     python -m spare_jax.studies.collect docs/results/annotation.json WORKDIR...
 
-Each writes metrics.json in its work directory; a run that was ended goes on. :small is the same with few problems.
+Each writes metrics.json in its work directory; a run that was ended goes on. :runlocal is the same with few problems.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from spare_jax import settings, splits
 
 
 def get_config(argument: str | None = None):
-    chosen = settings.parse_argument(argument, small=False, world="arithmetic", seed=21)
+    chosen = settings.parse_argument(argument, runlocal=False, world="arithmetic", seed=21)
     config = settings.default()
     config.seed = chosen["seed"]
     config.task = chosen["world"]
@@ -39,7 +39,7 @@ def get_config(argument: str | None = None):
             flips=(0.0, 0.15, 0.3),
         )
     )
-    if chosen["small"]:
+    if chosen["runlocal"]:
         _small(config)
     return config
 

@@ -58,8 +58,11 @@ _WORDS = (
 )
 
 
-def build_tokenizer(task: Task, vocab_size: int, problems: int = 3000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab_size` entries, trained on texts of its world's train templates."""
+def build_tokenizer(
+    task: Task, vocab_size: int, lessons: Sequence[str] = ("annotate",), problems: int = 3000
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab_size` entries, trained on texts of its world's train templates:
+    problems, reference solutions, and what `grading_examples` asks and answers in `lessons`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -72,7 +75,7 @@ def build_tokenizer(task: Task, vocab_size: int, problems: int = 3000) -> PreTra
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet())
     )
-    tokenizer.train_from_iterator(_corpus(task, problems), trainer)
+    tokenizer.train_from_iterator(_corpus(task, problems, lessons), trainer)
     # The tag is text like any other once it is a token: only control tokens are special.
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special[:-1]])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD)
@@ -80,7 +83,7 @@ def build_tokenizer(task: Task, vocab_size: int, problems: int = 3000) -> PreTra
     return wrapped
 
 
-def _corpus(task: Task, problems: int) -> Iterator[str]:
+def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
     world = world_of(task)
     for index, (problem, gold) in enumerate(world.generate(0, "tokenizer", problems)):
         steps = list(gold.steps)
@@ -90,7 +93,11 @@ def _corpus(task: Task, problems: int) -> Iterator[str]:
         yield "\n".join(gold.steps)
         for message in annotate.render(task, problem, gold.steps, steps, annotate.BRIEF_GUIDELINES):
             yield message["content"]
-        yield annotate.format_records(world.truth(problem, gold, steps))
+        records = world.truth(problem, gold, steps)
+        yield annotate.format_records(records)
+        if "verify" in lessons:
+            yield verify.BRIEF_GUIDELINES
+            yield verify.format_verification(verify.from_judgement(records), bool(index % 2))
     yield from (f'"{error}"' for error in task.error_categories for _ in range(problems))
 
 
@@ -179,7 +186,8 @@ def _completion(tokenizer: PreTrainedTokenizerFast, prompt: list[int], text: str
 
 def tokenizer(run: Run) -> list[str]:
     """Train the tokenizer that all embedded models share."""
-    build_tokenizer(run.task, run.config.tokenizer.vocab_size).save_pretrained(run.work.path / "tokenizer")
+    built = build_tokenizer(run.task, **run.config.tokenizer)
+    built.save_pretrained(run.work.path / "tokenizer")
     return ["tokenizer/tokenizer.json"]
 
 

@@ -92,7 +92,7 @@ def test_kappa_counts_the_steps_that_both_have_labelled():
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    config = config_of("annotation_study", "small")
+    config = config_of("annotation_study", "runlocal")
     work = tmp_path_factory.mktemp("study")
     main.run(config, "annotation_study", str(work))
     return work

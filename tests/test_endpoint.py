@@ -40,11 +40,11 @@ class Server:
                     server.at_once += 1
                     server.most = max(server.most, server.at_once)
                     answer = server.answers.pop(0) if server.answers else server.reply(body)
-                try:
-                    server.send(self, answer, body)
-                finally:
-                    with server.lock:
-                        server.at_once -= 1
+                if callable(answer):
+                    answer = answer(body)
+                with server.lock:  # before the answer goes out: who has read it may ask again at once
+                    server.at_once -= 1
+                server.send(self, answer)
 
             def log_message(self, *_):
                 pass
@@ -57,9 +57,7 @@ class Server:
         choices = [{"message": {"content": text}, "finish_reason": reason} for _ in range(body["n"])]
         return {"choices": choices, "usage": {"prompt_tokens": 30, "completion_tokens": 7 * body["n"]}}
 
-    def send(self, handler, answer, body):
-        if callable(answer):
-            answer = answer(body)
+    def send(self, handler, answer):
         status, text, headers = 200, "", {}
         if isinstance(answer, dict):
             text = json.dumps(answer)
