@@ -18,7 +18,8 @@ from spare_jax.tasks.task import Task, world_of
 
 WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
 _LOADERS = {
-    "gsm8k": gsm8k.load, "math": math.load, "musique": musique.load, "sparp": sparp.load, "stepgame": stepgame.load,
+    "gsm8k": gsm8k.load, "math": math.load, "math500": math.load_500, "musique": musique.load, "sparp": sparp.load,
+    "stepgame": stepgame.load,
     **{name: functools.partial(competition.load, name) for name in competition.NAMES},
 }  # fmt: skip
 TASKS = (*WORLDS, *_LOADERS)
@@ -45,7 +46,7 @@ def task_of(name: str) -> Task:
         return {"musique": musique, "sparp": sparp, "stepgame": stepgame}[name].task()
     if name in competition.NAMES:
         return competition.task(name, MathVerifier())
-    return {"gsm8k": gsm8k, "math": math}[name].task(MathVerifier())
+    return {"gsm8k": gsm8k, "math": math, "math500": math}[name].task(MathVerifier())
 
 
 def split_of(problem_id: str) -> str:

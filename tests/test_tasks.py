@@ -11,7 +11,9 @@ import threading
 import time
 from collections import Counter
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -30,7 +32,14 @@ from spare_jax.tasks.answers import (
     extract_number,
     parse_number,
 )
-from spare_jax.tasks.task import choose_exemplars, line_steps, numbered_context, split_sentences
+from spare_jax.tasks.task import (
+    choose_exemplars,
+    line_steps,
+    numbered_context,
+    split_lines,
+    split_sentences,
+    step_texts,
+)
 
 TASK = gsm8k.task()
 POOL = TASK.exemplars()
@@ -87,12 +96,13 @@ def test_every_row_loads_and_every_reference_is_correct(gsm8k_path, rows, split,
         # The published answer, read without any of our patterns.
         assert gold.answers == (last.removeprefix("#### ").replace(",", ""),)
         assert TASK.answers_equal(TASK.extract_answer(gold.steps), gold.answers)
-        assert TASK.answers_equal(TASK.extract_answer(TASK.split_steps(text)), gold.answers)  # as a model may write it
+        assert TASK.answers_equal(TASK.extract_answer(step_texts(TASK.split_steps(text))), gold.answers)  # with marks
         assert not TASK.answers_equal(str(int(gold.answers[0]) + 1), gold.answers)
         assert not any("<<" in step or ">>" in step for step in gold.steps)
-        # Joining the steps gives the text back, but for marks and blank lines.
-        unmarked = [re.sub("<<.*?>>", "", line) for line in lines]
-        assert "\n".join(gold.steps[:-1]) == "\n".join(line for line in unmarked if line.strip())
+        # Splitting loses nothing; loading takes off the marks, the blanks around lines, and nothing else.
+        assert "".join(TASK.split_steps(text)) == text
+        unmarked = [re.sub("<<.*?>>", "", line).strip() for line in lines]
+        assert "\n".join(gold.steps[:-1]) == "\n".join(line for line in unmarked if line)
         assert "".join(split_sentences(question)) == question
         assert numbered_context(problem) and not any("\n" in s for s in numbered_context(problem))
 
@@ -126,13 +136,14 @@ def test_a_row_becomes_a_problem_and_its_gold(tmp_path):
     [
         ({"question": "?"}, "field 'answer' is missing"),
         ({"answer": "#### 4"}, "field 'question' is missing"),
-        (GOOD | {"question": 4}, "field 'question': expected str, found int"),
+        (GOOD | {"question": 4}, "question: expected str, found int"),
+        (GOOD | {"answer": None}, "field 'answer' is missing, the row has question: name a copy"),
         (GOOD | {"answer": " \n"}, "field 'answer' is empty"),
         (GOOD | {"answer": "It is 4."}, "field 'answer': the last line is 'It is 4.', not '#### ' and a number"),
         (GOOD | {"answer": "It is 4.\n#### four"}, "field 'answer': the last line"),
         (GOOD | {"answer": "#### 4"}, "field 'answer' has no steps"),
         ('{"question"', "not JSON"),
-        ("[1]", "expected an object"),
+        ("[1]", "row: expected an object"),
     ],
 )
 def test_a_malformed_row_is_named_or_skipped(tmp_path, row, reason):
@@ -148,7 +159,7 @@ def test_a_malformed_row_is_named_or_skipped(tmp_path, row, reason):
 def test_a_missing_file_or_split_is_named(tmp_path):
     with pytest.raises(StoreError, match=r"test\.jsonl does not exist"):
         list(gsm8k.load(tmp_path, "test"))
-    with pytest.raises(StoreError, match="no split 'dev': it has train and test"):
+    with pytest.raises(StoreError, match="no split 'dev': it has train, test"):
         list(gsm8k.load(tmp_path, "dev"))
 
 
@@ -166,7 +177,28 @@ def test_steps_lose_blanks_around_lines_and_nothing_else(text):
     assert all(step and step == step.strip() and "\n" not in step for step in steps)
     assert "".join("".join(steps).split()) == "".join(text.split())
     assert line_steps("\n".join(steps)) == steps
-    assert all(gsm8k.split_steps(text))
+
+
+SPLITTERS = {"lines": split_lines, "math": math.split_steps, "sparp": sparp.split_steps, "sentences": split_sentences}
+
+
+@pytest.mark.parametrize("split", SPLITTERS.values(), ids=SPLITTERS)
+@given(st.lists(st.one_of(HOSTILE, st.sampled_from(("\n", " ", "Step 2:", "A. B", "$x. Y$", "\r"))), max_size=8))
+def test_no_splitter_loses_anything(split, parts):
+    text = "".join(parts)
+    pieces = split(text)
+    assert "".join(pieces) == text
+    assert all(piece.strip() for piece in pieces) or pieces == (text,)
+    # A step of a record is its piece on one line.
+    assert ["".join(step.split()) for step in step_texts(pieces)] == ["".join(p.split()) for p in pieces if p.strip()]
+    assert all(step == step.strip() and "\n" not in step for step in step_texts(pieces))
+
+
+def test_where_splitters_cut():
+    assert split_lines("\n\n a\n\nb \n") == ("\n\n a\n\n", "b \n")
+    assert step_texts(("\n a\n\nb  c \n", " \n")) == ("a b  c",)
+    assert sparp.split_steps("Step 1: a.  Step 2: b.\nSo.") == ("Step 1: a.  ", "Step 2: b.\n", "So.")
+    assert math.split_steps("\n\nIt is $a. B$. So\n\nyes. ") == ("\n\nIt is $a. B$. ", "So\n\n", "yes. ")
 
 
 def test_sentences_end_where_a_reader_ends_them():
@@ -268,14 +300,19 @@ def test_no_text_breaks_the_extraction_or_comparison(steps, gold):
 
 
 @pytest.mark.parametrize(
-    "piece", ["1 ", "1/", "\\frac{", "{", "-", "1,000", ",", "the answer is ", "\\boxed{", ".\n", "<<", "9", '."']
+    "piece",
+    [
+        *("1 ", "1/", "\\frac{", "{", "-", "1,000", ",", "the answer is ", "\\boxed{", ".\n", "<<", "9", '."', "\n"),
+        *(" ", "$", "[asy]", "\\[", "\\(", "$$ ", "\\begin{a}", "Step 2: "),
+    ],
 )
 def test_long_hostile_text_takes_no_long_time(piece):
     text = piece * (200_000 // len(piece))
     start = time.process_time()
     extract_number([text])
-    gsm8k.split_steps(text)
-    split_sentences(text)
+    for split in SPLITTERS.values():
+        step_texts(split(text))
+    gsm8k.strip_marks(text)
     assert time.process_time() - start < 5
 
 
@@ -530,14 +567,9 @@ def test_math_answers(steps, answer):
     assert math.extract_answer(steps) == answer
 
 
-@given(st.text(alphabet="aB. $\\[]()x\n12", max_size=80))
-def test_sentences_of_mathematics_joined_are_the_text(text):
-    assert "".join(math.sentences(text)) == text
-
-
 def test_sentences_never_cut_mathematics():
     text = r"Take $x = 1. Y = 2$ here. Then \[a. B\] holds. Done."
-    assert math.split_steps(text) == (r"Take $x = 1. Y = 2$ here.", r"Then \[a. B\] holds.", "Done.")
+    assert math.split_steps(text) == (r"Take $x = 1. Y = 2$ here. ", r"Then \[a. B\] holds. ", "Done.")
 
 
 @pytest.mark.parametrize(("split", "count", "without"), [("train", 7500, 2), ("test", 5000, 0), ("math500", 500, 0)])
@@ -589,6 +621,7 @@ def test_every_row_of_musique_loads_and_its_reference_is_right(tmp_path):
     assert len(loaded) == 200 and all(len(problem.context) == 20 for problem, _ in loaded)
     assert all(task.answers_equal(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded)
     assert all(2 <= len(gold.steps) - 1 <= 4 and "#" not in "".join(gold.steps[:-1]) for _, gold in loaded)
+    assert all(line_steps("\n".join(gold.steps)) == gold.steps for _, gold in loaded)
 
 
 @pytest.mark.parametrize(
@@ -608,13 +641,13 @@ def test_answers_of_musique_compare_by_the_official_rules(predicted, accepted, e
 
 def test_malformed_rows_of_new_tasks_are_named(tmp_path):
     (tmp_path / "test.jsonl").write_text('{"problem": "x"}\n')
-    with pytest.raises(StoreError, match=r"test\.jsonl:1: no answer"):
+    with pytest.raises(StoreError, match=r"test\.jsonl:1: field 'answer' is missing"):
         list(competition.load("amc23", tmp_path, "test"))
-    with pytest.raises(StoreError, match="has test alone"):
+    with pytest.raises(StoreError, match="amc23 has no split 'train': it has test"):
         list(competition.load("amc23", tmp_path, "train"))
     row = {"question": "x", "answer": "y", "paragraphs": [], "question_decomposition": [{}]}
     (tmp_path / "dev.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(StoreError, match=r"dev\.jsonl:1: field 'paragraphs' or 'question_decomposition'"):
+    with pytest.raises(StoreError, match=r"dev\.jsonl:1: field 'paragraphs' is empty"):
         list(musique.load(tmp_path, "test"))
     with pytest.raises(StoreError, match="it has train, test, math500"):
         list(math.load(tmp_path, "dev"))
@@ -629,6 +662,7 @@ def test_every_label_of_stepgame_is_derived():
     task = stepgame.task()
     assert len(loaded) == len({p.id for p, _ in loaded}) == 4000
     assert all(task.answers_equal(task.extract_answer(gold.steps), gold.answers) for _, gold in loaded)
+    assert all(line_steps("\n".join(gold.steps)) == gold.steps for _, gold in loaded)
     plain = 0
     for problem, gold in loaded:
         facts = [stepgame.read_fact(sentence) for sentence in problem.context]
@@ -714,18 +748,130 @@ def test_a_row_of_sparp(tmp_path, as_list):
     assert not task.answers_equal(task.extract_answer(("The answer is left.",)), gold.answers)
     assert task.classes(task.extract_answer(("The answer is Right, LEFT.",))) == {"left", "right"}
     (tmp_path / "test.json").write_text(json.dumps(SPARP_ROW | {"targets": []}) + "\n")
-    with pytest.raises(StoreError, match=r"test\.json:1: field 'targets' is empty"):
+    with pytest.raises(StoreError, match=r"test\.json:1: field 'targets' is (empty|missing)"):
         list(sparp.load(tmp_path, "test"))
 
 
-def test_a_task_reads_parquet_files_as_the_hub_lays_them_out(tmp_path):
-    """The hub is reached the same way; here its files are, a directory of Parquet."""
+# Rows of every data set, in its published form: (loader, split, its file, its name on the hub, row)
+HOPS = [{"id": 1, "question": "Ann >> boss", "answer": "Ben"}, {"id": 2, "question": "Where is #1?", "answer": "Rome"}]
+SOURCES = {
+    "gsm8k": (gsm8k.load, "train", "train.jsonl", "train", GOOD),
+    "math": (math.load, "test", "test.jsonl", "test", {"problem": "1+1?", "solution": "It is $\\boxed{2}$."}),
+    "math500": (math.load_500, "test", "math500.jsonl", "test", {"problem": "1+1?", "solution": "$\\boxed{2}$"}),
+    "musique": (
+        *(musique.load, "test", "dev.jsonl", "validation"),
+        {
+            "question": "Where is the boss of Ann?",
+            "paragraphs": [{"idx": 0, "title": "Ann", "paragraph_text": "Her boss is Ben.", "is_supporting": True}],
+            "question_decomposition": HOPS,
+            "answer": "Rome",
+            "answer_aliases": ["Roma"],
+        },
+    ),
+    "sparp": (sparp.load, "test", "test.json", "test", SPARP_ROW),
+    "stepgame": (
+        *(stepgame.load, "test", "qa1_test.jsonl", "test"),
+        {"story": ["A is above B."], "question": "What is the relation of A to B?", "label": "above"},
+    ),
+    "amc23": (
+        *(partial(competition.load, "amc23"), "test", "test.jsonl", "test"),
+        {"question": "1+1?", "answer": 2.0},
+    ),
+    "olympiadbench": (
+        *(partial(competition.load, "olympiadbench"), "test", "test.jsonl", "test"),
+        {"question": "1+1?", "solution": ["It is 2.", "Two."], "final_answer": ["2"]},
+    ),
+}
+
+
+def without_ids(loaded):
+    return [(problem.question, problem.context, gold.answers, gold.steps) for problem, gold in loaded]
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_local_files_parquet_and_the_hub_give_the_same(tmp_path, monkeypatch, name):
+    import datasets
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([GOOD]), tmp_path / "train-00000-of-00001.parquet")
-    ((problem, gold),) = gsm8k.load(tmp_path, "train")
-    assert problem.question == GOOD["question"] and gold.answers == ("4",)
+    load, split, file, hub_split, row = SOURCES[name]
+    for part in ("lines", "parquet"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "lines" / file).write_text((json.dumps(row) + "\n") * 2)
+    expected = without_ids(load(tmp_path / "lines", split))
+    assert len(expected) == 2 and expected[0][2]
+    table = pyarrow.Table.from_pylist([row] * 2)
+    pyarrow.parquet.write_table(table, tmp_path / "parquet" / f"{hub_split}-00000-of-00001.parquet")
+    assert without_ids(load(tmp_path / "parquet", split)) == expected
+    asked: list[Any] = []
+
+    def load_dataset(*given, **named):
+        asked.append((*given, named["split"]))
+        return [row] * 2
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert without_ids(load(f"someone/{name}:main", split)) == expected
+    assert asked == [(f"someone/{name}", "main", hub_split)]
+
+
+FIELDS = {
+    "gsm8k": ("question", "answer"),
+    "math": ("problem", "solution"),
+    "musique": ("question", "paragraphs", "question_decomposition", "answer"),
+    "sparp": ("context", "question", "reasoning", "targets"),
+    "stepgame": ("story", "question", "label"),
+    "amc23": ("question", "answer"),
+}
+
+
+@pytest.mark.parametrize(("name", "missing"), [(name, field) for name, fields in FIELDS.items() for field in fields])
+def test_a_missing_field_is_one_clear_error(tmp_path, name, missing):
+    load, split, file, _, row = SOURCES[name]
+    rows = [row, {k: v for k, v in row.items() if k != missing}]
+    (tmp_path / file).write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(StoreError, match=rf"{re.escape(file)}:2: field '{missing}' is missing") as error:
+        list(load(tmp_path, split))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("paragraphs", [{"title": "Ann"}], r"field 'paragraphs\[0\].paragraph_text' is missing"),
+        ("paragraphs", [7], r"paragraphs\[0\]: expected an object, found int"),
+        (
+            "question_decomposition",
+            [{"question": "x", "answer": 7}],
+            r"question_decomposition\[0\].answer: expected str",
+        ),
+        ("answer_aliases", "Roma", "answer_aliases: expected a list, found str"),
+    ],
+)
+def test_a_field_inside_a_row_of_musique_is_named(tmp_path, field, value, reason):
+    (tmp_path / "dev.jsonl").write_text(json.dumps(SOURCES["musique"][-1] | {field: value}) + "\n")
+    with pytest.raises(StoreError, match=rf"dev\.jsonl:1: {reason}"):
+        list(musique.load(tmp_path, "test"))
+
+
+@pytest.mark.parametrize(
+    ("split", "pattern", "field", "count"),
+    [
+        (TASK.split_steps, "gsm8k/*.jsonl", "answer", 8792),
+        (math.task().split_steps, "math/*.jsonl", "solution", 13000),
+        (competition.task("aime24").split_steps, "competition/*/test.jsonl", "solution", 1148),
+        (TASK.split_steps, "processbench/gsm8k.jsonl", "reference_solution", 400),
+        (math.task().split_steps, "processbench/math.jsonl", "reference_solution", 1000),
+    ],
+)
+def test_splitting_any_real_text_loses_nothing(split, pattern, field, count):
+    name, _, files_of_it = pattern.partition("/")
+    rows = [json.loads(line) for path in folder(name).glob(files_of_it) for line in path.read_bytes().splitlines()]
+    found = [row.get(field) or [] for row in rows]
+    texts = [text for several in found for text in (several if isinstance(several, list) else [several])]
+    assert len(texts) == count
+    for text in texts:
+        assert "".join(split(text)) == text
+        assert all(piece.strip() for piece in split(text))
 
 
 def test_macro_f1():

@@ -6,19 +6,17 @@ Read from a directory with test.jsonl as github.com/QwenLM/Qwen2.5-Math lays the
 
 import dataclasses
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import math
 from spare_jax.tasks.answers import MathVerifier, boxed_answer
-from spare_jax.tasks.source import read_split
-from spare_jax.tasks.task import Task
+from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.task import Task, step_texts
 
 NAMES = ("aime24", "aime25", "amc23", "olympiadbench", "minerva_math")
-SPLITS = ("test",)
+SPLITS = {"test": "test.jsonl"}
 
 
 def task(name: str, verifier: MathVerifier | None = None) -> Task:
@@ -42,28 +40,23 @@ def load(
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    if split not in SPLITS:
-        raise StoreError(f"{name} has no split {split!r}: it has test alone")
-    parse = partial(_parse, name=name)
-    for number, (question, steps, answers) in read_split(path, "test.jsonl", parse, on_error, malformed):
+    file = split_file(name, SPLITS, split)
+    for number, (question, steps, answers) in read_split(path, file, _parse, on_error, malformed):
         problem_id = f"{name}-{split}-{number:05d}"
         yield Problem(problem_id, question), Gold(problem_id, answers, steps)
 
 
-def _parse(row: Any, name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """A decoded line as question, reference steps and accepted answers."""
-    if not isinstance(row, dict):
-        raise RecordError(f"expected an object, found {type(row).__name__}")
-    question = row.get("question") or row.get("problem")
-    if not isinstance(question, str):
-        raise RecordError("field 'question' (or 'problem'): expected a text that is not empty")
+    named_problem = isinstance(row, dict) and not row.get("question") and row.get("problem")
+    question = required(row, "problem" if named_problem else "question")
     if isinstance(row.get("context"), str):
         question = f"{row['context']}\n{question}"
     solutions = row.get("solution") or ""
     text = solutions[0] if isinstance(solutions, list) and solutions else solutions
     if not isinstance(text, str):
         raise RecordError(f"field 'solution': expected a text or texts, found {type(text).__name__}")
-    steps = math.split_steps(text)
+    steps = step_texts(math.split_steps(text))
     stated = row.get("final_answer", row.get("answer"))
     if stated is None:
         stated = math.extract_answer(steps)
@@ -71,7 +64,7 @@ def _parse(row: Any, name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     boxes = [f"\\boxed{{{value}}}" for value in several if value is not None]
     answers = tuple(answer for box in boxes if (answer := math.extract_answer([box])))
     if not answers:
-        raise RecordError("no answer: expected 'answer', 'final_answer' or a box in 'solution'")
+        raise RecordError("field 'answer' is missing: give it, 'final_answer', or a 'solution' that states the answer")
     if steps and boxed_answer(text) is None:
         steps = (*steps, f"The answer is ${boxes[0]}$.")
     return question, steps, answers

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import gsm8k_exemplars
 from spare_jax.tasks.answers import MathVerifier, answers_equal, canonical_number, extract_number, parse_number
-from spare_jax.tasks.source import read_split
+from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task, line_steps
 
-SPLITS = ("train", "test")
+SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
 
 INSTRUCTION = (
     "Solve the problem step by step. Write one step on each line, with the calculation that it needs. "
@@ -81,7 +80,6 @@ def task(verifier: MathVerifier | None = None) -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_number,
         answers_equal=partial(answers_equal, verifier=verifier),
-        split_steps=split_steps,
         exemplars=gsm8k_exemplars.exemplars,
     )
 
@@ -91,7 +89,7 @@ def load(
 ) -> Iterator[tuple[Problem, Gold]]:
     """Read one split in the file's order; a problem's id holds its line number, "gsm8k-train-00001".
 
-    The reference's last step is "The answer is N." in place of the file's "#### N".
+    The reference has no calculator marks, and its last step is "The answer is N." in place of the file's "#### N".
 
     Args:
       path, on_error, malformed: as for `source.read_split`; the files are train.jsonl and test.jsonl.
@@ -100,16 +98,10 @@ def load(
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    if split not in SPLITS:
-        raise StoreError(f"gsm8k has no split {split!r}: it has {' and '.join(SPLITS)}")
-    for number, (question, steps, answer) in read_split(path, f"{split}.jsonl", _parse, on_error, malformed):
+    file = split_file("gsm8k", SPLITS, split)
+    for number, (question, steps, answer) in read_split(path, file, _parse, on_error, malformed):
         problem_id = f"gsm8k-{split}-{number:05d}"
         yield Problem(id=problem_id, question=question), Gold(problem_id=problem_id, answers=(answer,), steps=steps)
-
-
-def split_steps(text: str) -> tuple[str, ...]:
-    """One step per line, without calculator marks and without the blanks around it."""
-    return line_steps(strip_marks(text))
 
 
 def strip_marks(text: str) -> str:
@@ -119,16 +111,8 @@ def strip_marks(text: str) -> str:
 
 def _parse(row: Any) -> tuple[str, tuple[str, ...], str]:
     """A decoded line as question, reference steps and answer."""
-    if not isinstance(row, dict):
-        raise RecordError(f"expected an object, found {type(row).__name__}")
-    for field in ("question", "answer"):
-        if field not in row:
-            raise RecordError(f"field {field!r} is missing")
-        if not isinstance(row[field], str):
-            raise RecordError(f"field {field!r}: expected str, found {type(row[field]).__name__}")
-        if not row[field].strip():
-            raise RecordError(f"field {field!r} is empty")
-    *steps, last = split_steps(row["answer"])
+    question, text = required(row, "question"), strip_marks(required(row, "answer"))
+    *steps, last = line_steps(text) or ("",)
     final = _FINAL.fullmatch(last)
     number = None if final is None else parse_number(final[1])
     if number is None:
@@ -136,4 +120,4 @@ def _parse(row: Any) -> tuple[str, tuple[str, ...], str]:
     if not steps:
         raise RecordError("field 'answer' has no steps before its last line")
     answer = canonical_number(number)
-    return row["question"], (*steps, f"The answer is {answer}."), answer
+    return question, (*steps, f"The answer is {answer}."), answer

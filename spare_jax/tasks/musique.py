@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError
-from spare_jax.records import Gold, Problem, RecordError
-from spare_jax.tasks.source import read_split
+from spare_jax.formats.fields import field, optional
+from spare_jax.records import Gold, Problem
+from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
@@ -121,9 +121,7 @@ def load(
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    if split not in SPLITS:
-        raise StoreError(f"musique has no split {split!r}: it has {' and '.join(SPLITS)}")
-    rows = read_split(path, SPLITS[split], _parse, on_error, malformed)
+    rows = read_split(path, split_file("musique", SPLITS, split), _parse, on_error, malformed)
     for number, (question, context, steps, answers) in rows:
         problem_id = f"musique-{split}-{number:05d}"
         yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
@@ -131,20 +129,19 @@ def load(
 
 def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """A decoded line as question, paragraphs, reference steps and accepted answers."""
-    if not isinstance(row, dict):
-        raise RecordError(f"expected an object, found {type(row).__name__}")
-    for field, kind in (("question", str), ("answer", str), ("paragraphs", list), ("question_decomposition", list)):
-        if not isinstance(row.get(field), kind):
-            raise RecordError(f"field {field!r}: expected {kind.__name__}, found {type(row.get(field)).__name__}")
-    try:
-        context = tuple(" ".join(f"{p['title']}: {p['paragraph_text']}".split()) for p in row["paragraphs"])
-        hops = [(str(hop["question"]), str(hop["answer"])) for hop in row["question_decomposition"]]
-    except (TypeError, KeyError) as error:
-        raise RecordError(f"field 'paragraphs' or 'question_decomposition': {error} is missing") from None
+    question, answer = required(row, "question"), required(row, "answer")
+    paragraphs = _pairs(row, "paragraphs", "title", "paragraph_text")
+    context = tuple(" ".join(f"{title}: {text}".split()) for title, text in paragraphs)
+    hops = _pairs(row, "question_decomposition", "question", "answer")
     steps = []
-    for question, answer in hops:
-        asked = _HOP.sub(lambda m: hops[int(m[1]) - 1][1] if int(m[1]) <= len(hops) else m[0], question)
-        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {answer}")
-    aliases = row.get("answer_aliases")
-    accepted = (row["answer"], *(alias for alias in (aliases or ()) if isinstance(alias, str)))
-    return row["question"], context, (*steps, f"The answer is {row['answer']}."), accepted
+    for hop, found in hops:
+        asked = _HOP.sub(lambda m: hops[int(m[1]) - 1][1] if int(m[1]) <= len(hops) else m[0], hop)
+        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {found}")
+    accepted = (answer, *(optional(row, "answer_aliases", tuple[str, ...]) or ()))
+    return question, context, (*steps, f"The answer is {answer}."), accepted
+
+
+def _pairs(row: Any, name: str, first: str, second: str) -> list[tuple[str, str]]:
+    """Two texts of every object of a list."""
+    items = enumerate(required(row, name, tuple[object, ...]))
+    return [(field(item, first, str, f"{name}[{i}]"), field(item, second, str, f"{name}[{i}]")) for i, item in items]

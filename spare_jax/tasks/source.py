@@ -1,12 +1,14 @@
 """Where a task's rows come from: a directory of JSON lines, a directory of Parquet files, or a data set of the hub."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from spare_jax.formats import files
-from spare_jax.jsonlines import convert_rows, read_json, read_lines
+from spare_jax.formats.fields import field
+from spare_jax.jsonlines import StoreError, convert_rows, read_json, read_lines
+from spare_jax.records import RecordError
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ def read_split(
         ":<configuration>" behind it where the data set has several ("openai/gsm8k:main").
       file: the split's file, JSON lines or a list of rows; its stem names the split on the hub ("dev" is "validation"
         there).
-      parse: makes a value of a decoded row; a ValueError of it should name the field at fault.
+      parse: makes a value of a decoded row; a ValueError of it should name the field at fault (`required` does).
       on_error, malformed: as for `jsonlines.convert_rows`.
 
     Raises:
@@ -42,3 +44,26 @@ def read_split(
     if found.suffix == ".json" and found.is_file() and found.read_bytes()[:1] == b"[":  # one list, not a row per line
         return convert_rows(found, enumerate(read_json(found), 1), lambda _, row: parse(row), on_error, malformed)
     return read_lines(found, parse, on_error, malformed)
+
+
+def split_file(task: str, splits: Mapping[str, str], split: str) -> str:
+    """The file of a split. Raises StoreError where the task has no such split; names those that it has."""
+    if split not in splits:
+        raise StoreError(f"{task} has no split {split!r}: it has {', '.join(splits)}")
+    return splits[split]
+
+
+def required(row: Any, name: str, hint: type[T] = str) -> T:
+    """`row[name]`, of the type `hint` (lists become tuples), and not empty.
+
+    Raises:
+      RecordError: `row` is no object, or the field is missing, of another type, or empty; names the field, and the
+        fields that there are where it is missing.
+    """
+    if isinstance(row, Mapping) and row.get(name) is None:
+        there = ", ".join(str(key) for key in row if row[key] is not None) or "none"
+        raise RecordError(f"field {name!r} is missing, the row has {there}: name a copy with the published fields")
+    value = field(row, name, hint)
+    if not (value.strip() if isinstance(value, str) else value):
+        raise RecordError(f"field {name!r} is empty")
+    return value

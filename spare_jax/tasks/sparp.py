@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError
+from spare_jax.formats.fields import optional
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import stepgame
-from spare_jax.tasks.source import read_split
-from spare_jax.tasks.task import Task, line_steps, split_sentences
+from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.task import Task, cut_behind, split_sentences, step_texts
 
 SPLITS = {"train": "train.json", "test": "test.json"}
 
@@ -25,7 +25,7 @@ INSTRUCTION = (
 
 _STATED = re.compile(r"\banswers?(?: to the question)?(?: is| are|:)\s*(.+)", re.IGNORECASE)
 _PARTED = re.compile(r",|;|\band\b(?!\s+touch)")  # "inside and touching" is one relation
-_STEP = re.compile(r"(?<=\S)\s+(?=Step \d+:)")
+_STEP_END = re.compile(r"(?<=\S)\s+(?=Step \d+:)|\n\s*")
 
 
 def task() -> Task:
@@ -37,6 +37,7 @@ def task() -> Task:
         error_categories=stepgame.ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=lambda answer, accepted: answer in accepted,
+        split_steps=split_steps,
         classes=classes,
     )
 
@@ -61,8 +62,8 @@ def classes(answer: str | None) -> frozenset[str]:
 
 
 def split_steps(text: str) -> tuple[str, ...]:
-    """One step per line, or per "Step 2:"."""
-    return line_steps(_STEP.sub("\n", text))
+    """One piece per line, or per "Step 2:"; joining them gives `text` back."""
+    return cut_behind(_STEP_END, text)
 
 
 def load(
@@ -80,31 +81,23 @@ def load(
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    if split not in SPLITS:
-        raise StoreError(f"sparp has no split {split!r}: it has {' and '.join(SPLITS)}")
-    for number, (question, context, steps, answer) in read_split(path, SPLITS[split], _parse, on_error, malformed):
+    file = split_file("sparp", SPLITS, split)
+    for number, (question, context, steps, answer) in read_split(path, file, _parse, on_error, malformed):
         problem_id = f"sparp-{split}-{number:05d}"
         yield Problem(problem_id, question, context), Gold(problem_id, (answer,), steps)
 
 
 def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
     """A decoded row as question, context, reference steps and answer."""
-    if not isinstance(row, dict):
-        raise RecordError(f"expected an object, found {type(row).__name__}")
-    for field in ("context", "question", "reasoning"):
-        if not isinstance(row.get(field), str):
-            raise RecordError(f"field {field!r}: expected str, found {type(row.get(field)).__name__}")
-    for field in ("targets", "target_choices"):
-        if not isinstance(row.get(field), list) or not all(isinstance(item, str) for item in row[field]):
-            raise RecordError(f"field {field!r}: expected a list of texts")
-    answer = canonical(row["targets"])
+    question = " ".join(required(row, "question").split())
+    if choices := optional(row, "target_choices", tuple[str, ...]):
+        question = f"{question} Choose among: {', '.join(choices)}."
+    sentences = split_sentences(required(row, "context"))
+    steps = step_texts(split_steps(required(row, "reasoning")))
+    answer = canonical(required(row, "targets", tuple[str, ...]))
     if not answer:
-        raise RecordError("field 'targets' is empty")
-    question = " ".join(row["question"].split())
-    if row["target_choices"]:
-        question = f"{question} Choose among: {', '.join(row['target_choices'])}."
-    context = tuple(" ".join(sentence.split()) for sentence in split_sentences(row["context"]) if sentence.strip())
-    steps = split_steps(row["reasoning"])
+        raise RecordError("field 'targets' names no relation: give one or more")
+    context = tuple(" ".join(sentence.split()) for sentence in sentences)
     if extract_answer(steps) != answer:
         steps = (*steps, f"The answer is {answer}.")
     return question, context, steps, answer

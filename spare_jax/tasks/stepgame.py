@@ -1,9 +1,10 @@
 """StepGame: where is one agent, seen from another, over a story of one to ten sentences (arXiv 2204.08292).
 
-Read from a directory of JSON lines as published (github.com/ZhengxiangShi/StepGame): `story`, `question`, `label`; all
-files whose names hold "test" are the test split, those with "train" or "valid" the train split. The data set has no
-reasoning: a solver reads the sentences, walks from the second agent to the first on a grid, and its way is the
-reference. Some published sentences say another relation than their labels do (`_MISWORDED`).
+Read from a directory of JSON lines as published (github.com/ZhengxiangShi/StepGame), all of whose files with "test" in
+their names are the test split and those with "train" or "valid" the train split, or from Parquet files or the hub:
+`story`, `question`, `label`. The data set has no reasoning: a solver reads the sentences, walks from the second agent
+to the first on a grid, and its way is the reference. Some published sentences say another relation than their labels
+do (`_MISWORDED`).
 """
 
 import itertools
@@ -13,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spare_jax.jsonlines import StoreError, read_lines
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
 
-SPLITS = {"train": ("train", "valid"), "test": ("test",)}
+SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
+_NAMES = {"train": ("train", "valid"), "test": ("test",)}  # one of which the names of a split's files hold
 
 INSTRUCTION = (
     "Find the relation from the story, step by step. Write one step on each line: where an agent is, seen from the one "
@@ -259,34 +261,26 @@ def load(
     """Read one split, file after file; a problem's id holds file and line, "stepgame-clean_qa3_test-00001".
 
     Args:
-      path: the directory of the files.
+      path, on_error, malformed: as for `source.read_split`; of the directory all files of the split are read.
       split: "train" or "test".
-      on_error, malformed: as for `jsonlines.read_lines`.
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    if split not in SPLITS:
-        raise StoreError(f"stepgame has no split {split!r}: it has {' and '.join(SPLITS)}")
-    found = sorted(p for p in Path(path).glob("*.jsonl") if any(name in p.stem for name in SPLITS[split]))
-    if not found:
-        raise StoreError(f"{path} holds no .jsonl file with {' or '.join(SPLITS[split])} in its name")
-    for file in found:
-        for number, (question, story, steps, label) in read_lines(file, _parse, on_error, malformed):
-            problem_id = f"stepgame-{file.stem}-{number:05d}"
+    whole = split_file("stepgame", SPLITS, split)
+    found = sorted(p.name for p in Path(path).glob("*.jsonl") if any(name in p.stem for name in _NAMES[split]))
+    for file in found or (whole,):
+        for number, (question, story, steps, label) in read_split(path, file, _parse, on_error, malformed):
+            problem_id = f"stepgame-{Path(file).stem}-{number:05d}"
             yield Problem(problem_id, question, story), Gold(problem_id, (label,), steps)
 
 
 def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
     """A decoded line as question, story, reference steps and label."""
-    if not isinstance(row, dict):
-        raise RecordError(f"expected an object, found {type(row).__name__}")
-    story, question, label = (row.get(field) for field in ("story", "question", "label"))
-    if not isinstance(story, list) or not all(isinstance(sentence, str) for sentence in story):
-        raise RecordError("field 'story': expected a list of texts")
+    story, question, label = required(row, "story", tuple[str, ...]), required(row, "question"), required(row, "label")
     if label not in LABELS.values():
         raise RecordError(f"field 'label': {label!r} is none of {', '.join(LABELS.values())}")
-    agents = _AGENT.findall(question) if isinstance(question, str) else []
+    agents = _AGENT.findall(question)
     if len(agents) != 2:
         raise RecordError("field 'question': expected a text that names two agents, each by a capital letter")
-    return str(question), tuple(story), solve(story, agents[0], agents[1], str(label)), str(label)
+    return question, story, solve(story, agents[0], agents[1], label), label

@@ -5,11 +5,14 @@ A task is a value, made by the module that is named after it.
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
 from spare_jax.records import Problem, StepJudgement
 from spare_jax.worlds.world import World
+
+_LINE_END = re.compile(r"\n\s*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +35,35 @@ class Exemplar:
         return all(step.label is True for step in self.judgements)
 
 
+def cut_behind(boundary: re.Pattern[str], text: str) -> tuple[str, ...]:
+    """Cut `text` behind every match of `boundary`, which takes all blanks that follow; joining the pieces gives `text`
+    back.
+
+    Blanks stay with the piece before them, at the start with the one behind: no piece is blank unless all of `text` is.
+    """
+    first = len(text) - len(text.lstrip())
+    ends = [match.end() for match in boundary.finditer(text)]
+    cuts = [0, *(end for end in ends if first < end < len(text)), len(text)]
+    return tuple(text[start:end] for start, end in itertools.pairwise(cuts) if start < end)
+
+
+def split_lines(text: str) -> tuple[str, ...]:
+    """One piece per line that is not blank, with its line end; joining the pieces gives `text` back."""
+    return cut_behind(_LINE_END, text)
+
+
+def step_texts(split: Sequence[str]) -> tuple[str, ...]:
+    """What records hold of the pieces of a text: each on one line, without the blanks around it; blank ones are gone.
+
+    Splitting loses nothing. This is where line ends and outer blanks go, which no step of a record has.
+    """
+    lines = (" ".join(line for line in map(str.strip, piece.split("\n")) if line) for piece in split)
+    return tuple(step for step in lines if step)
+
+
 def line_steps(text: str) -> tuple[str, ...]:
     """One step per line, without the blanks around it; blank lines are no steps."""
-    return tuple(line for line in (line.strip() for line in text.split("\n")) if line)
+    return step_texts(split_lines(text))
 
 
 def numbered_context(problem: Problem) -> tuple[str, ...]:
@@ -60,7 +89,8 @@ class Task:
       error_categories: what the annotator may name as a step's errors.
       extract_answer: a solution's steps -> its final answer in a form that votes can count, None where it has none.
       answers_equal: (an answer, the accepted ones) -> whether it is one of them; never true of None.
-      split_steps: a solution's text -> its steps, none of them blank.
+      split_steps: a solution's text -> one piece per step; joining them gives the text back (`step_texts` makes the
+        steps of a record of them).
       context_sentences: what the annotate prompt numbers c1, c2, ...
       exemplars: the pool that `choose_exemplars` draws from.
       credit: how much of an accepted answer a wrong one has, in [0, 1], where the data set's metric says so.
@@ -74,7 +104,7 @@ class Task:
     error_categories: tuple[str, ...]
     extract_answer: Callable[[Sequence[str]], str | None]
     answers_equal: Callable[[str | None, Sequence[str]], bool]
-    split_steps: Callable[[str], tuple[str, ...]] = line_steps
+    split_steps: Callable[[str], tuple[str, ...]] = split_lines
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
     credit: Callable[[str | None, Sequence[str]], float] | None = None
@@ -125,12 +155,15 @@ _ABBREVIATIONS = ("mr", "mrs", "ms", "dr", "prof", "st", "jr", "sr", "vs", "appr
 def split_sentences(text: str) -> tuple[str, ...]:
     """Cut `text` into sentences; each keeps the blanks behind it, so that joining them gives `text` back.
 
-    A line end always ends a sentence. Titles and other common abbreviations do not. A single letter does ("twice as
-    many as jar B. How many"): in word problems it is a label far more often than an initial.
+    No piece is blank unless all of `text` is. A line end always ends a sentence. Titles and other common abbreviations
+    do not. A single letter does ("twice as many as jar B. How many"): in word problems it is a label far more often
+    than an initial.
     """
     pieces, start = [], 0
     for match in _BOUNDARY.finditer(text):
         if text[match.start()] != "\n" and _is_abbreviation(text[start : match.start()]):
+            continue
+        if not text[start : match.end()].strip():  # blanks at the start
             continue
         pieces.append(text[start : match.end()])
         start = match.end()
