@@ -13,6 +13,7 @@ from typing import Any
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import gsm8k_exemplars
 from spare_jax.tasks.answers import MathVerifier, answers_equal, canonical_number, extract_number, parse_number
+from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task, line_steps
 
@@ -52,14 +53,7 @@ UNSUPPORTED: it uses something that neither the problem nor an earlier step says
 PROPAGATED: it builds on a wrong step.
 ANSWER: the final answer does not answer the question.
 
-Answer with a JSON list and nothing else, with one object for each student step. Its keys, in this order:
-"student_step": the number of the step
-"explanation": why the step is right or wrong, in a sentence
-"context": the numbers of the context sentences that it uses
-"steps": the numbers of the student's earlier steps that it uses
-"reference": the numbers of the reference steps that it matches
-"errors": the kinds of error in it, an empty list if there is none
-"label": "CORRECT" or "INCORRECT\""""
+""" + answer_form("context sentences")
 
 ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "OPERATION", "MISSING", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 

@@ -4,34 +4,18 @@ Five candidates are all correct, seven hold an error. Among them are merged and 
 step that nobody needs, an error that nothing builds on, and a right answer behind a wrong step.
 """
 
-from spare_jax.records import Problem, StepJudgement
+from spare_jax.tasks.exemplars import exemplar
 from spare_jax.tasks.task import Exemplar
-
-# step, explanation, context ids, ids of the candidate's steps, reference ids, errors
-_Graded = tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[str, ...]]
 
 
 def exemplars() -> tuple[Exemplar, ...]:
-    """The pool. A step is correct exactly if no error is named."""
+    """The pool."""
     return _POOL
 
 
-def _exemplar(name: str, question: str, reference: tuple[str, ...], *graded: _Graded) -> Exemplar:
-    return Exemplar(
-        id=f"gsm8k-exemplar-{name}",
-        problem=Problem(id=f"gsm8k-exemplar-{name}", question=question),
-        reference=reference,
-        candidate=tuple(step for step, *_ in graded),
-        judgements=tuple(
-            StepJudgement(not errors, None, explanation, context, steps, matched, errors)
-            for _, explanation, context, steps, matched, errors in graded
-        ),
-    )
-
-
 _POOL = (
-    _exemplar(
-        "rolls",
+    exemplar(
+        "gsm8k-exemplar-rolls",
         "A bakery bakes 14 trays of 12 rolls each. It sells 96 rolls before noon and packs the rest into bags of 8. "
         "How many bags does it pack?",
         (
@@ -48,8 +32,8 @@ _POOL = (
         ("So 72 / 8 = 9 bags are packed.", "The 72 rolls go into bags of 8.", (2,), (1,), (3,), ()),
         ("The answer is 9.", "The question asks for the bags.", (3,), (2,), (4,), ()),
     ),
-    _exemplar(
-        "boots",
+    exemplar(
+        "gsm8k-exemplar-boots",
         "A pair of boots costs $80. Today the shop takes 25% off, and Nadia has a coupon for $6 off the reduced price. "
         "How much does Nadia pay?",
         (
@@ -66,8 +50,8 @@ _POOL = (
         ("The coupon brings this down to 60 - 6 = $54.", "The coupon takes $6 off.", (2,), (1,), (3,), ()),
         ("The answer is 54.", "This is the price that the question asks for.", (3,), (2,), (4,), ()),
     ),
-    _exemplar(
-        "bike",
+    exemplar(
+        "gsm8k-exemplar-bike",
         "Tomas rides his bike 18 kilometers to work and the same way back on 4 days of the week. On Saturdays he "
         "rides 25 kilometers in the hills. How many kilometers does he ride in a week?",
         (
@@ -89,8 +73,8 @@ _POOL = (
         ),
         ("The answer is 159.", "It repeats the wrong total.", (3,), (3,), (4,), ("PROPAGATED",)),
     ),
-    _exemplar(
-        "stickers",
+    exemplar(
+        "gsm8k-exemplar-stickers",
         "Lena has 3 times as many stickers as Omar. Omar has 15 fewer stickers than Pia, and Pia has 40 stickers. "
         "How many stickers do the three have together?",
         (
@@ -112,8 +96,8 @@ _POOL = (
         ),
         ("The answer is 260.", "It repeats the wrong total; the reference has 140.", (3,), (3,), (4,), ("PROPAGATED",)),
     ),
-    _exemplar(
-        "pencils",
+    exemplar(
+        "gsm8k-exemplar-pencils",
         "A school orders 6 boxes of pencils with 24 pencils in each box and 3 boxes of erasers with 30 erasers in each "
         "box. Each of its 36 pupils gets the same number of pencils. How many pencils does a pupil get?",
         ("There are 6 * 24 = 144 pencils, and 144 / 36 = 4 of them go to each pupil.", "The answer is 4."),
@@ -126,8 +110,8 @@ _POOL = (
         ("Each pupil gets 144 / 36 = 4 pencils.", "It is the second half of r1.", (2,), (1,), (1,), ()),
         ("The answer is 4.", "The question asks for the pencils of a pupil.", (3,), (3,), (2,), ()),
     ),
-    _exemplar(
-        "screws",
+    exemplar(
+        "gsm8k-exemplar-screws",
         "A machine makes 45 screws a minute. It is switched on for 3 hours, but stands still for 20 minutes of them. "
         "How many screws does it make?",
         (
@@ -144,8 +128,8 @@ _POOL = (
         ("It makes 200 * 45 = 9000 screws.", "It uses the wrong 200 minutes.", (1,), (1,), (3,), ("PROPAGATED",)),
         ("The answer is 9000.", "It repeats a wrong result.", (3,), (2,), (4,), ("PROPAGATED",)),
     ),
-    _exemplar(
-        "tent",
+    exemplar(
+        "gsm8k-exemplar-tent",
         "Ivo has $48 and saves $12 a week. A tent costs $150, and his aunt promises to pay $30 of it. "
         "After how many weeks can Ivo buy the tent?",
         (
@@ -170,8 +154,8 @@ _POOL = (
             (1, 3), (2,), (3, 4), ("ANSWER",),
         ),
     ),
-    _exemplar(
-        "apples",
+    exemplar(
+        "gsm8k-exemplar-apples",
         "A farmer has 5 rows of 16 apple trees. Each tree gives 20 kilograms of apples, and a tenth of the harvest is "
         "lost. How many kilograms are left?",
         (
@@ -195,8 +179,8 @@ _POOL = (
         ),
         ("The answer is 1440.", "This is what is left, as in r5.", (3,), (4,), (5,), ()),
     ),
-    _exemplar(
-        "book",
+    exemplar(
+        "gsm8k-exemplar-book",
         "Mira has a book of 240 pages. On Monday she reads a third of it, and on Tuesday 3/8 of the rest. "
         "How many pages are unread after that?",
         (
@@ -218,8 +202,8 @@ _POOL = (
         ),
         ("The answer is 100.", "These are the unread pages.", (3,), (2,), (5,), ()),
     ),
-    _exemplar(
-        "tank",
+    exemplar(
+        "gsm8k-exemplar-tank",
         "A full tank holds 600 liters of water. In the first hour a quarter of the water flows out, and in the second "
         "hour 40% of what is then left. How many liters are in the tank after two hours?",
         (
@@ -243,8 +227,8 @@ _POOL = (
         ("So 600 - 390 = 210 liters are left.", "It rests on the wrong 390.", (1,), (3,), (4,), ("PROPAGATED",)),
         ("The answer is 210.", "It repeats a wrong result; r5 has 270.", (3,), (4,), (5,), ("PROPAGATED",)),
     ),
-    _exemplar(
-        "boat",
+    exemplar(
+        "gsm8k-exemplar-boat",
         "Four friends rent a boat for 5 hours at $24 an hour. They leave a deposit of $20, which they get back, and "
         "buy a map for $8. They share all costs equally. How much does each friend pay in the end?",
         (
@@ -262,8 +246,8 @@ _POOL = (
         ),
         ("The answer is 30.", "It repeats a result without the map.", (4,), (3,), (4,), ("PROPAGATED",)),
     ),
-    _exemplar(
-        "father",
+    exemplar(
+        "gsm8k-exemplar-father",
         "Greta is 9 years old. Her brother is 5 years older than she is, and their father is twice as old as the two "
         "children together. How old will the father be in 6 years?",
         (

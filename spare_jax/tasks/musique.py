@@ -15,6 +15,7 @@ from typing import Any
 
 from spare_jax.formats.fields import field, optional
 from spare_jax.records import Gold, Problem
+from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
 
@@ -50,14 +51,7 @@ UNSUPPORTED: no paragraph says so.
 PROPAGATED: it builds on a wrong step.
 ANSWER: the final answer does not answer the question.
 
-Answer with a JSON list and nothing else, with one object for each student step. Its keys, in this order:
-"student_step": the number of the step
-"explanation": why the step is right or wrong, in a sentence
-"context": the numbers of the paragraphs that it uses
-"steps": the numbers of the student's earlier steps that it uses
-"reference": the numbers of the reference steps that it matches
-"errors": the kinds of error in it, an empty list if there is none
-"label": "CORRECT" or "INCORRECT\""""
+""" + answer_form("paragraphs")
 
 ERROR_CATEGORIES = ("ENTITY", "RELATION", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
 
@@ -51,14 +52,7 @@ NUMERIC: the sum of the way is wrong.
 PROPAGATED: it builds on a wrong step.
 ANSWER: the final answer is not the direction of the way.
 
-Answer with a JSON list and nothing else, with one object for each student step. Its keys, in this order:
-"student_step": the number of the step
-"explanation": why the step is right or wrong, in a sentence
-"context": the numbers of the sentences that it uses
-"steps": the numbers of the student's earlier steps that it uses
-"reference": the numbers of the reference steps that it matches
-"errors": the kinds of error in it, an empty list if there is none
-"label": "CORRECT" or "INCORRECT\""""
+""" + answer_form("sentences")
 
 ERROR_CATEGORIES = ("RELATION", "NUMERIC", "PROPAGATED", "ANSWER")
 
