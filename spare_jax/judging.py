@@ -5,7 +5,6 @@ its judgements, in the order of the solutions.
 """
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 
@@ -29,8 +28,6 @@ from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
 from spare_jax.run import Run
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
-
-logger = logging.getLogger(__name__)
 
 JUDGES = (
     "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "truth", "outcome", "ensemble",
@@ -77,10 +74,7 @@ def label_policy(config: Config) -> LabelPolicy:
 
 def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings:
     """How `config.annotate` asks the annotator."""
-    how, exemplars = run.config.annotate, run.config.annotate.exemplars
-    if exemplars and not run.task.exemplars():
-        logger.warning("task %s has no exemplars yet: the annotator is asked without any", run.task.name)
-        exemplars = 0
+    how = run.config.annotate
     return SpareSettings(
         max_length=run.max_length(checkpoint),
         max_tokens=how.max_tokens,
@@ -88,7 +82,7 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
         temperature=how.temperature,
         top_p=how.top_p,
         guidelines=how.guidelines,
-        exemplars=exemplars,
+        exemplars=how.exemplars,
         draws=how.draws,
         seed=run.config.seed,
         grammar=how.grammar and not isinstance(checkpoint, Endpoint),  # servers have no common word for it

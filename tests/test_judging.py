@@ -4,19 +4,17 @@ import json
 import os
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import judging, main, run
+from spare_jax import judging, main
 from spare_jax.evaluation.process_bench import is_dev, process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.judges import alignment
-from spare_jax.models.sharding import make_mesh
 from spare_jax.records import Judgement, StepJudgement
 from spare_jax.splits import task_of
-from spare_jax.store import StoreError, WorkDir
+from spare_jax.store import StoreError
 from spare_jax.tasks.arithmetic import WORLD
 
 ROWS = (
@@ -105,14 +103,6 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
     if judge == "ensemble":
         members = [read(work / f"judgements/{name}.jsonl") for name in ("spare", "rollouts")]
         assert judged[0]["generated_tokens"] == sum(member[0]["generated_tokens"] for member in members)
-
-
-def test_a_task_without_exemplars_is_annotated_without(tmp_path, caplog):
-    config = config_of("annotate", "task=multihop")
-    config.annotate.exemplars, config.models.judge.path = 5, "tiny-teacher"
-    current = run.Run(config, WorkDir(tmp_path), task_of("multihop"), make_mesh(jax.device_count(), 1, 1))
-    settings = judging.spare_settings(current, current.load("judge"))
-    assert settings.exemplars == 0 and "task multihop has no exemplars yet" in caplog.text
 
 
 def test_mistakes_are_told(tmp_path):

@@ -1,5 +1,7 @@
 """Tasks: files of GSM8K and MATH, steps and sentences, answers and their comparison, exemplars."""
 
+import dataclasses
+import itertools
 import json
 import os
 import re
@@ -12,6 +14,7 @@ import time
 from collections import Counter
 from fractions import Fraction
 from functools import partial
+from math import comb, pi, sin, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ from hypothesis import strategies as st
 
 from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.jsonlines import StoreError
+from spare_jax.prompts import annotate
 from spare_jax.records import Problem
+from spare_jax.splits import WORLDS, task_of
 from spare_jax.tasks import competition, gsm8k, math, musique, sparp, stepgame
 from spare_jax.tasks.answers import (
     LONGEST_ANSWER,
@@ -39,6 +44,7 @@ from spare_jax.tasks.task import (
     split_lines,
     split_sentences,
     step_texts,
+    world_of,
 )
 
 TASK = gsm8k.task()
@@ -438,67 +444,220 @@ def _runs(pid: int) -> bool:
 
 # Exemplars
 
-_EQUATION = re.compile(r"((?:[0-9(][0-9 ()/*+.-]*?[0-9)]) = \$?([0-9.]+)(?![0-9]))")
+TASKS = {name: task_of(name) for name in ("gsm8k", "math", "musique", "stepgame", "sparp", *WORLDS)}
+WRITTEN = {name: task for name, task in TASKS.items() if task.world is None}  # their grades are ours, not a world's
+EXEMPLARS = [pytest.param(task, e, id=e.id) for task in WRITTEN.values() for e in task.exemplars()]
+GRADED = [pytest.param(task, e, id=f"{task.name}-{e.id}") for task in TASKS.values() for e in task.exemplars()]
+
+_LATEX = (
+    (r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}", r"((\1)/(\2))"),
+    (r"\\sqrt\{([^{}]*)\}", r"((\1)**0.5)"),
+    (r"\\binom\{([^{}]*)\}\{([^{}]*)\}", r"comb(\1,\2)"),
+    (r"\\boxed\{([^{}]*)\}", r"\1"),
+    (r"\\boxed\{([^{}]*\{[^{}]*\}[^{}]*)\}", r"\1"),
+    (r"\\cdot|\\times", "*"),
+    (r"\^\{?([0-9]+)\}?", r"**\1"),
+    (r"\\%|\\,|\$", ""),
+)
+_VALUE = re.compile(r"(?:[0-9 ()/*+.,-]|comb\()+")
 
 
 def equations(text: str) -> list[bool]:
-    """For each "3 * (4 + 5) = 27" in one of our own texts, whether it holds."""
-    found = _EQUATION.findall(text.replace("$", ""))
-    return [abs(_value_of(whole.split(" = ")[0]) - float(result.rstrip("."))) < 1e-9 for whole, result in found]
+    """For each "3 * (4 + 5) = 27" in one of our own texts, in plain signs or LaTeX or of pairs "1,0 + 0,1 = 1,1",
+    whether it holds."""
+    if re.search(r"\d,-?\d+ \+ ", text):
+        ((left, right),) = [side.split(" = ") for side in re.findall(r"-?\d+,-?\d+ \+ .*? = -?\d+,-?\d+", text)]
+        pairs = [tuple(map(int, pair.split(","))) for pair in left.split(" + ")]
+        return [tuple(map(sum, zip(*pairs, strict=True))) == tuple(map(int, right.split(",")))]
+    if "\\" in text or re.search(r"\$[^$]*[=^]", text):
+        parts = re.findall(r"\$([^$]+)\$", re.sub(r"\\pmod\{\d+\}", "", text))
+    else:
+        found = re.findall(r"(?:[0-9(][0-9 ()/*+.-]*?[0-9)])(?: = \$?[0-9.]+(?![0-9]))+", text.replace("$", ""))
+        parts = [part.rstrip(".") for part in found]
+    holds = []
+    for part in parts:
+        values = [_value_of(side) for side in part.split("=")]
+        holds += [abs(a - b) < 1e-9 for a, b in itertools.pairwise(values) if a is not None and b is not None]
+    return holds
 
 
-def _value_of(expression: str) -> float:
-    assert re.fullmatch(r"[0-9 ()/*+.-]+", expression)
-    return eval(expression, {"__builtins__": {}})  # digits and signs of our own exemplars
+def _value_of(expression: str) -> float | None:
+    """What an expression of digits and signs of our own exemplars comes to; None for one with letters."""
+    for _ in range(3):  # inner braces first
+        for pattern, plain in _LATEX:
+            expression = re.sub(pattern, plain, expression)
+    expression = re.sub(r"(?<=\d) ?\(", "*(", expression)
+    if not _VALUE.fullmatch(expression.strip()):
+        return None
+    return eval(expression.strip(), {"__builtins__": {}, "comb": comb})
 
 
-def test_the_pool_holds_enough_of_every_kind():
-    assert len(POOL) == len({e.id for e in POOL}) >= 12
-    assert sum(e.is_correct for e in POOL) >= 4
-    assert sum(not e.is_correct for e in POOL) >= 4
-    steps = [step for e in POOL for step in e.judgements]
-    assert sum(len(step.reference) > 1 for step in steps) / len(steps) > 0.15  # the paper has about 20 %
+def test_equations_are_seen_in_every_dress():
+    assert equations("So 3 * 4 = 12 and 2 + 2 = 5.") == [True, False]
+    assert equations(r"$\frac{1}{2} \cdot \sqrt{16} = 2 = \boxed{3}$ and $x = 4$") == [True, False]
+    assert equations(r"$\binom{5}{2} = 10$, $3^2 = 9$, $7^{2} = 48$") == [True, True, False]
+    assert equations("A is left of B: 1,0 + -1,0 = 0,0.") == [True]
+    assert equations("A is left of B: 1,0 + -1,0 + 0,1 = 0,0.") == [False]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_pool_holds_enough_of_every_kind(name):
+    task, pool = TASKS[name], TASKS[name].exemplars()
+    assert len(pool) == len({e.id for e in pool}) >= 6
+    assert min(sum(e.is_correct for e in pool), sum(not e.is_correct for e in pool)) >= 3
+    steps = [step for e in pool for step in e.judgements]
+    assert sum(len(step.reference) > 1 for step in steps) / len(steps) > 0.05
     assert any(not step.reference for step in steps if step.label)  # a valid step that the reference lacks
-    assert set(TASK.error_categories) == {error for step in steps for error in step.errors}
+    assert set(task.error_categories) == {error for step in steps for error in step.errors}
     # An error need not spoil what follows, nor the final answer.
-    assert any(not e.is_correct and e.judgements[-1].label for e in POOL)
+    assert any(not e.is_correct and e.judgements[-1].label for e in pool)
 
 
-@pytest.mark.parametrize("exemplar", POOL, ids=lambda e: e.id)
-def test_an_exemplar_is_consistent(exemplar):
+def test_the_pools_of_gsm8k_and_math_are_as_large_as_they_should_be():
+    steps = [step for e in POOL for step in e.judgements]
+    assert len(POOL) >= 12
+    assert sum(len(step.reference) > 1 for step in steps) / len(steps) > 0.15  # the paper has about 20 %
+    subjects = Counter(next(s for s in MATH_SUBJECTS if e.id.startswith(f"math-exemplar-{s}")) for e in MATH_POOL)
+    assert set(subjects) == set(MATH_SUBJECTS) and min(subjects.values()) == 2
+    for subject in MATH_SUBJECTS:  # one of each kind per subject
+        assert {e.is_correct for e in MATH_POOL if e.id.startswith(f"math-exemplar-{subject}")} == {True, False}
+
+
+MATH_POOL = TASKS["math"].exemplars()
+MATH_SUBJECTS = (
+    *("algebra", "counting", "geometry", "intermediate-algebra", "number-theory", "prealgebra", "precalculus"),
+)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_s_pool_is_graded_by_the_world_and_shows_no_held_out_error(name):
+    world, pool = world_of(TASKS[name]), TASKS[name].exemplars()
+    middling = dataclasses.replace(world.train, lengths=(2, 3, 4))
+    assert len(pool) == len({e.id for e in pool}) >= 8
+    assert min(sum(e.is_correct for e in pool), sum(not e.is_correct for e in pool)) >= 3
+    errors = {error for e in pool for step in e.judgements for error in step.errors}
+    assert len(errors) >= 3 and not errors & set(world.held_out_errors)
+    drawn = {e.id: e.problem for e in pool}
+    for problem, gold in world.generate(0, "exemplars", len(pool), middling):
+        assert drawn[problem.id] == problem
+        (e,) = [e for e in pool if e.id == problem.id]
+        assert e.judgements == world.truth(problem, gold, e.candidate)
+
+
+@pytest.mark.parametrize(("task", "exemplar"), GRADED)
+def test_an_exemplar_is_well_formed(task, exemplar):
     assert len(exemplar.candidate) == len(exemplar.judgements)
-    for number, (text, step) in enumerate(zip(exemplar.candidate, exemplar.judgements, strict=True), 1):
+    for number, step in enumerate(exemplar.judgements, 1):
         assert step.label is (not step.errors) and step.explanation
-        assert all(1 <= i <= len(TASK.context_sentences(exemplar.problem)) for i in step.context)
+        assert set(step.errors) <= set(task.error_categories)
+        assert all(1 <= i <= len(task.context_sentences(exemplar.problem)) for i in step.context)
         assert all(1 <= i <= len(exemplar.reference) for i in step.reference)
         assert all(1 <= i < number for i in step.steps)
         for ids in (step.context, step.steps, step.reference):
             assert list(ids) == sorted(set(ids))
+    # What the annotator is shown as an answer is one that our own parser and grammar read whole.
+    text = annotate.format_records(exemplar.judgements)
+    parsed = annotate.parse(text, len(exemplar.candidate))
+    assert tuple(parsed.records[i] for i in range(1, len(exemplar.candidate) + 1)) == exemplar.judgements
+    assert (parsed.surplus, parsed.duplicates) == (0, 0)
+    assert re.fullmatch(annotate.grammar(len(exemplar.candidate)).pattern, text)
+    shown = annotate.instance(task, exemplar.problem, exemplar.reference, exemplar.candidate).split("\n")
+    assert sum(line.startswith("[s") for line in shown) == len(exemplar.candidate)
+    assert f"[s1] {exemplar.candidate[0]}" in shown
+    gold = task.extract_answer(exemplar.reference)
+    assert gold is not None
+    assert task.answers_equal(gold, [gold])
+    if task.world is None:  # a world calls a right answer wrong where nothing has established it
+        right = task.answers_equal(task.extract_answer(exemplar.candidate), [gold])
+        assert right is exemplar.judgements[-1].label
+
+
+@pytest.mark.parametrize(("task", "exemplar"), EXEMPLARS)
+def test_an_exemplar_says_what_is_so(task, exemplar):
+    for text, step in zip(exemplar.candidate, exemplar.judgements, strict=True):
         # A wrong step's calculation is wrong exactly where the error is said to be numeric.
         assert all(equations(text)) is ("NUMERIC" not in step.errors)
         # Propagation is from a wrong step that is named; and whatever uses a wrong step is wrong.
         uses_wrong = any(not exemplar.judgements[i - 1].label for i in step.steps)
         assert ("PROPAGATED" in step.errors) is uses_wrong
+        assert all(equations(step.explanation))
     assert all(all(equations(text)) for text in exemplar.reference)
-    assert any(equations(text) for text in exemplar.reference)
-    gold = TASK.extract_answer(exemplar.reference)
-    right = TASK.answers_equal(TASK.extract_answer(exemplar.candidate), [gold or ""])
-    assert right is exemplar.judgements[-1].label
+    if task.name in ("gsm8k", "math", "stepgame"):
+        assert any(equations(text) for text in (*exemplar.reference, *exemplar.candidate))
 
 
-def test_no_exemplar_comes_from_the_files(rows):
-    """No run of eight words of the pool stands in either split, the test split above all."""
+def _roots(f, low, high, steps):
+    """Where a function of one variable crosses or touches zero, each once."""
+    xs = [low + (high - low) * i / steps for i in range(steps)]
+    return [round(x, 6) for x in xs if abs(f(x)) < 1e-9]
 
-    def runs(text: str) -> set[tuple[str, ...]]:
-        words = re.findall(r"[a-z0-9]+", text.lower())
-        return {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
 
-    pool = {run for e in POOL for text in (e.problem.question, *e.reference, *e.candidate) for run in runs(text)}
+def test_the_answers_of_the_exemplars_of_math_are_found_by_counting_and_trying():
+    """Every reference's answer, computed in another way than its text does."""
+    digits = [p for p in itertools.permutations(range(1, 7), 4) if p[3] % 2 == 0 and p[0] % 2]
+    gloves = list(itertools.combinations("LLLLLRRRR", 3))
+    grid = [x / 4 for x in range(-400, 401)]
+    angles = _roots(lambda i: 2 * sin(i * pi / 6) ** 2 - sin(i * pi / 6), 0, 12, 12)
+    found = {
+        "algebra-absolute-value": sum(x for x in grid if abs(2 * x - 7) == x + 4),
+        "algebra-square-root": sum(x for x in grid if 3 * x + 10 >= 0 and sqrt(3 * x + 10) == x + 2),
+        "counting-even": len(digits),
+        "counting-gloves": Fraction(sum(g.count("L") == 2 for g in gloves), len(gloves)),
+        "geometry-chord": 10 - max(d for d in range(11) if d * d + 8 * 8 <= 100),
+        "geometry-altitude": Fraction(9 * 12, 15),
+        "intermediate-algebra-minimum": min((10 - 2 * y) ** 2 + y * y for y in grid),
+        "intermediate-algebra-roots": 1 * 4,  # x^3 - 8x^2 + 19x - 12 = (x - 1)(x - 3)(x - 4)
+        "number-theory-power": 7**102 % 25,
+        "number-theory-divisible": sum((n * n + n + 7) % 9 == 0 for n in range(1, 31)),
+        "prealgebra-average": next(x for x in range(100) if 4 * 15 + x == 5 * 18),
+        "prealgebra-rectangle": 100 - Fraction(100 * 24 * 15 * 3 * 6, 4 * 5 * 24 * 15),
+        "precalculus-angle": Fraction(3 * 5 - 4 * 12, 5 * 13),
+        "precalculus-equation": len(angles),
+    }
+    assert all((x - 1) * (x - 3) * (x - 4) == x**3 - 8 * x**2 + 19 * x - 12 for x in range(4))
+    task = math.task()
+    for e in MATH_POOL:
+        stated = re.sub(r"\\frac\{(\d+)\}\{(\d+)\}", r"\1/\2", task.extract_answer(e.reference) or "")
+        assert Fraction(stated) == Fraction(found.pop(e.id.removeprefix("math-exemplar-")))
+    assert not found
+
+
+def word_runs(*texts: str) -> set[tuple[str, ...]]:
+    """All runs of eight words."""
+    words = [re.findall(r"[a-z0-9]+", text.lower()) for text in texts]
+    return {tuple(several[i : i + 8]) for several in words for i in range(len(several) - 7)}
+
+
+def texts_of(value: Any) -> list[str]:
+    """Every text inside a JSON value."""
+    if isinstance(value, dict | list):
+        return [text for item in (value.values() if isinstance(value, dict) else value) for text in texts_of(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize(
+    ("name", "patterns"),
+    [
+        ("gsm8k", ("gsm8k/*.jsonl", "processbench/*.jsonl")),
+        ("math", ("math/*.jsonl", "competition/*/*.jsonl", "processbench/*.jsonl")),
+        ("musique", ("musique/*.json*",)),
+        ("stepgame", ("stepgame/*.jsonl",)),
+    ],
+)
+def test_no_exemplar_comes_from_the_files(name, patterns):
+    """No run of eight words of the pool stands in a row of any file, the test splits above all."""
+    pool = set()
+    for e in TASKS[name].exemplars():
+        pool |= word_runs(*e.problem.context, e.problem.question, *e.reference, *e.candidate)
     assert pool
-    for split in rows:
-        for question, answer in rows[split]:
-            assert not runs(question) & pool
-            assert not runs(answer) & pool
+    rows = 0
+    for pattern in patterns:
+        for path in folder(pattern.split("/")[0]).glob(pattern.partition("/")[2]):
+            text = path.read_text()
+            for row in json.loads(text) if text[0] == "[" else map(json.loads, text.splitlines()):
+                rows += 1
+                assert word_runs(*texts_of(row)) & pool == set()
+    assert rows > 1000
 
 
 @given(st.text(st.characters()), st.integers(0, len(POOL)))
@@ -528,12 +687,31 @@ def test_a_pool_that_cannot_serve_is_an_error():
         choose_exemplars([e for e in POOL if e.is_correct], 2, "")
 
 
-def test_the_guidelines_name_every_error_and_key():
-    for word in (*TASK.error_categories, "CORRECT", "INCORRECT"):
-        assert re.search(rf"\b{word}\b", TASK.guidelines)
+@pytest.mark.parametrize("name", TASKS)
+def test_the_guidelines_name_every_error_and_key(name):
+    task = TASKS[name]
+    for word in (*task.error_categories, "CORRECT", "INCORRECT"):
+        assert re.search(rf"\b{word}\b", task.guidelines)
     keys = ("student_step", "explanation", "context", "steps", "reference", "errors", "label")
-    places = [TASK.guidelines.index(f'"{key}"') for key in keys]
-    assert places == sorted(places)
+    answer = task.guidelines[task.guidelines.index("Answer with a JSON list") :]
+    places = [re.search(rf"\b{key}\b", answer).start() for key in keys]  # pyright: ignore[reportOptionalMemberAccess]
+    assert places[0] < places[1] and places[-2] < places[-1] and len(set(places)) == len(keys)
+
+
+def test_every_task_has_guidelines_and_exemplars_of_its_own():
+    assert len({task.guidelines for task in TASKS.values()}) == len(TASKS)
+    pools = [{e.problem.question for e in task.exemplars()} for task in TASKS.values()]
+    assert len(set.union(*pools)) == sum(map(len, pools))
+    for name in (*competition.NAMES, "math500"):
+        assert task_of(name).guidelines == TASKS["math"].guidelines and task_of(name).exemplars() == MATH_POOL
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("k", [2, 5])
+def test_what_is_drawn_holds_both_classes(name, k):
+    pool = TASKS[name].exemplars()
+    for i in range(50):
+        assert {e.is_correct for e in choose_exemplars(pool, k, f"0/{i}")} == {True, False}
 
 
 @pytest.mark.parametrize(

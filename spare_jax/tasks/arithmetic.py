@@ -1,9 +1,8 @@
 """The arithmetic world as a task: problems and truth come from worlds/arithmetic.py."""
 
-import dataclasses
 import functools
 
-from spare_jax.tasks.generated import generated_task
+from spare_jax.tasks.generated import generated_task, graded_candidates
 from spare_jax.tasks.task import Exemplar
 from spare_jax.worlds import arithmetic
 from spare_jax.worlds.arithmetic_judge import ERRORS, HELD_OUT_ERRORS, judge, stated_answer
@@ -35,14 +34,8 @@ def exemplars() -> tuple[Exemplar, ...]:
 
     The mistakes were sampled from an early tiny-base and picked by hand; the judgements are the world's own.
     """
-    pool = []
-    for index, (problem, gold) in enumerate(WORLD.generate(0, "exemplars", 10, _EXEMPLAR_PROBLEMS)):
-        candidate = _MISTAKES.get(index, gold.steps)
-        pool.append(Exemplar(problem.id, problem, gold.steps, candidate, WORLD.truth(problem, gold, candidate)))
-    return tuple(pool)
+    return graded_candidates(WORLD, 10, _MISTAKES)
 
-
-_EXEMPLAR_PROBLEMS = dataclasses.replace(WORLD.train, lengths=(2, 3, 4))
 
 _MISTAKES = {
     0: (

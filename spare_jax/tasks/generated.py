@@ -1,6 +1,7 @@
 """A world as a task: what the tasks of all worlds have in common. Their problems and truth come from worlds/."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 from spare_jax.tasks.task import Exemplar, Task
 from spare_jax.worlds.world import World
@@ -21,7 +22,7 @@ def generated_task(
     world: World,
     rule: str,
     stated_answer: Callable[[str], str | None],
-    exemplars: Callable[[], tuple[Exemplar, ...]] = tuple,
+    exemplars: Callable[[], tuple[Exemplar, ...]],
 ) -> Task:
     """The task of a world.
 
@@ -48,3 +49,14 @@ def generated_task(
         exemplars=exemplars,
         world=world,
     )
+
+
+def graded_candidates(world: World, count: int, candidates: Mapping[int, Sequence[str]]) -> tuple[Exemplar, ...]:
+    """Exemplars of a world: `count` problems of a split of their own, of two to four steps, each with its candidate
+    (the reference where `candidates` has none for its index). The grades are the world's."""
+    middling = dataclasses.replace(world.train, lengths=(2, 3, 4))
+    pool = []
+    for index, (problem, gold) in enumerate(world.generate(0, "exemplars", count, middling)):
+        candidate = tuple(candidates.get(index, gold.steps))
+        pool.append(Exemplar(problem.id, problem, gold.steps, candidate, world.truth(problem, gold, candidate)))
+    return tuple(pool)

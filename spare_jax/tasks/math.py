@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spare_jax.records import Gold, Problem
+from spare_jax.tasks import math_exemplars
 from spare_jax.tasks.answers import (
     MathVerifier,
     answers_equal,
@@ -20,7 +21,7 @@ from spare_jax.tasks.answers import (
     parse_number,
     stated_answer,
 )
-from spare_jax.tasks.gsm8k import ERROR_CATEGORIES, GUIDELINES
+from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task, split_sentences, step_texts
 
@@ -30,6 +31,40 @@ INSTRUCTION = (
     "Solve the problem step by step. Write one step on each line, with the reasoning that it needs. "
     r"End with a line that puts the final answer in \boxed{}."
 )
+
+GUIDELINES = """\
+You are a teacher of mathematics. A student has solved a problem of a competition, and you grade the solution step by \
+step with the help of a reference solution.
+
+What you are given, one item on each line:
+[c1], [c2], ... the sentences of the problem (the context)
+[r1], [r2], ... the steps of the reference solution
+[s1], [s2], ... the steps of the student
+
+How to grade each step, in the student's order:
+1. Match it with the context sentences, the reference steps and the student's own earlier steps that it rests on. \
+Look at its formulas and values, at the objects and names in it, at the theorem that it uses, and at its place in the \
+argument. A student may call things by other names, and write the same expression in another form. A step may match \
+no reference step, one, or several.
+2. A step that follows from them is CORRECT. There is often another way than the reference's: algebra in place of \
+geometry, cases in place of a formula. Do not mark such a step down. Check it by yourself: redo the calculation, ask \
+whether the theorem holds here, and whether every case is covered.
+3. A step is INCORRECT if its mathematics is wrong, if it claims what has not been shown, or if it builds on a wrong \
+step of the student. A later step that does not use the wrong one is graded on its own merits, even if it comes to a \
+right answer.
+
+Kinds of error:
+NUMERIC: the right calculation or transformation with a wrong result.
+COMPREHENSION: the problem is misread.
+THEOREM: a formula, definition or theorem that is wrong, or that does not hold here.
+CASE: a case, solution or condition is lost, counted twice, or kept although it is excluded.
+UNSUPPORTED: a claim that does not follow from the problem or an earlier step.
+PROPAGATED: it builds on a wrong step.
+ANSWER: the final answer does not answer the question.
+
+""" + answer_form("context sentences")
+
+ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
 # Where a sentence must not be cut: mathematics and drawings. The longest in MATH has 2,122 characters; a bound keeps
 # marks that are never closed from costing the square of the text.
@@ -57,6 +92,8 @@ def task(verifier: MathVerifier | None = None) -> Task:
         extract_answer=extract_answer,
         answers_equal=partial(answers_equal, verifier=verifier),
         split_steps=split_steps,
+        context_sentences=context_sentences,
+        exemplars=math_exemplars.exemplars,
     )
 
 
@@ -91,6 +128,11 @@ def split_steps(text: str) -> tuple[str, ...]:
         pieces.append(text[at : at + len(piece)])
         at += len(piece)
     return tuple(pieces)
+
+
+def context_sentences(problem: Problem) -> tuple[str, ...]:
+    """The problem's own sentences, none of them cut inside mathematics or a drawing."""
+    return problem.context or step_texts(split_steps(problem.question))
 
 
 def load(

@@ -1,6 +1,9 @@
 """The multihop world as a task: problems and truth come from worlds/multihop.py."""
 
-from spare_jax.tasks.generated import generated_task
+import functools
+
+from spare_jax.tasks.generated import generated_task, graded_candidates
+from spare_jax.tasks.task import Exemplar
 from spare_jax.worlds import multihop
 from spare_jax.worlds.multihop_judge import ERRORS, HELD_OUT_ERRORS, judge, stated_answer
 from spare_jax.worlds.world import World
@@ -25,4 +28,33 @@ relation of the same person gives (RELATION) or another wrong person (PERSON), i
 the answer is established (PREMISE), if its answer follows from an earlier error (PROPAGATED) or is wrong otherwise \
 (ANSWER), or if it names no path (FORMAT)."""
 
-TASK = generated_task(WORLD, RULE, stated_answer)
+
+@functools.cache
+def exemplars() -> tuple[Exemplar, ...]:
+    """Eight graded candidates on problems of a split of their own, half of them wrong, by hand: a wrong person, another
+    relation, an untold one, a wrong answer. The right ones go over told links, merge steps, or take another order."""
+    return graded_candidates(WORLD, 8, _CANDIDATES)
+
+
+_CANDIDATES = {
+    0: ("Eve's coach is Ada.", "Ada's doctor's coach is Ben.", "Ben's boss is Leo.", "The answer is Leo."),
+    1: (
+        "Mia's teacher is Kim.",
+        "Kim's doctor is Ida's doctor: Dan.",
+        "Dan's coach's boss is Pam.",
+        "Ada's boss is Pam.",
+        "The answer is Pam.",
+    ),
+    3: (
+        "Ben's friend is Leo.",
+        "Hal's friend is Kim's friend: Ned.",
+        "Ned's tutor is Ida.",
+        "Ida's boss is Eve's boss: Ben.",
+        "The answer is Leo.",
+    ),
+    4: ("Fay's teacher is Ada.", "Ada's boss is Hal.", "The answer is Hal."),
+    5: ("Cal's tutor is Ned.", "Ned's tutor is Ida.", "The answer is Ida."),
+    7: ("Eve's boss is Dan.", "Dan's boss is Ada's boss: Pam.", "The answer is Dan."),
+}
+
+TASK = generated_task(WORLD, RULE, stated_answer, exemplars)

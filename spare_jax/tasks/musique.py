@@ -15,6 +15,7 @@ from typing import Any
 
 from spare_jax.formats.fields import field, optional
 from spare_jax.records import Gold, Problem
+from spare_jax.tasks import musique_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
@@ -68,6 +69,7 @@ def task() -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=exact_match,
+        exemplars=musique_exemplars.exemplars,
         credit=token_f1,
     )
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from spare_jax.formats.fields import optional
 from spare_jax.records import Gold, Problem, RecordError
-from spare_jax.tasks import stepgame
+from spare_jax.tasks import sparp_exemplars
+from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task, cut_behind, split_sentences, step_texts
 
@@ -22,6 +23,37 @@ INSTRUCTION = (
     "Find all relations that hold, step by step. Write one step on each line: what you take from the context, or what "
     "follows from earlier steps. End with a line that says: The answer is, and all relations, with commas between them."
 )
+
+GUIDELINES = """\
+You are a teacher of logic. A student has worked out which spatial relations hold between two things of a scene, and \
+you grade the reasoning step by step with the help of a reference.
+
+What you are given, one item on each line:
+[c1], [c2], ... the sentences of the scene (the context)
+[q] the question, perhaps with the relations to choose among
+[r1], [r2], ... the steps of the reference
+[s1], [s2], ... the steps of the student
+
+How to grade each step, in the student's order:
+1. Match it with the sentences, the reference steps and the student's own earlier steps that it rests on. Look at the \
+two things, at which of them is seen from which, and at the relation.
+2. A step that says a relation of the context, or one that follows, is CORRECT, also where it turns a relation round \
+(A is left of B, so B is right of A), takes another way than the reference, or is not needed. Directions are handed on \
+from one thing to the next, and so is being inside; what is inside a box lies where the box lies. Being near, far or \
+in touch is not handed on.
+3. A step that states another relation than the context, that does not follow, or that builds on a wrong step of the \
+student, is INCORRECT. The final answer is right only if it names all relations that hold and no other.
+
+Kinds of error:
+RELATION: another relation than the context tells of the two.
+RULE: it does not follow from the relations that it rests on.
+UNSUPPORTED: nothing in the context says so.
+PROPAGATED: it builds on a wrong step.
+ANSWER: the final answer lacks a relation that was found, or has one too many.
+
+""" + answer_form("sentences")
+
+ERROR_CATEGORIES = ("RELATION", "RULE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
 _STATED = re.compile(r"\banswers?(?: to the question)?(?: is| are|:)\s*(.+)", re.IGNORECASE)
 _PARTED = re.compile(r",|;|\band\b(?!\s+touch)")  # "inside and touching" is one relation
@@ -33,11 +65,12 @@ def task() -> Task:
     return Task(
         name="sparp",
         instruction=INSTRUCTION,
-        guidelines=stepgame.GUIDELINES,
-        error_categories=stepgame.ERROR_CATEGORIES,
+        guidelines=GUIDELINES,
+        error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=lambda answer, accepted: answer in accepted,
         split_steps=split_steps,
+        exemplars=sparp_exemplars.exemplars,
         classes=classes,
     )
 

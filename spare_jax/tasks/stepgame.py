@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.tasks import stepgame_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task
@@ -116,6 +117,7 @@ def task() -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=lambda answer, accepted: answer in accepted,
+        exemplars=lambda: stepgame_exemplars.exemplars(solve),
     )
 
 
