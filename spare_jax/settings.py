@@ -24,6 +24,7 @@ def default() -> Config:
     data.path = ""  # directory of a real dataset's files; unused by worlds
     data.labels = ""  # stage labels: a file of labelled solutions, or a hub id
     data.format = "trl_stepwise"  # of labels, or of solutions to score or judge: docs/formats.md
+    data.split = "train"  # of `path` with solutions, where that is a directory or a hub id
     data.on_error = "raise"  # a malformed line: "raise", or "skip" and count
     data.train_problems = 480  # how many problems of each split; null takes all there are
     data.dev_problems = 60

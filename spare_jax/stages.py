@@ -8,8 +8,8 @@ rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}
 score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
            (configs/annotate.py)
-process_bench  ProcessBench rows, any judge  -> records, judgements/{<judge>,human}, metrics.json
-           (configs/processbench.py)
+benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json
+           (configs/benchmark.py)
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -18,16 +18,18 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
 from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
+from spare_jax.evaluation.prm_score import prm_bench_metrics
 from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
-from spare_jax.formats.fields import prompt
+from spare_jax.formats.fields import name_of, prompt
 from spare_jax.jsonlines import write_lines
 from spare_jax.judges.labels import check_pool, training_examples
 from spare_jax.judges.outcome import is_correct, outcome
@@ -286,7 +288,8 @@ def score(run: Run) -> list[str]:
         if not path:
             raise ValueError(f"config.{key} is empty: name the file of solutions and the reward model's directory")
     malformed: list[str] = []
-    found = list(files.read(data.path, data.format, on_error=data.on_error, malformed=malformed))
+    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
+    found = list(read)
     checkpoint = run.load("prm")
     how = judging.reader(run, checkpoint, entry.convention)
     settings = RewardModelSettings(run.max_length(checkpoint))
@@ -313,7 +316,7 @@ def score(run: Run) -> list[str]:
     return ["scores.jsonl"]
 
 
-# annotate, process_bench
+# annotate, benchmark
 
 
 def annotate(run: Run) -> list[str]:
@@ -352,20 +355,41 @@ _BY_POLICY: Mapping[str, Callable[[Judgement], bool]] = {
 }
 
 
-def process_bench(run: Run) -> list[str]:
-    """Judge the solutions of ProcessBench and measure the judge against the people who labelled them."""
+def benchmark(run: Run) -> list[str]:
+    """Judge the solutions of a benchmark and measure the judge against its labels."""
+    if run.config.data.format not in _MEASURES:
+        raise ValueError(f"config.data.format={run.config.data.format!r}: choose among {', '.join(_MEASURES)}")
     found = _read_solutions(run)
     name = run.config.judge
-    judgements = judging.judge(run, "process_bench", name, found)
+    judgements = judging.judge(run, "benchmark", name, found)
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
+    metrics = _MEASURES[run.config.data.format](run, found, judgements)
+    run.work.write_json("metrics.json", {"judge": name, **metrics})
+    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json"]
+
+
+def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> dict[str, Any]:
     right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
     metrics = process_bench_metrics([item.judgement for item in found], judgements, right, run.config.seed)
-    run.work.write_json("metrics.json", {"judge": name, **metrics})
     f1 = metrics["test"]["judge"]["f1"]
-    logger.info("%s: first-error F1 %s on %d rows", name, "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
-    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json"]
+    logger.info("first-error F1 %s on %d rows", "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
+    return metrics
+
+
+def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> dict[str, Any]:
+    said = [
+        judging.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
+        for item, judgement in zip(found, judgements, strict=True)
+    ]
+    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed)
+    score = metrics["judge"]["prm_score"]
+    logger.info("PRMScore %s on %d rows", "-" if score is None else f"{score:.3f}", metrics["n"])
+    return {"threshold": run.config.threshold, **metrics}
+
+
+_MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}
 
 
 def _read_solutions(run: Run) -> list[LabelledSolution]:
@@ -374,7 +398,7 @@ def _read_solutions(run: Run) -> list[LabelledSolution]:
     if not data.path:
         raise ValueError("config.data.path is empty: name the file of solutions")
     malformed: list[str] = []
-    read = files.read(data.path, data.format, on_error=data.on_error, malformed=malformed)
+    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
     found = [judging.with_answers(run.task, item) for item in read]
     if malformed:
         logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
@@ -473,7 +497,7 @@ STAGES = {
     ),
     "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh")),
     "annotate": Stage(annotate, _JUDGED),
-    "process_bench": Stage(process_bench, _JUDGED),
+    "benchmark": Stage(benchmark, _JUDGED),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

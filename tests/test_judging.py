@@ -6,9 +6,12 @@ import pathlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests_config import config_of
 
 from spare_jax import judging, main
+from spare_jax.evaluation.prm_score import prm_bench_metrics, step_scores
 from spare_jax.evaluation.process_bench import is_dev, process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.judges import alignment
@@ -129,7 +132,7 @@ def bench_row(i, first_error, n=4, final="8"):
 
 def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
     rows = [bench_row(0, -1), bench_row(1, 3, final="9"), bench_row(2, 1, final="8"), bench_row(3, -1)]
-    config = config_of("processbench", "runlocal")
+    config = config_of("benchmark", "runlocal")
     config.data.path, config.judge = write(tmp_path / "bench.jsonl", rows), "outcome"
     main.run(config, "bench", str(tmp_path / "work"))
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
@@ -139,6 +142,123 @@ def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
     assert test["final_answer_only"]["f1"] == pytest.approx(2 / 3)  # one of two errors, both right ones
     assert test["right_answer_wrong_process"] == {"n": 1, "found": 0.0, "exact": 0.0}
     assert len(read(tmp_path / "work" / "judgements/human.jsonl")) == 4
+
+
+def changed_row(i, classification, wrong, question="What is 3 + 5, doubled?"):
+    """A row in PRMBench's form, of our own words."""
+    right = ["3 + 5 = 8.", "8 * 2 = 16.", "The answer is 16."]
+    changed = [step.replace("16", "18") if number in wrong else step for number, step in enumerate(right, 1)]
+    return {
+        "idx": f"own_{i}", "classification": classification, "question": question, "original_question": question,
+        "modified_question": question, "modified_steps": wrong, "error_steps": wrong, "reason": "16, not 18",
+        "original_process": [f"{k}. {step}" for k, step in enumerate(right, 1)],
+        "modified_process": [f"{k}. {step}" for k, step in enumerate(changed, 1)],
+    }  # fmt: skip
+
+
+def prm_bench(tmp_path, rows, judge):
+    config = config_of("benchmark", "runlocal,format=prmbench,task=gsm8k")
+    config.data.path, config.judge = write(tmp_path / "bench.jsonl", rows), judge
+    main.run(config, "bench", str(tmp_path / judge))
+    return json.loads((tmp_path / judge / "metrics.json").read_text())
+
+
+def test_any_judge_runs_on_prm_bench(tmp_path):
+    """There is no real file here: rows in its form."""
+    rows = [
+        changed_row(0, "step_contradiction", [2, 3]),
+        changed_row(1, "step_contradiction", [2]),
+        changed_row(2, "confidence", [2, 3]),
+        changed_row(3, "multi_solutions", []),
+    ]
+    metrics = prm_bench(tmp_path, rows, "alignment")
+    assert metrics["n"] == 4 and set(metrics["classes"]) == {"step_contradiction", "confidence", "multi_solutions"}
+    # Alignment finds no error before a right answer, the one of row 1, and both errors of rows 0 and 2.
+    assert metrics["judge"]["f1"] == pytest.approx(2 * 7 / (2 * 7 + 1))
+    assert metrics["judge"]["negative_f1"] == pytest.approx(2 * 4 / (2 * 4 + 1))
+    assert metrics["judge"]["prm_score"] == pytest.approx((14 / 15 + 8 / 9) / 2)
+    assert metrics["classes"]["confidence"]["prm_score"] == 1.0
+    assert metrics["classes"]["multi_solutions"] == {
+        "n": 1, "prm_score": 1.0, "f1": 1.0, "negative_f1": None, "step_accuracy": 1.0,
+    }  # fmt: skip
+    assert len(read(tmp_path / "alignment" / "judgements/human.jsonl")) == 4
+    # A judge of outcomes labels no step: it is the one that never finds an error.
+    metrics = prm_bench(tmp_path, rows, "outcome")
+    assert metrics["judge"]["unlabelled_rate"] == 1.0
+    assert metrics["judge"]["prm_score"] == metrics["never_wrong"]["prm_score"] == pytest.approx(14 / 19 / 2)
+    with pytest.raises(ValueError, match=r"config\.data\.format='plain': choose among processbench, prmbench"):
+        config = config_of("benchmark", "runlocal,format=plain")
+        config.data.path = write(tmp_path / "x.jsonl", rows)
+        main.run(config, "bench", str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "rows", "split"),
+    [
+        ("runlocal,task=math", [bench_row(0, -1), bench_row(1, 0, final="9")], "math"),
+        ("runlocal,format=prmbench", [changed_row(0, "circular", [2])], "train"),
+    ],
+)
+def test_a_benchmark_is_read_from_the_hub(tmp_path, monkeypatch, argument, rows, split):
+    import datasets
+
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **named: asked.append(named["split"]) or rows)
+    config = config_of("benchmark", argument)
+    config.data.path, config.judge = "someone/bench", "outcome"
+    main.run(config, "bench", str(tmp_path / "work"))
+    assert asked == [split] and len(read(tmp_path / "work" / "solutions.jsonl")) == len(rows)
+
+
+@pytest.mark.parametrize(("part", "rows", "errors"), [("gsm8k", 400, 207), ("math", 1000, 594)])
+def test_every_row_of_process_bench_loads_with_its_reference(part, rows, errors):
+    _, found = bench(part)
+    assert len(found) == len({item.solution.id for item in found}) == rows
+    assert sum(item.judgement.first_error is not None for item in found) == errors
+    assert all(item.gold and item.gold.steps for item in found)
+    # A right answer by people's word is right by ours, too, all but seldom.
+    task = task_of(part)
+    ours = [task.answers_equal(item.solution.answer, item.gold.answers) for item in found if item.gold]
+    assert sum(a == item.judgement.outcome for a, item in zip(ours, found, strict=True)) / rows > 0.97
+
+
+def test_prm_score_counts_steps_as_the_benchmark_does():
+    truth = [(True, False, True), (False, None), (True,)]
+    said = [(True, True, False), (False, True), (None,)]
+    metrics = prm_bench_metrics(truth, said, ["a", "b", "a"], seed=0)
+    # right: called right, called wrong, unlabelled; wrong: called right, called wrong.
+    assert metrics["judge"]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 2))
+    assert metrics["judge"]["negative_f1"] == pytest.approx(2 * 1 / (2 * 1 + 2))
+    assert metrics["judge"]["prm_score"] == pytest.approx((4 / 6 + 2 / 4) / 2)
+    assert metrics["judge"]["step_accuracy"] == pytest.approx(3 / 5)
+    assert metrics["judge"]["unlabelled_rate"] == pytest.approx(1 / 6)
+    assert metrics["classes"]["b"] == {"n": 1, "prm_score": 1.0, "f1": None, "negative_f1": 1.0, "step_accuracy": 1.0}
+    assert metrics["classes"]["a"]["negative_f1"] == 0.0
+    assert metrics["always_wrong"]["negative_f1"] == pytest.approx(2 * 2 / (2 * 2 + 3))
+    assert metrics["always_wrong"]["f1"] == 0.0
+    assert 0.0 <= metrics["judge"]["low"] <= metrics["judge"]["prm_score"] <= metrics["judge"]["high"] <= 1.0
+    assert metrics == prm_bench_metrics(truth, said, ["a", "b", "a"], seed=0)
+    with pytest.raises(ValueError, match="1 labels for a solution of 2 steps"):
+        prm_bench_metrics([(True, False)], [(True,)], ["a"], seed=0)
+    assert prm_bench_metrics([], [], [], seed=0)["judge"]["prm_score"] is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))
+def test_prm_score_is_the_mean_of_two_f1s(steps):
+    """Against precision and recall, spelled out."""
+    found = step_scores([steps.count(cell) for cell in ((True, True), (False, True), (False, False), (True, False))])
+    for name, kind in (("f1", True), ("negative_f1", False)):
+        real, called = sum(t is kind for t, _ in steps), sum(s is kind for _, s in steps)
+        hits = steps.count((kind, kind))
+        if not real:
+            assert found[name] is None
+        elif not hits:
+            assert found[name] == 0.0
+        else:
+            precision, recall = hits / called, hits / real
+            assert found[name] == pytest.approx(2 * precision * recall / (precision + recall))
+    known = [found[name] for name in ("f1", "negative_f1") if found[name] is not None]
+    assert found["prm_score"] == pytest.approx(sum(known) / len(known))
 
 
 def test_thresholds_and_positions_are_chosen_on_dev_rows_alone():

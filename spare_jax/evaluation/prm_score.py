@@ -1,0 +1,96 @@
+"""PRMScore: a judge on PRMBench (arXiv:2501.03124), step by step and class of error by class of error."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spare_jax.evaluation.statistics import ratio_or_none
+
+_RESAMPLES = 2000
+Labels = Sequence[bool | None]
+
+
+def prm_bench_metrics(
+    truth: Sequence[Labels], said: Sequence[Labels], classes: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """PRMScores of a judge over all steps and per class, beside what needs no judge.
+
+    Steps are counted together, whatever solution they are of, as the benchmark's own program does. A step that the
+    judge gave no label counts as called right, as on ProcessBench; steps without truth are left out.
+
+    Args:
+      truth, said: labels, [row][step], True for right.
+      classes: of which class of error a row is, [row].
+      seed: of the bootstrap.
+
+    Returns:
+      {"n": rows, "judge": {step_scores, "low", "high": the 95 % percentile interval of prm_score over rows drawn anew,
+      "unlabelled_rate": of steps}, "never_wrong", "always_wrong": step_scores, "classes": {class: {"n", step_scores}}}
+
+    Raises:
+      ValueError: a row has other numbers of labels than of steps.
+    """
+    counts = np.array([_counts(t, s) for t, s in zip(truth, said, strict=True)], dtype=np.int64).reshape(-1, 4)
+    whole = step_scores(counts.sum(axis=0))
+    steps = [label for labels in said for label in labels]
+    named = np.array(classes)
+    return {
+        "n": len(counts),
+        "judge": whole | _interval(counts, seed) | {"unlabelled_rate": ratio_or_none(steps.count(None), len(steps))},
+        "never_wrong": step_scores(_called(counts, right=True)),
+        "always_wrong": step_scores(_called(counts, right=False)),
+        "classes": {
+            name: {"n": int((named == name).sum())} | step_scores(counts[named == name].sum(axis=0))
+            for name in sorted(set(classes))
+        },
+    }
+
+
+def step_scores(counts: Sequence[int] | np.ndarray) -> dict[str, float | None]:
+    """The scores of steps counted as (right and called right, wrong and called right, wrong and called wrong, right and
+    called wrong).
+
+    Returns:
+      {"prm_score": the mean of "f1", of right steps, and "negative_f1", of wrong ones; "step_accuracy"}. An F1 of a
+      kind of step that there is none of is None, and the score is then the other one (our choice: the class
+      multi_solutions has no wrong steps).
+    """
+    right_right, wrong_right, wrong_wrong, right_wrong = map(int, counts)
+    errors = wrong_right + right_wrong
+    # 2pr / (p + r) is 2 hits / (2 hits + misses + false alarms); 0 where nothing was hit.
+    f1 = ratio_or_none(2 * right_right, 2 * right_right + errors) if right_right + right_wrong else None
+    negative_f1 = ratio_or_none(2 * wrong_wrong, 2 * wrong_wrong + errors) if wrong_wrong + wrong_right else None
+    known = [score for score in (f1, negative_f1) if score is not None]
+    return {
+        "prm_score": ratio_or_none(sum(known), len(known)),
+        "f1": f1,
+        "negative_f1": negative_f1,
+        "step_accuracy": ratio_or_none(right_right + wrong_wrong, right_right + wrong_wrong + errors),
+    }
+
+
+def _counts(truth: Labels, said: Labels) -> tuple[int, ...]:
+    """One row, as `step_scores` takes it."""
+    if len(truth) != len(said):
+        raise ValueError(f"{len(said)} labels for a solution of {len(truth)} steps: give one for each")
+    called = [(t, s is not False) for t, s in zip(truth, said, strict=True) if t is not None]
+    cells = ((True, True), (False, True), (False, False), (True, False))
+    return tuple(called.count(cell) for cell in cells)
+
+
+def _called(counts: np.ndarray, right: bool) -> tuple[int, ...]:
+    """The counts of one that calls every step right, or wrong."""
+    right_right, wrong_right, wrong_wrong, right_wrong = (int(count) for count in counts.sum(axis=0))
+    rights, wrongs = right_right + right_wrong, wrong_right + wrong_wrong
+    return (rights, wrongs, 0, 0) if right else (0, 0, wrongs, rights)
+
+
+def _interval(counts: np.ndarray, seed: int) -> dict[str, float | None]:
+    """The 95 % percentile interval of the PRMScore over rows drawn anew; None for fewer than two rows."""
+    if len(counts) < 2:
+        return {"low": None, "high": None}
+    drawn = np.random.default_rng(seed).multinomial(len(counts), [1 / len(counts)] * len(counts), _RESAMPLES)
+    scores = [score for row in drawn @ counts if (score := step_scores(row)["prm_score"]) is not None]
+    low, high = np.percentile(scores, [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
