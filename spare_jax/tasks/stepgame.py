@@ -7,6 +7,7 @@ to the first on a grid, and its way is the reference. Some published sentences s
 do (`_MISWORDED`).
 """
 
+import functools
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -18,7 +19,7 @@ from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import stepgame_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.task import Task
+from spare_jax.tasks.task import Exemplar, Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
 _NAMES = {"train": ("train", "valid"), "test": ("test",)}  # one of which the names of a split's files hold
@@ -117,8 +118,14 @@ def task() -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=lambda answer, accepted: answer in accepted,
-        exemplars=lambda: stepgame_exemplars.exemplars(solve),
+        exemplars=exemplars,
     )
+
+
+@functools.cache
+def exemplars() -> tuple[Exemplar, ...]:
+    """The pool of stepgame_exemplars.py, with references by `solve`."""
+    return stepgame_exemplars.exemplars(solve)
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
