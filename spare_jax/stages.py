@@ -9,7 +9,7 @@ score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
            (configs/annotate.py)
 benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json
-           (configs/benchmark.py)
+           (configs/processbench.py, configs/prmbench.py)
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """

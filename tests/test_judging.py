@@ -132,7 +132,7 @@ def bench_row(i, first_error, n=4, final="8"):
 
 def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
     rows = [bench_row(0, -1), bench_row(1, 3, final="9"), bench_row(2, 1, final="8"), bench_row(3, -1)]
-    config = config_of("benchmark", "runlocal")
+    config = config_of("processbench", "runlocal")
     config.data.path, config.judge = write(tmp_path / "bench.jsonl", rows), "outcome"
     main.run(config, "bench", str(tmp_path / "work"))
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
@@ -157,7 +157,7 @@ def changed_row(i, classification, wrong, question="What is 3 + 5, doubled?"):
 
 
 def prm_bench(tmp_path, rows, judge):
-    config = config_of("benchmark", "runlocal,format=prmbench,task=gsm8k")
+    config = config_of("prmbench", "runlocal,task=gsm8k")
     config.data.path, config.judge = write(tmp_path / "bench.jsonl", rows), judge
     main.run(config, "bench", str(tmp_path / judge))
     return json.loads((tmp_path / judge / "metrics.json").read_text())
@@ -187,24 +187,24 @@ def test_any_judge_runs_on_prm_bench(tmp_path):
     assert metrics["judge"]["unlabelled_rate"] == 1.0
     assert metrics["judge"]["prm_score"] == metrics["never_wrong"]["prm_score"] == pytest.approx(14 / 19 / 2)
     with pytest.raises(ValueError, match=r"config\.data\.format='plain': choose among processbench, prmbench"):
-        config = config_of("benchmark", "runlocal,format=plain")
-        config.data.path = write(tmp_path / "x.jsonl", rows)
+        config = config_of("prmbench", "runlocal")
+        config.data.format, config.data.path = "plain", write(tmp_path / "x.jsonl", rows)
         main.run(config, "bench", str(tmp_path / "x"))
 
 
 @pytest.mark.parametrize(
-    ("argument", "rows", "split"),
+    ("name", "argument", "rows", "split"),
     [
-        ("runlocal,task=math", [bench_row(0, -1), bench_row(1, 0, final="9")], "math"),
-        ("runlocal,format=prmbench", [changed_row(0, "circular", [2])], "train"),
+        ("processbench", "runlocal,task=math", [bench_row(0, -1), bench_row(1, 0, final="9")], "math"),
+        ("prmbench", "runlocal", [changed_row(0, "circular", [2])], "train"),
     ],
 )
-def test_a_benchmark_is_read_from_the_hub(tmp_path, monkeypatch, argument, rows, split):
+def test_a_benchmark_is_read_from_the_hub(tmp_path, monkeypatch, name, argument, rows, split):
     import datasets
 
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **named: asked.append(named["split"]) or rows)
-    config = config_of("benchmark", argument)
+    config = config_of(name, argument)
     config.data.path, config.judge = "someone/bench", "outcome"
     main.run(config, "bench", str(tmp_path / "work"))
     assert asked == [split] and len(read(tmp_path / "work" / "solutions.jsonl")) == len(rows)
