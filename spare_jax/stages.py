@@ -47,6 +47,7 @@ from spare_jax.training import batches, losses
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("spare_no_reference", "spare_wrong_reference")
+TARGETS = ("labels", "scores")
 
 
 # solve
@@ -185,28 +186,13 @@ def train_reward_model(
 
     Args:
       stage: whose figures the training's are.
-      kind: "prm" learns the label of every step, "orm" the outcome.
+      kind: "prm" learns the label (by `config.prm.targets` the soft one) of every step, "orm" the outcome.
       directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
       labelled: {"train": ..., "dev": ...}; of each as many solutions with a right answer as with a wrong one are used.
     """
     how = run.config.prm
     convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
-    digest = huggingface.tokenizer_digest(start.tokenizer)
-
-    def example(item: LabelledSolution) -> batches.Example:
-        ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.judgement.outcome,))
-        steps = solution_ids(start.tokenizer, item.solution, digest)
-        ids, tags = ids_of(start.tokenizer, run.task, item.problem, steps, convention.tag_id)
-        return batches.Example(ids, tags=tags, labels=labels)
-
-    sets = {}
-    for split, items in labelled.items():
-        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
-        outcomes = [bool(item.judgement.outcome) for item in items]
-        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
-        if warning:
-            logger.warning("%s, %s split: %s", stage, split, warning)
-        sets[split] = [example(item) for item in chosen]
+    sets = training_sets(run, stage, start, kind, labelled, convention.tag_id)
     model = start.model
     if sets["train"]:
         loss = functools.partial(losses.token_tag_loss, good_id=convention.good_id, bad_id=convention.bad_id)
@@ -234,6 +220,44 @@ def train_reward_model(
         conventions.save_convention(run.work.path / directory / "adapter", convention)
         written.append(f"{directory}/adapter")
     return written
+
+
+def training_sets(
+    run: Run,
+    stage: str,
+    start: Checkpoint,
+    kind: str,
+    labelled: Mapping[str, Sequence[LabelledSolution]],
+    tag_id: int,
+) -> dict[str, list[batches.Example]]:
+    """What a reward model is trained and chosen on: the texts of `labelled` (as in `train_reward_model`) with a tag
+    behind each step, and what it should say there.
+
+    Raises:
+      ValueError: `config.prm.targets` is unknown.
+    """
+    how = run.config.prm
+    digest = huggingface.tokenizer_digest(start.tokenizer)
+    if how.targets not in TARGETS:
+        raise ValueError(f"config.prm.targets={how.targets!r} is unknown: choose among {', '.join(TARGETS)}")
+
+    def example(item: LabelledSolution) -> batches.Example:
+        steps = solution_ids(start.tokenizer, item.solution, digest)
+        if kind == "orm":
+            ids, tags = orm_ids(start.tokenizer, run.task, item.problem, steps, tag_id)
+            return batches.Example(ids, tags=tags, labels=(item.judgement.outcome,))
+        ids, tags = prm_ids(start.tokenizer, run.task, item.problem, steps, tag_id)
+        return batches.Example(ids, tags=tags, labels=item.labels if how.targets == "labels" else item.soft_labels)
+
+    sets = {}
+    for split, items in labelled.items():
+        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
+        outcomes = [bool(item.judgement.outcome) for item in items]
+        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
+        if warning:
+            logger.warning("%s, %s split: %s", stage, split, warning)
+        sets[split] = [example(item) for item in chosen]
+    return sets
 
 
 # rank
