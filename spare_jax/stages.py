@@ -8,8 +8,8 @@ rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}
 score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
            (configs/annotate.py)
-process_bench  ProcessBench rows, any judge  -> records, judgements/{<judge>,human}, metrics.json
-           (configs/processbench.py)
+process_bench  ProcessBench rows, any judge  -> records, judgements/{<judge>,human}, metrics.json,
+           (configs/processbench.py)            report.html
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -40,6 +40,7 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
 from spare_jax.report import annotations, examples, page
+from spare_jax.report import process_bench as process_bench_page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.training import batches, losses
@@ -385,11 +386,15 @@ def process_bench(run: Run) -> list[str]:
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
     right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
-    metrics = process_bench_metrics([item.judgement for item in found], judgements, right, run.config.seed)
+    metrics = process_bench_metrics(found, judgements, right, run.config.seed)
     run.work.write_json("metrics.json", {"judge": name, **metrics})
+    cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
+    labels = [judging.labels_of(judgement, cut) for judgement in judgements]
+    html = process_bench_page.render(metrics, name, found, judgements, labels, run.config.data.path)
+    (run.work.path / "report.html").write_text(html, encoding="utf-8")
     f1 = metrics["test"]["judge"]["f1"]
     logger.info("%s: first-error F1 %s on %d rows", name, "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
-    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json"]
+    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", "report.html"]
 
 
 def _read_solutions(run: Run) -> list[LabelledSolution]:

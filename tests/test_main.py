@@ -65,7 +65,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     assert metrics["selection"]["prm"]["weighted"]["last"] == 0
     assert metrics["judges"]["spare"]["step_accuracy"] is None  # there is no truth to compare with
     assert metrics["judges"]["spare"]["parse_failure_rate"] == 1
-    assert metrics["prm"]["first_error_f1"] is None
+    assert metrics["prm"]["judge"] is None
     assert "balanced with nothing" in caplog.text
     assert "exemplars were dropped" in caplog.text
     assert "NaN" not in (tmp_path / "work" / "metrics.json").read_text()

@@ -18,6 +18,7 @@ from typing import Any
 
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.process_errors import (
     choose_threshold,
     first_error,
@@ -379,41 +380,35 @@ def _shuffled(truths: Sequence[Judgement], seed: int) -> list[Judgement]:
 def _by_position(
     learnt: Sequence[LabelledSolution], truths: Sequence[Judgement], ranked: Sequence[LabelledSolution]
 ) -> list[Judgement]:
-    """Every step scored by how often the steps at its place are right, of the training solutions as long."""
-    rates: dict[tuple[int, int], list[bool]] = defaultdict(list)
-    for item, real in zip(learnt, truths, strict=True):
-        if splits.split_of(item.problem.id) == "train":
-            for i, step in enumerate(real.steps):
-                rates[len(real.steps), i].append(bool(step.label))
+    """Every step scored by its place alone, as the truth of the training solutions has it."""
+    seen = [
+        [step.label for step in real.steps]
+        for item, real in zip(learnt, truths, strict=True)
+        if splits.split_of(item.problem.id) == "train"
+    ]
+    found = position_scores(seen, [_length(item) for item in ranked])
     return [
-        Judgement(
-            item.solution.id,
-            "position_only",
-            tuple(StepJudgement(score=_rate(rates[len(item.solution.steps), i])) for i in range(_length(item))),
-        )
-        for item in ranked
+        Judgement(item.solution.id, "position_only", tuple(StepJudgement(score=score) for score in steps))
+        for item, steps in zip(ranked, found, strict=True)
     ]
 
 
 def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
-    rates: dict[int, list[bool]] = defaultdict(list)
-    for item in learnt:
-        if splits.split_of(item.problem.id) == "train" and item.gold:
-            rates[_length(item)].append(is_correct(run.task, item.gold, item.solution))
+    seen = [
+        (_length(item), is_correct(run.task, item.gold, item.solution))
+        for item in learnt
+        if splits.split_of(item.problem.id) == "train" and item.gold
+    ]
+    found = length_scores(seen, [_length(item) for item in ranked])
     return [
-        Judgement(item.solution.id, "length_only", (StepJudgement(score=_rate(rates[_length(item)])),) * _length(item))
-        for item in ranked
+        Judgement(item.solution.id, "length_only", (StepJudgement(score=score),) * _length(item))
+        for item, score in zip(ranked, found, strict=True)
     ]
 
 
 def _length(item: LabelledSolution) -> int:
     return len(item.solution.steps)
-
-
-def _rate(labels: Sequence[bool]) -> float:
-    """The share of True, drawn towards a half where there are few."""
-    return (sum(labels) + 1) / (len(labels) + 2)
 
 
 def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgement]) -> dict[str, Any]:
