@@ -158,6 +158,15 @@ class LabelledSolution(Record):
         """One per step; None where it is unknown, which is masked in training."""
         return tuple(step.label for step in self.judgement.steps)
 
+    @property
+    def soft_labels(self) -> tuple[float | None, ...]:
+        """One probability of "correct" per step: the judge's score, its label where it gave no score (Math-Shepherd's
+        soft estimation, arXiv 2312.08935, section 3.3). A step without label is masked here too, scored or not."""
+        return tuple(
+            None if step.label is None else float(step.label) if step.score is None else step.score
+            for step in self.judgement.steps
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Preference(Record):

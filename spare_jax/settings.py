@@ -101,6 +101,7 @@ def default() -> Config:
 
     config.prm = prm = ml_collections.ConfigDict()
     prm.labels = "spare"  # whose labels train: a file of judgements/
+    prm.targets = "labels"  # what the PRM learns of a step: the judge's "labels", or its "scores" where it has them
     prm.path = ""  # an existing PRM to rank with; then nothing is trained
     prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean

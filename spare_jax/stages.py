@@ -8,8 +8,8 @@ rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}
 score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
 annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
            (configs/annotate.py)
-benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json
-           (configs/processbench.py, configs/prmbench.py)
+benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json, of ProcessBench
+           (configs/processbench.py, prmbench.py)  report.html too
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -42,6 +42,7 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
 from spare_jax.report import annotations, examples, page
+from spare_jax.report import process_bench as process_bench_page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.training import batches, losses
@@ -49,6 +50,7 @@ from spare_jax.training import batches, losses
 logger = logging.getLogger(__name__)
 
 CONTROLS = ("spare_no_reference", "spare_wrong_reference")
+TARGETS = ("labels", "scores")
 
 
 # solve
@@ -187,28 +189,13 @@ def train_reward_model(
 
     Args:
       stage: whose figures the training's are.
-      kind: "prm" learns the label of every step, "orm" the outcome.
+      kind: "prm" learns the label (by `config.prm.targets` the soft one) of every step, "orm" the outcome.
       directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
       labelled: {"train": ..., "dev": ...}; of each as many solutions with a right answer as with a wrong one are used.
     """
     how = run.config.prm
     convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
-    digest = huggingface.tokenizer_digest(start.tokenizer)
-
-    def example(item: LabelledSolution) -> batches.Example:
-        ids_of, labels = (prm_ids, item.labels) if kind == "prm" else (orm_ids, (item.judgement.outcome,))
-        steps = solution_ids(start.tokenizer, item.solution, digest)
-        ids, tags = ids_of(start.tokenizer, run.task, item.problem, steps, convention.tag_id)
-        return batches.Example(ids, tags=tags, labels=labels)
-
-    sets = {}
-    for split, items in labelled.items():
-        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
-        outcomes = [bool(item.judgement.outcome) for item in items]
-        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
-        if warning:
-            logger.warning("%s, %s split: %s", stage, split, warning)
-        sets[split] = [example(item) for item in chosen]
+    sets = training_sets(run, stage, start, kind, labelled, convention.tag_id)
     model = start.model
     if sets["train"]:
         loss = functools.partial(losses.token_tag_loss, good_id=convention.good_id, bad_id=convention.bad_id)
@@ -236,6 +223,44 @@ def train_reward_model(
         conventions.save_convention(run.work.path / directory / "adapter", convention)
         written.append(f"{directory}/adapter")
     return written
+
+
+def training_sets(
+    run: Run,
+    stage: str,
+    start: Checkpoint,
+    kind: str,
+    labelled: Mapping[str, Sequence[LabelledSolution]],
+    tag_id: int,
+) -> dict[str, list[batches.Example]]:
+    """What a reward model is trained and chosen on: the texts of `labelled` (as in `train_reward_model`) with a tag
+    behind each step, and what it should say there.
+
+    Raises:
+      ValueError: `config.prm.targets` is unknown.
+    """
+    how = run.config.prm
+    digest = huggingface.tokenizer_digest(start.tokenizer)
+    if how.targets not in TARGETS:
+        raise ValueError(f"config.prm.targets={how.targets!r} is unknown: choose among {', '.join(TARGETS)}")
+
+    def example(item: LabelledSolution) -> batches.Example:
+        steps = solution_ids(start.tokenizer, item.solution, digest)
+        if kind == "orm":
+            ids, tags = orm_ids(start.tokenizer, run.task, item.problem, steps, tag_id)
+            return batches.Example(ids, tags=tags, labels=(item.judgement.outcome,))
+        ids, tags = prm_ids(start.tokenizer, run.task, item.problem, steps, tag_id)
+        return batches.Example(ids, tags=tags, labels=item.labels if how.targets == "labels" else item.soft_labels)
+
+    sets = {}
+    for split, items in labelled.items():
+        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
+        outcomes = [bool(item.judgement.outcome) for item in items]
+        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
+        if warning:
+            logger.warning("%s, %s split: %s", stage, split, warning)
+        sets[split] = [example(item) for item in chosen]
+    return sets
 
 
 # rank
@@ -365,20 +390,27 @@ def benchmark(run: Run) -> list[str]:
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
-    metrics = _MEASURES[run.config.data.format](run, found, judgements)
+    metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
     run.work.write_json("metrics.json", {"judge": name, **metrics})
-    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json"]
+    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
 
 
-def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> dict[str, Any]:
+_Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show them
+
+
+def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
     right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
-    metrics = process_bench_metrics([item.judgement for item in found], judgements, right, run.config.seed)
+    metrics = process_bench_metrics(found, judgements, right, run.config.seed)
+    cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
+    labels = [judging.labels_of(judgement, cut) for judgement in judgements]
+    html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
+    (run.work.path / "report.html").write_text(html, encoding="utf-8")
     f1 = metrics["test"]["judge"]["f1"]
     logger.info("first-error F1 %s on %d rows", "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
-    return metrics
+    return metrics, ["report.html"]
 
 
-def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> dict[str, Any]:
+def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
     said = [
         judging.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
         for item, judgement in zip(found, judgements, strict=True)
@@ -386,7 +418,7 @@ def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence
     metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed)
     score = metrics["judge"]["prm_score"]
     logger.info("PRMScore %s on %d rows", "-" if score is None else f"{score:.3f}", metrics["n"])
-    return {"threshold": run.config.threshold, **metrics}
+    return {"threshold": run.config.threshold, **metrics}, []
 
 
 _MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}

@@ -114,7 +114,14 @@ def test_the_whole_study_in_small(study):
     assert all(seconds > 0 for seconds in comparison["seconds_per_solution"].values())
     value = metrics["label_value"]
     assert value["truth"]["labels"]["step_accuracy"] == 1.0
-    assert {"spare", "truth_30_30", "shuffled", "outcome_copied", "position_only", "length_only"} <= set(value)
+    assert {"spare", "rollouts_8_soft", "truth_30_30"} <= set(value)
+    assert {"shuffled", "outcome_copied", "position_only", "length_only"} <= set(value)
+    assert value["rollouts_8_soft"]["labels"] == value["rollouts_8"]["labels"]
+    hard, soft = (
+        [[step["score"] for step in json.loads(line)["steps"]] for line in path.read_text().splitlines()]
+        for path in (study / f"judgements/prm_rollouts_8{kind}.jsonl" for kind in ("", "_soft"))
+    )
+    assert hard != soft and list(map(len, hard)) == list(map(len, soft))
     assert 0 < value["truth_30_30"]["labels"]["step_accuracy"] < 1
     assert all("mean" in of["in_distribution"]["minus_majority"] for of in value.values())
 

@@ -13,29 +13,37 @@ from hypothesis import strategies as st
 
 from spare_jax.evaluation.accuracy import (
     Pool,
-    accuracy_by_n,
-    accuracy_curves,
+    aggregate_all,
     chosen_right,
     oracle,
     pass_at_1,
     pass_at_n,
     selection_metrics,
-    tokens_by_n,
+)
+from spare_jax.evaluation.baselines import (
+    fit_length_baseline,
+    fit_position_baseline,
+    length_first_error,
+    length_scores,
+    position_first_error,
+    position_scores,
 )
 from spare_jax.evaluation.calibration import calibration
+from spare_jax.evaluation.curves import accuracy_by_n, accuracy_curves, tokens_by_n
 from spare_jax.evaluation.process_errors import (
     choose_threshold,
     first_error,
+    first_error_interval,
     first_error_metrics,
-    first_error_report,
-    fit_position_baseline,
     judge_metrics,
-    position_first_error,
+    right_answer_wrong_process,
     threshold_sweep,
 )
 from spare_jax.evaluation.statistics import paired_bootstrap
+from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.records import Judgement, StepJudgement
-from spare_jax.selection.voting import majority
+from spare_jax.selection.best_of_n import best_of_n
+from spare_jax.selection.voting import majority, weighted
 
 pytestmark = pytest.mark.filterwarnings("error")  # a division by an empty class must not even warn
 
@@ -81,10 +89,46 @@ def test_nothing_beats_the_oracle_and_pass_at_1_is_the_mean(case):
     assert pass_at_1(pools) <= bound
     assert metrics["majority"] <= bound
     assert all(value <= bound for rule in metrics["prm"].values() for value in rule.values())
-    curves = accuracy_curves(pools, {"prm": scores})["accuracy_by_n"]
-    for key in ("majority", "prm"):
-        assert all(a <= b + 1e-12 for a, b in zip(curves[key], curves["oracle"], strict=True))
-    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(curves["oracle"]))
+    curves = accuracy_curves(pools, {"prm": scores})
+    json.dumps(curves, allow_nan=False)
+    every = [curves["majority"]["accuracy"], *curves["prm"]["weighted"].values(), *curves["prm"]["best_of_n"].values()]
+    assert len(every) == 9
+    for curve in every:
+        assert all(a <= b + 1e-12 for a, b in zip(curve, curves["pass_at_n"], strict=True))
+    assert all(a <= b + 1e-12 for a, b in itertools.pairwise(curves["pass_at_n"]))
+
+
+def test_curves_are_those_of_each_rule_under_each_aggregation():
+    pools, scores = world(30, 5)
+    cost = [[100 + i for i in range(5)]] * 30
+    curves = accuracy_curves(pools, {"prm": scores, "one": [[[s[-1]] for s in p] for p in scores]}, {"prm": cost}, 2)
+    for rule in ("weighted", "best_of_n"):
+        for how, curve in curves["prm"][rule].items():
+            assert curve == accuracy_by_n(pools, rule, aggregate_all(scores, how), 2)
+            assert curves["one"][rule][how] == curves["prm"][rule]["last"]  # one score is the same under each
+        assert len({tuple(curve) for curve in curves["prm"][rule].values()}) > 1
+    assert curves["n"] == [1, 2, 3, 4, 5]
+    # The policy's tokens alone, and with what the reward model read: 102 a sample.
+    assert curves["one"]["tokens"] == curves["majority"]["tokens"]
+    spent = np.array(curves["prm"]["tokens"]) - curves["majority"]["tokens"]
+    assert spent == pytest.approx([102, 204, 306, 408, 510])
+
+
+@given(pools_and_scores(), st.sampled_from(["majority", "weighted", "best_of_n"]))
+@settings(max_examples=40, deadline=None)
+def test_a_curve_is_the_mean_over_every_subset_of_every_pool(case, rule):
+    pools, steps = case
+    # Halves alone: their sums are exact, so that a tie is one in every subset.
+    scores = [[s if s is None else (0.25, 0.5, 1.0)[int(2.9 * s)] for s in own] for own in aggregate_all(steps, "min")]
+    for n, value in enumerate(accuracy_by_n(pools, rule, scores, 7), start=1):
+        expected = []
+        for pool, own in zip(pools, scores, strict=True):
+            chosen = []
+            for c in _subsets(len(pool.answers), min(n, len(pool.answers))):
+                part = Pool(pool.problem_id, tuple(pool.answers[i] for i in c), tuple(pool.outcomes[i] for i in c))
+                chosen.append(_by_hand(part, rule, [own[i] for i in c], 7))
+            expected.append(np.mean(chosen) if chosen else 0.0)
+        assert value == pytest.approx(np.mean(expected))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 8))
@@ -150,7 +194,15 @@ def test_selection_metrics_hold_the_promised_keys():
     pools, scores = world(80, 8)
     likelihood = [[[0.5]] * 8] * 80
     metrics = selection_metrics(pools, {"prm": scores, "likelihood": likelihood}, seed=0)
-    assert set(metrics) == {"majority", "oracle", "prm", "likelihood", "prm_minus_majority", "prm_minus_likelihood"}
+    names = {"majority", "oracle", "prm", "likelihood"}
+    assert set(metrics) == {*names, "intervals", "prm_minus_majority", "prm_minus_likelihood"}
+    assert set(metrics["intervals"]) == {"one_sample", *names}
+    for name, value in (("majority", metrics["majority"]), ("prm", metrics["prm"]["weighted"]["last"])):
+        interval = metrics["intervals"][name]
+        error = math.sqrt(value * (1 - value) / 80)  # of a share of 80 problems
+        assert interval["mean"] == pytest.approx(value)
+        assert interval["low"] == pytest.approx(value - 1.96 * error, abs=0.02)
+        assert interval["high"] == pytest.approx(value + 1.96 * error, abs=0.02)
     difference = metrics["prm_minus_majority"]
     assert difference["mean"] == pytest.approx(metrics["prm"]["weighted"]["last"] - metrics["majority"])
     assert difference["low"] <= difference["mean"] <= difference["high"]
@@ -285,13 +337,110 @@ def test_no_table_of_positions_beats_the_baseline_on_dev(solutions):
             assert ours >= f1 - 1e-12
 
 
-def test_first_error_report_on_empty_and_one_sided_data():
-    report = first_error_report([], [], [], [])
-    json.dumps(report, allow_nan=False)
-    assert (report["first_error_f1"], report["position_only_f1"], report["threshold"]) == (None, None, 0.5)
-    all_wrong = first_error_report([[0.2, 0.9]], [0], [[0.2, 0.9]], [0])
-    assert all_wrong["first_error_f1"] is None
-    assert all_wrong["error_accuracy"] == 1.0
+def test_the_length_baseline_learns_what_lengths_tell():
+    # Steps of more than 20 characters are wrong, and nothing else is.
+    lengths = [[5, 30, 8], [9, 20], [25], [7, 7]]
+    truth = [1, None, 0, None]
+    baseline = fit_length_baseline(truth, lengths)
+    assert baseline is not None and baseline.long_is_wrong
+    assert [length_first_error(baseline, steps) for steps in lengths] == truth
+    assert length_first_error(baseline, [9, 90, 90]) == 1
+    # The other way round: short steps are wrong.
+    short = fit_length_baseline([1, None], [[30, 2], [30, 30]])
+    assert short is not None and not short.long_is_wrong and length_first_error(short, [1, 40]) == 0
+    assert fit_length_baseline([None, None], lengths[:2]) is None  # nothing to be found
+    assert length_first_error(None, [1, 2]) is None and length_first_error(baseline, []) is None
+
+
+@given(
+    st.lists(
+        st.lists(st.integers(0, 6), min_size=1, max_size=3).flatmap(
+            lambda steps: st.tuples(st.just(steps), st.none() | st.integers(0, len(steps) - 1))
+        ),
+        max_size=8,
+    )
+)
+@settings(deadline=None)
+def test_no_limit_of_length_beats_the_length_baseline(solutions):
+    lengths, truth = [steps for steps, _ in solutions], [error for _, error in solutions]
+    baseline = fit_length_baseline(truth, lengths)
+    ours = first_error_metrics([length_first_error(baseline, steps) for steps in lengths], truth)["f1"]
+    assert (baseline is None) == (ours is None)
+    for limit in range(8):
+        for wrong in (lambda n, limit=limit: n >= limit, lambda n, limit=limit: n < limit):
+            guesses = [next((i for i, n in enumerate(steps) if wrong(n)), None) for steps in lengths]
+            f1 = first_error_metrics(guesses, truth)["f1"]
+            assert ours is None or f1 <= ours + 1e-12
+
+
+def test_ranking_by_position_and_length_by_hand():
+    # Laplace: (right + 1) / (seen + 2). Of solutions of two steps the first is right 2 times of 2, the second 1 of 2.
+    seen = [[True, False], [True, True], [False], [None]]
+    assert position_scores(seen, [2, 1, 3]) == [[0.75, 0.5], [pytest.approx(1 / 3)], [0.5, 0.5, 0.5]]
+    assert length_scores([(2, True), (2, True), (1, False)], [2, 1, 5]) == [0.75, pytest.approx(1 / 3), 0.5]
+
+
+def test_right_answers_with_a_wrong_process_by_hand():
+    truth, said = [1, 0, 2, None, 0], [1, 1, None, 0, 0]
+    found = right_answer_wrong_process(said, truth, [True, True, True, True, False])
+    assert found == {"n": 3, "share": 0.75, "found": pytest.approx(2 / 3), "exact": pytest.approx(1 / 3)}
+    assert right_answer_wrong_process([], [], []) == {"n": 0, "share": None, "found": None, "exact": None}
+
+
+def test_the_interval_of_f1_holds_f1_and_resamples_problems():
+    rng = np.random.default_rng(0)
+    truth = [None if rng.random() < 0.5 else int(rng.integers(3)) for _ in range(120)]
+    said = [t if rng.random() < 0.6 else 0 for t in truth]
+    f1 = first_error_metrics(said, truth)["f1"]
+    alone = first_error_interval(said, truth, list(map(str, range(120))), seed=1)
+    assert alone["low"] < f1 < alone["high"]
+    assert alone == first_error_interval(said, truth, list(map(str, range(120))), seed=1)
+    # Every solution four times under the same problem: no more is known than before.
+    again = first_error_interval(said * 4, truth * 4, list(map(str, range(120))) * 4, seed=1)
+    assert again == pytest.approx(alone)
+    apart = first_error_interval(said * 4, truth * 4, list(map(str, range(480))), seed=1)
+    assert apart["high"] - apart["low"] < 0.7 * (alone["high"] - alone["low"])
+    assert first_error_interval([0], [0], ["p"]) == {"low": None, "high": None}
+
+
+def test_nothing_is_chosen_on_the_part_that_is_measured():
+    dev = Part(["a", "b"], [[True, False], [True, True]], [[3, 9], [3, 3]], [False, True])
+    test = Part(["c", "d", "e"], [[False], [True, True], [True, False]], [[3], [9, 3], [1, 2]], [True, True, False])
+    threshold, chosen_on = choose_on(dev, "dev", [[0.9, 0.2], [0.8, 0.7]])
+    assert 0.2 < threshold < 0.7 and chosen_on == {"part": "dev", "n": 2, "f1": 1.0}
+    assert choose_on(Part(), "dev", []) == (0.5, None)
+    guesses = baseline_guesses(dev, test)
+    assert guesses["length_only"] == [None, 0, None]  # beyond 3 characters, as dev says
+    assert guesses["final_answer_only"] == [None, None, 1]
+    assert guesses["always_first"] == [0, 0, 0] and guesses["never_wrong"] == [None] * 3
+    found = measure([0, None, None], test, guesses, seed=0)
+    assert found["judge"] | {"low": 0, "high": 0} == first_error_metrics([0, None, None], [0, None, 1]) | {
+        "low": 0,
+        "high": 0,
+    }
+    assert found["right_answer_wrong_process"] == {"n": 1, "share": 0.5, "found": 1.0, "exact": 1.0}
+    assert found["judge_minus"]["length_only"]["mean"] == pytest.approx(2 / 3)  # 2/3 (a = 1/2, b = 1) against 0
+
+
+def test_scores_are_measured_where_the_truth_is_known():
+    part = Part(["a", "b"], [[True, False, None], [True, True]], [[1, 1, 1], [1, 1]], [False, True])
+    found = measure_scores([[0.9, 0.4, 0.0], [0.8, None]], part)
+    assert found["at_half"]["f1"] == 1.0
+    # Steps scored 0.9, 0.4 and 0.8 have a truth: right, wrong, right; a bin each.
+    assert found["calibration"]["n"] == 3
+    assert found["calibration"]["ece"] == pytest.approx((0.1 + 0.4 + 0.2) / 3)
+    assert [row["threshold"] for row in found["threshold_sweep"]][::24] == [0.02, 0.5, 0.98]
+
+
+def test_measures_of_nothing_are_null():
+    empty = Part()
+    found = measure([], empty, baseline_guesses(empty, empty), 0) | measure_scores([], empty)
+    json.dumps(found, allow_nan=False)
+    assert found["judge"]["f1"] is None and found["calibration"]["ece"] is None
+    all_wrong = Part(["p"], [[False, True]], [[4, 4]], [False])
+    one_sided = measure([0], all_wrong, baseline_guesses(all_wrong, all_wrong), 0)
+    assert one_sided["judge"]["f1"] is None and one_sided["judge"]["error_accuracy"] == 1.0
+    assert one_sided["judge_minus"]["position_only"]["mean"] is None
 
 
 def test_calibration_by_hand():
@@ -301,6 +450,13 @@ def test_calibration_by_hand():
     assert result["ece"] == pytest.approx(0.25 * 0.05 + 0.75 * (2.9 / 3 - 2 / 3))
     assert result["brier"] == pytest.approx((0.05**2 + 0.95**2 + 0.05**2 + 0) / 4)
     assert [row["n"] for row in result["bins"]] == [1, 3]
+    # Against every score looked at by itself.
+    rng = np.random.default_rng(3)
+    scores = [*rng.random(60), 0.0, 0.1, 0.3, 1.0]
+    labels = [bool(rng.random() < score) for score in scores]
+    bins = [[i for i, s in enumerate(scores) if k <= s * 10 < k + 1 or (k == 9 and s == 1)] for k in range(10)]
+    gaps = [abs(sum(scores[i] - labels[i] for i in of)) for of in bins]
+    assert calibration(scores, labels)["ece"] == pytest.approx(sum(gaps) / len(scores))
     assert calibration([], []) == {"ece": None, "brier": None, "n": 0, "bins": []}
     with pytest.raises(ValueError, match="outside"):
         calibration([math.nan], [True])
@@ -357,6 +513,15 @@ def test_unknown_truth_leaves_only_what_needs_none():
 def test_a_judgement_without_truth_is_an_error():
     with pytest.raises(ValueError, match="no truth for solution 's0'"):
         judge_metrics([_judgement(0, [True])], [])
+
+
+def _by_hand(pool, rule, scores, seed):
+    """Whether a rule chooses right, by the functions for one choice at a time."""
+    if rule == "majority":
+        return majority(pool.answers, pool.problem_id, seed) == "1"
+    if rule == "best_of_n":
+        return best_of_n(pool.answers, scores, pool.problem_id, seed) == "1"
+    return weighted(pool.answers, scores, pool.problem_id, seed) == "1"
 
 
 def _subsets(total, size):

@@ -402,6 +402,18 @@ class TestTrainingExamples:
         assert [example.labels for example in examples] == [(None, True), (None,), (None,)]
         assert all(example.judgement.outcome is True for example in examples)
 
+    @pytest.mark.parametrize("outcome, last", [(True, 1.0), (None, 0.25)])
+    def test_a_label_that_outranks_the_judge_outranks_its_score(self, outcome, last):
+        steps = (StepJudgement(label=True, score=0.75), StepJudgement(label=True, score=0.25))
+        judgements = {"p/0": Judgement("p/0", "spare", steps, outcome=outcome)}
+
+        def soft(policy):
+            (example,) = training_examples(TASK, PROBLEMS, self.SOLUTIONS[:1], judgements, GOLDS, policy)
+            return example.soft_labels
+
+        assert soft(LabelPolicy()) == (0.75, last)
+        assert soft(LabelPolicy(last_step_is_outcome=False)) == (0.75, 0.25)
+
     def test_the_reference_joins_once_per_problem_that_has_one(self):
         examples = self.examples(LabelPolicy(reference_as_sample=True))
         (added,) = [example for example in examples if example.solution not in self.SOLUTIONS]

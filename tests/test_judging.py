@@ -15,7 +15,7 @@ from spare_jax.evaluation.prm_score import prm_bench_metrics, step_scores
 from spare_jax.evaluation.process_bench import is_dev, process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.judges import alignment
-from spare_jax.records import Judgement, StepJudgement
+from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.splits import task_of
 from spare_jax.store import StoreError
 from spare_jax.tasks.arithmetic import WORLD
@@ -140,7 +140,9 @@ def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
     assert test["n"] == 4 and metrics["dev"]["n"] == 0
     assert test["judge"]["correct_accuracy"] == 1.0  # a judge that labels no step finds no error
     assert test["final_answer_only"]["f1"] == pytest.approx(2 / 3)  # one of two errors, both right ones
-    assert test["right_answer_wrong_process"] == {"n": 1, "found": 0.0, "exact": 0.0}
+    assert test["right_answer_wrong_process"] == {"n": 1, "share": pytest.approx(1 / 3), "found": 0.0, "exact": 0.0}
+    page = (tmp_path / "work" / "report.html").read_text()
+    assert "outcome on ProcessBench" in page and "Right answer, wrong process" in page
     assert len(read(tmp_path / "work" / "judgements/human.jsonl")) == 4
 
 
@@ -266,13 +268,21 @@ def test_thresholds_and_positions_are_chosen_on_dev_rows_alone():
     human, judged = [], []
     for i in range(400):
         error = None if rng.random() < 0.5 else int(rng.integers(3))
-        human.append(Judgement(str(i), "human", tuple(StepJudgement(label=k != error) for k in range(3))))
+        labels = Judgement(str(i), "human", tuple(StepJudgement(label=k != error) for k in range(3)))
+        solution = Solution(str(i), str(i), ("one", "two", "three"), None, "stop")
+        human.append(LabelledSolution(Problem(str(i), f"{i}?"), solution, labels))
         scores = [0.3 if k == error else 0.4 for k in range(3)]  # a judge that is sure of nothing
         judged.append(Judgement(str(i), "x", tuple(StepJudgement(score=score) for score in scores)))
     metrics = process_bench_metrics(human, judged, [False] * 400, seed=0)
     assert (metrics["dev"]["n"], metrics["test"]["n"]) == (100, 300)
+    assert metrics["threshold_chosen_on"] == {"part": "dev", "n": 100, "f1": 1.0}
     assert 0.3 < metrics["threshold"] < 0.4 and metrics["test"]["judge"]["f1"] == 1.0
     assert metrics["test"]["judge"]["low"] == 1.0 and metrics["test"]["position_only"]["f1"] < 0.6
+    assert metrics["test"]["length_only"]["f1"] < 0.6 and metrics["test"]["judge_minus"]["length_only"]["low"] > 0.3
+    # Scores 0.3 are wrong and 0.4 right, of 900 steps.
+    wrong = sum(human[i].judgement.first_error is not None for i in range(400) if not is_dev(i, 400))
+    calibrated = (wrong * 0.3 + (900 - wrong) * 0.6) / 900
+    assert metrics["test"]["calibration"]["ece"] == pytest.approx(calibrated)
     # What the test rows hold changes nothing that was chosen.
     changed = [j if is_dev(i, 400) else Judgement(j.solution_id, "x", judged[0].steps) for i, j in enumerate(judged)]
     assert process_bench_metrics(human, changed, [False] * 400, seed=0)["threshold"] == metrics["threshold"]

@@ -109,6 +109,18 @@ def test_soft_labels_lie_between_the_hard_ones(model):
     np.testing.assert_allclose(loss(0.3), 0.3 * loss(1.0) + 0.7 * loss(0.0), rtol=1e-6)
 
 
+def test_the_gradient_of_a_soft_label_mixes_those_of_the_hard_ones(model):
+    def gradient(label):
+        batch = _batch([Example([3, 4, 9], tags=[1, 2], labels=[label, None])])
+        return jax.jit(jax.grad(lambda m: tag_loss(m, batch)[0]))(model)
+
+    right, wrong = gradient(True), gradient(False)
+    jax.tree.map(np.testing.assert_array_equal, (gradient(1.0), gradient(0.0)), (right, wrong))
+    mixed = jax.tree.map(lambda a, b: 0.375 * a + 0.625 * b, right, wrong)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient(0.375), mixed)
+    assert max(float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (right, wrong)), strict=True)) > 1e-3
+
+
 def test_unknown_labels_count_for_nothing(model):
     ids = [3, 4, 9, 8, 2]
     known = tag_loss_jit(model, _batch([Example(ids, tags=[1, 4], labels=[0.0, 1.0])]))

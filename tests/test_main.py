@@ -6,14 +6,18 @@ import math
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from small_tokenizer import small_tokenizer
 from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
-from spare_jax import main, settings
+from spare_jax import main, settings, stages
 from spare_jax.models import huggingface
 from spare_jax.models.conventions import load_convention
+from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.splits import task_of
 from spare_jax.store import StoreError, WorkDir
 from spare_jax.tasks.arithmetic import WORLD
 
@@ -61,7 +65,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     assert metrics["selection"]["prm"]["weighted"]["last"] == 0
     assert metrics["judges"]["spare"]["step_accuracy"] is None  # there is no truth to compare with
     assert metrics["judges"]["spare"]["parse_failure_rate"] == 1
-    assert metrics["prm"]["first_error_f1"] is None
+    assert metrics["prm"]["judge"] is None
     assert "balanced with nothing" in caplog.text
     assert "exemplars were dropped" in caplog.text
     assert "NaN" not in (tmp_path / "work" / "metrics.json").read_text()
@@ -138,6 +142,30 @@ def test_labels_that_cannot_train_are_one_clear_error(tmp_path):
     config.prm.labels = "truth"
     with pytest.raises(ValueError, match=r"config.prm.labels='truth'.* is missing: run the stage that writes it first"):
         main.run(config, "prm_labels", str(tmp_path / "truth"))
+
+
+def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
+    config = small_config()
+    tokenizer, steps = small_tokenizer(), ("Ben has 8.", "So 8.", "8")
+    judged = (StepJudgement(True, 0.125), StepJudgement(None, 0.5), StepJudgement(False))
+    item = LabelledSolution(
+        Problem("p", "How many?"), Solution("p/0", "p", steps, "8", "stop"), Judgement("p/0", "j", judged, outcome=True)
+    )
+
+    def labels(kind, targets):
+        config.prm.targets = targets
+        run = SimpleNamespace(config=config, task=task_of("arithmetic"))
+        (example,) = stages.training_sets(run, "test", SimpleNamespace(tokenizer=tokenizer), kind, {"dev": [item]}, 3)[
+            "dev"
+        ]
+        assert len(example.tags) == len(example.labels)
+        return example.labels
+
+    assert labels("prm", "labels") == (True, None, False)
+    assert labels("prm", "scores") == (0.125, None, 0.0)
+    assert labels("orm", "labels") == labels("orm", "scores") == (True,)
+    with pytest.raises(ValueError, match=r"config.prm.targets='soft' is unknown: choose among labels, scores"):
+        labels("prm", "soft")
 
 
 @pytest.mark.parity

@@ -108,3 +108,13 @@ def test_a_labelled_solution_has_one_judged_step_per_step():
     labels = (StepJudgement(), StepJudgement(label=False))
     two = dataclasses.replace(solution, steps=("a", "b")), dataclasses.replace(judgement, steps=labels)
     assert LabelledSolution(problem, *two).labels == (None, False)
+
+
+@given(st.lists(st.builds(StepJudgement, st.none() | st.booleans(), st.none() | st.floats(0, 1)), max_size=6))
+def test_soft_labels_are_scores_or_labels_and_masked_where_labels_are(steps):
+    solution = Solution("p/0", "p", ("x",) * len(steps), None, "stop")
+    item = LabelledSolution(Problem("p", "?"), solution, Judgement("p/0", "j", tuple(steps)))
+    assert [soft is None for soft in item.soft_labels] == [label is None for label in item.labels]
+    for step, soft in zip(steps, item.soft_labels, strict=True):
+        if step.label is not None:
+            assert soft == (step.score if step.score is not None else {True: 1.0, False: 0.0}[step.label])

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spare_jax.evaluation.accuracy import Pool, accuracy_curves, selection_metrics
-from spare_jax.evaluation.calibration import calibration
-from spare_jax.evaluation.process_errors import first_error_report
+from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.curves import accuracy_curves
+from spare_jax.evaluation.process_errors import first_error
+from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.report.figures import Line, line_chart
 from spare_jax.report.markup import count, percent, points, seconds, text
 from spare_jax.report.page import render
@@ -90,12 +91,23 @@ def _metrics() -> dict[str, Any]:
         )
         scores.append([[0.6 + 0.01 * j, 0.8 if r else 0.3 + 0.05 * (i % 7)] for j, r in enumerate(right)])
     flat = [steps for candidates in scores for steps in candidates]
-    truth = [None if r else 1 for pool in pools for r in pool.outcomes]
-    rankers: dict[str, Any] = dict.fromkeys(("prm", "orm", "likelihood", "prm_at_init"), scores)
+    rights = [r for pool in pools for r in pool.outcomes]
+    rankers: dict[str, Any] = dict.fromkeys(
+        ("prm", "orm", "likelihood", "prm_at_init", "position_only", "length_only"), scores
+    )
     judge = dict.fromkeys(("step_accuracy", "error_precision", "error_recall", "kappa"), 0.9)
     judge |= {"parse_failure_rate": 0.01, "missed_step_rate": 0.0, "tokens_per_solution": 1234.5}
-    prm = first_error_report(flat, truth, flat, truth)
-    prm["calibration"] = calibration([s for steps in flat for s in steps], [s > 0.5 for steps in flat for s in steps])
+    judge["right_answer_wrong_process"] = {"n": 4, "share": 0.1, "found": 0.5, "exact": 0.25}
+    part = Part(
+        [pool.problem_id for pool in pools for _ in pool.outcomes],
+        [[True, r] for r in rights],
+        [[8, 5 + i % 9] for i, _ in enumerate(rights)],
+        [r or i % 9 == 0 for i, r in enumerate(rights)],
+    )
+    threshold, chosen_on = choose_on(part, "dev", flat)
+    prm = {"threshold": threshold, "threshold_chosen_on": chosen_on}
+    prm |= measure([first_error(steps, threshold) for steps in flat], part, baseline_guesses(part, part), 0)
+    prm |= measure_scores(flat, part)
     return {
         "seed": 0,
         "n_problems": 24,
@@ -109,7 +121,7 @@ def _metrics() -> dict[str, Any]:
         },
         "selection": selection_metrics(pools, rankers) | {"out_of_distribution": selection_metrics(pools, rankers)},
         "curves": accuracy_curves(pools, rankers, {"prm": [[12] * 4] * 24}),
-        "prm": prm | {"out_of_distribution": {"first_error_f1": 0.4, "position_only_f1": 0.2}},
+        "prm": prm | {"out_of_distribution": prm},
     }
 
 
@@ -168,8 +180,8 @@ def _paths(value, prefix=()):
 
 def test_hostile_words_are_shown_and_do_nothing():
     metrics = _metrics()
-    metrics["reasons"] = {"prm.f1_at_half": _HOSTILE}
-    metrics["prm"]["f1_at_half"] = None
+    metrics["reasons"] = {"prm.at_half.f1": _HOSTILE}
+    metrics["prm"]["at_half"]["f1"] = None
     page = render(metrics, [_example(_HOSTILE)], _meta(_HOSTILE))
     elements = _check_inert(page)
     shown = "".join(elements.words)
@@ -209,7 +221,7 @@ def test_every_section_and_figure_is_there():
     elements = _check_inert(page)
     sections = ["selection", "scaling", "judge", "first-error", "calibration", "shift", "costs", "steps", "notes"]
     assert [i for i in elements.ids if not i.startswith("h-")] == sections
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 8  # three pairs of curves, the sweep, calibration
     assert page.count('<details class="solution"') == 2
     assert "not measured" not in page
     assert "undefined" not in page
@@ -275,8 +287,8 @@ def test_a_null_shows_a_dash_and_its_reason():
     metrics["reasons"] = {"judges.spare": "the judge was given no wrong solution"}
     page = render(metrics, [], {})
     assert "\u2013 the judge was given no wrong solution: <code>judges.spare.error_recall</code>" in page
-    metrics["prm"]["f1_at_half"] = None
-    assert render(metrics, [], {}).count("<code>prm.f1_at_half</code>") == 1  # told where it is missing, nowhere else
+    metrics["prm"]["at_half"]["f1"] = None
+    assert render(metrics, [], {}).count("<code>prm.at_half.f1</code>") == 1  # told where it is missing, nowhere else
     del metrics["selection"]["orm"]
     page = render(metrics, [], {})
     assert "weighted by ORM" not in page

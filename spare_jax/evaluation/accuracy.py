@@ -1,15 +1,13 @@
 """How often a policy, and a way of choosing among its samples, answers right."""
 
 import dataclasses
-import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
+from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap
 from spare_jax.selection.aggregate import AGGREGATIONS, aggregate
 from spare_jax.selection.best_of_n import top_scored
 from spare_jax.selection.voting import ballot, winners
@@ -18,8 +16,6 @@ from spare_jax.selection.voting import ballot, winners
 StepScores = Sequence[Sequence[Sequence[float | None]]]
 # One score per candidate: [problem][candidate].
 Scores = Sequence[Sequence[float | None]]
-
-_DRAWS = 128  # subsets per size where there are too many to take them all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,45 +89,9 @@ def chosen_right(pools: Sequence[Pool], rule: str, scores: Scores | None = None,
     Raises:
       ValueError: unknown rule, scores that the rule cannot use, or scores for other problems than `pools`.
     """
-    per_problem = _scores_by_pool(pools, rule, scores)
-    values = [_chosen_right(p, rule, s, seed, None)[0] for p, s in zip(pools, per_problem, strict=True)]
+    per_problem = scores_by_pool(pools, rule, scores)
+    values = [right_in_draws(p, rule, s, seed, None)[0] for p, s in zip(pools, per_problem, strict=True)]
     return np.array(values, dtype=np.float64)
-
-
-def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> list[float]:
-    """Accuracy of a rule given n of the candidates, for n = 1 .. the largest pool.
-
-    Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
-    the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
-    """
-    per_problem = _scores_by_pool(pools, rule, scores)
-    curve = []
-    for n in range(1, max((len(pool.answers) for pool in pools), default=0) + 1):
-        values = []
-        for pool, pool_scores in zip(pools, per_problem, strict=True):
-            drawn = _subsets(len(pool.answers), min(n, len(pool.answers)), seed)
-            values.append(_chosen_right(pool, rule, pool_scores, seed, drawn).mean())
-        curve.append(float(np.mean(values)))
-    return curve
-
-
-def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
-    """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
-
-    Args:
-      pools: the problems; None is returned unless all of them have token counts.
-      scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate.
-    """
-    if not pools or any(not pool.tokens for pool in pools):
-        return None
-    curve = []
-    for n in range(1, max(len(pool.tokens) for pool in pools) + 1):
-        totals = []
-        for i, pool in enumerate(pools):
-            per_sample = np.mean(pool.tokens) + (np.mean(scoring_tokens[i]) if scoring_tokens else 0.0)
-            totals.append(pool.prompt_tokens + min(n, len(pool.tokens)) * per_sample)
-        curve.append(float(np.mean(totals)))
-    return curve
 
 
 def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], seed: int = 0) -> dict[str, Any]:
@@ -145,9 +105,10 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
       seed: of tie-breaking and bootstrap.
 
     Returns:
-      {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...} and, where there
-      is a "prm", its paired differences "prm_minus_majority" and "prm_minus_<other>" (statistics.py), weighted by the
-      last step's score on both sides.
+      {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...}; "intervals", over
+      problems, of one sample, of majority and oracle, and of each ranker's weighted vote by the last step's score; and,
+      where there is a "prm", its paired differences "prm_minus_majority" and "prm_minus_<other>" (statistics.py),
+      weighted by the last step's score on both sides.
     """
     votes = chosen_right(pools, "majority", seed=seed)
     result: dict[str, Any] = {"majority": mean_or_none(votes), "oracle": oracle(pools)}
@@ -161,6 +122,12 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
                 result[name][rule][how] = mean_or_none(right)
                 if rule == "weighted" and how == "last":
                     fixed_in_advance[name] = right
+    sampled = [pool.outcomes for pool in pools if pool.outcomes]
+    one, bound = ([float(of(outcomes)) for outcomes in sampled] for of in (np.mean, any))
+    result["intervals"] = {
+        name: bootstrap(values, seed)
+        for name, values in {"one_sample": one, "oracle": bound, **fixed_in_advance}.items()
+    }
     if "prm" in rankers:
         for name, right in fixed_in_advance.items():
             if name != "prm":
@@ -168,48 +135,23 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
     return result
 
 
-def accuracy_curves(
-    pools: Sequence[Pool],
-    rankers: Mapping[str, StepScores],
-    scoring_tokens: Mapping[str, Sequence[Sequence[int]]] | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The `curves` part of metrics.json: weighted votes by the last step's score, majority and oracle.
-
-    Args:
-      pools, rankers, seed: as in `selection_metrics`.
-      scoring_tokens: by ranker's name, [problem][candidate], the tokens that scoring a candidate took.
-
-    Returns:
-      {"accuracy_by_n": {"n": [...], "oracle": [...], "majority": [...], ranker: [...]},
-       "accuracy_by_tokens": {"majority": {"tokens": [...], "accuracy": [...]}, ranker: {...}}}; the latter is empty
-      where the pools have no token counts. Tokens are means per problem.
-    """
-    largest = max((len(pool.answers) for pool in pools), default=0)
-    by_n: dict[str, Any] = {
-        "n": list(range(1, largest + 1)),
-        "oracle": [pass_at_n(pools, n) for n in range(1, largest + 1)],
-        "majority": accuracy_by_n(pools, "majority", seed=seed),
-    }
-    for name, step_scores in rankers.items():
-        by_n[name] = accuracy_by_n(pools, "weighted", aggregate_all(step_scores, "last"), seed)
-    by_tokens = {}
-    for name in ("majority", *rankers):
-        tokens = tokens_by_n(pools, (scoring_tokens or {}).get(name))
-        if tokens is not None:
-            by_tokens[name] = {"tokens": tokens, "accuracy": by_n[name]}
-    return {"accuracy_by_n": by_n, "accuracy_by_tokens": by_tokens}
-
-
 def aggregate_all(step_scores: StepScores, how: str) -> list[list[float | None]]:
     """One score per candidate of every problem (selection/aggregate.py)."""
     return [[aggregate(steps, how) for steps in candidates] for candidates in step_scores]
 
 
-def _chosen_right(
+def right_in_draws(
     pool: Pool, rule: str, scores: Sequence[float | None], seed: int, drawn: np.ndarray | None
 ) -> np.ndarray:
-    """Bool, [draws]: is the rule's choice among each drawn subset right? An answer is, if any candidate with it is."""
+    """Is the rule's choice among each drawn subset of the candidates right? An answer is, if any candidate with it is.
+
+    Args:
+      scores: one per candidate.
+      drawn: bool, [draws, candidates]; all candidates once where None.
+
+    Returns:
+      bool, [draws].
+    """
     choice = ballot(pool.answers, pool.problem_id, seed)
     choose = top_scored if rule == "best_of_n" else winners
     picked = choose(choice, scores, drawn)
@@ -219,7 +161,12 @@ def _chosen_right(
     return right[picked]
 
 
-def _scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> Scores:
+def scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> Scores:
+    """What a rule counts for every candidate: its score, or 1.0 in a majority vote.
+
+    Raises:
+      ValueError: unknown rule, or no scores for just these problems.
+    """
     if rule not in ("majority", "weighted", "best_of_n"):
         raise ValueError(f"unknown rule {rule!r}: use majority, weighted or best_of_n")
     if rule == "majority":
@@ -227,16 +174,3 @@ def _scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> 
     if scores is None or len(scores) != len(pools):
         raise ValueError(f"rule {rule} needs scores for all {len(pools)} problems, in their order")
     return scores
-
-
-@functools.lru_cache(maxsize=4096)
-def _subsets(total: int, size: int, seed: int) -> np.ndarray:
-    """Bool, [draws, total]: all subsets of `size` candidates, or 128 random ones where there are more."""
-    if math.comb(total, size) <= _DRAWS:
-        members = list(itertools.combinations(range(total), size))
-        drawn = np.zeros((len(members), total), dtype=bool)
-        for row, chosen in zip(drawn, members, strict=True):
-            row[list(chosen)] = True
-        return drawn
-    order = np.random.default_rng([seed, total, size]).random((_DRAWS, total)).argsort(axis=1)
-    return order < size

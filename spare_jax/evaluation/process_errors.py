@@ -1,18 +1,15 @@
-"""Where is the first error? ProcessBench's measure, its threshold and baseline, and a judge against the truth.
+"""Where is the first error? ProcessBench's measure, its threshold and intervals, and a judge against the truth.
 
 A first error is the 0-based index of the first wrong step, None where every step is right.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.records import Judgement, StepJudgement
-
-# For each number of steps, which step to call the first error (None: none of them).
-PositionBaseline = Mapping[int, int | None]
 
 SWEEP = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
@@ -46,6 +43,30 @@ def first_error_metrics(predicted: Sequence[int | None], truth: Sequence[int | N
     }
 
 
+def first_error_interval(
+    predicted: Sequence[int | None],
+    truth: Sequence[int | None],
+    problems: Sequence[str],
+    seed: int = 0,
+    n_resamples: int = 10_000,
+) -> dict[str, float | None]:
+    """The 95 % percentile interval of the first-error F1 of the bootstrap that resamples problems, with all their
+    solutions.
+
+    Args:
+      predicted, truth: first errors, [solution].
+      problems: each solution's problem, [solution].
+
+    Returns:
+      {"low", "high"}; both None where a class is empty.
+    """
+    _, drawn = _resampled_f1([predicted], truth, problems, seed, n_resamples)
+    if drawn is None:
+        return {"low": None, "high": None}
+    low, high = np.percentile(drawn[:, 0], [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
+
+
 def first_error_difference(
     ours: Sequence[int | None],
     theirs: Sequence[int | None],
@@ -54,32 +75,39 @@ def first_error_difference(
     seed: int = 0,
     n_resamples: int = 10_000,
 ) -> dict[str, float | None]:
-    """How much higher our first-error F1 is than theirs, with the 95 % percentile interval of the bootstrap that
-    resamples problems, with all their solutions.
-
-    Args:
-      ours, theirs, truth: first errors, [solution].
-      problems: each solution's problem, [solution].
+    """How much higher our first-error F1 is than theirs, on the same solutions, with the interval of
+    `first_error_interval`.
 
     Returns:
       {"mean", "low", "high"}; all None where a class is empty.
     """
-    index = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
-    # Per problem: solutions with an error and without, and of these how many each side has right.
-    counts = np.zeros((len(index), 2, 3))
-    for problem, real, a, b in zip(problems, truth, ours, theirs, strict=True):
-        counts[index[problem], int(real is None)] += (1, a == real, b == real)
-    if not len(index) or (counts[:, :, 0].sum(axis=0) == 0).any():
+    whole, drawn = _resampled_f1([ours, theirs], truth, problems, seed, n_resamples)
+    if whole is None or drawn is None:
         return dict.fromkeys(("mean", "low", "high"))
+    low, high = np.percentile(drawn[:, 0] - drawn[:, 1], [2.5, 97.5])
+    return {"mean": float(whole[0] - whole[1]), "low": float(low), "high": float(high)}
 
-    def difference(totals: np.ndarray) -> np.ndarray:
-        rates = totals[..., 1:] / np.maximum(totals[..., :1], 1)
-        f1 = _harmonic(rates[..., 0, :], rates[..., 1, :])
-        return f1[..., 0] - f1[..., 1]
 
-    drawn = np.random.default_rng(seed).multinomial(len(index), [1 / len(index)] * len(index), n_resamples)
-    low, high = np.percentile(difference(np.einsum("rp,pck->rck", drawn, counts)), [2.5, 97.5])
-    return {"mean": float(difference(counts.sum(axis=0))), "low": float(low), "high": float(high)}
+def right_answer_wrong_process(
+    predicted: Sequence[int | None], truth: Sequence[int | None], right: Sequence[bool]
+) -> dict[str, Any]:
+    """What becomes of the solutions whose final answer is right and whose steps are not: no outcome tells of these.
+
+    Args:
+      predicted, truth: first errors, [solution].
+      right: whether the final answer is the accepted one, [solution].
+
+    Returns:
+      {"n": how many there are, "share": of the solutions with a right answer, "found": the share in which any error was
+      called, "exact": in which it was the first}; rates are None where they divide by nothing.
+    """
+    hidden = [(p, t) for p, t, answer in zip(predicted, truth, right, strict=True) if answer and t is not None]
+    return {
+        "n": len(hidden),
+        "share": ratio_or_none(len(hidden), sum(right)),
+        "found": ratio_or_none(sum(p is not None for p, _ in hidden), len(hidden)),
+        "exact": ratio_or_none(sum(p == t for p, t in hidden), len(hidden)),
+    }
 
 
 def threshold_sweep(
@@ -133,71 +161,6 @@ def choose_threshold(
     f1 = _harmonic(a, b)
     best = cuts[f1 >= f1.max() - 1e-12]
     return float(best[np.abs(best - 0.5).argmin()])
-
-
-def fit_position_baseline(truth: Sequence[int | None], n_steps: Sequence[int]) -> PositionBaseline:
-    """Guess the first error from the number of steps alone, as well as dev solutions allow.
-
-    For solutions of each length it names the most frequent position of a first error, or none, so that no other such
-    table has a better F1. A reward model that does not beat this has read nothing but positions.
-    """
-    position_of: dict[int, int] = {}
-    # Correct solutions passed -> the most first errors hit along with them, and the lengths accused for it.
-    reached: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
-    for length in sorted(set(n_steps)):
-        here = [t for t, n in zip(truth, n_steps, strict=True) if n == length]
-        errors = [t for t in here if t is not None]
-        passed = len(here) - len(errors)
-        grown = {count + passed: state for count, state in reached.items()}
-        if errors:
-            position_of[length] = min(set(errors), key=lambda p: (-errors.count(p), p))
-            found = errors.count(position_of[length])
-            for count, (hits, accused) in reached.items():
-                if count not in grown or hits + found > grown[count][0]:
-                    grown[count] = (hits + found, (*accused, length))
-        reached = grown
-    n_error = sum(t is not None for t in truth)
-    n_correct = len(truth) - n_error
-    _, _, accused = max(
-        (float(_harmonic(hits / max(n_error, 1), count / max(n_correct, 1))), hits + count, accused)
-        for count, (hits, accused) in reached.items()
-    )
-    return {length: position_of[length] if length in accused else None for length in sorted(set(n_steps))}
-
-
-def position_first_error(baseline: PositionBaseline, n_steps: int) -> int | None:
-    """The baseline's guess; a length it never saw is treated as the nearest one that it saw."""
-    if not baseline or not n_steps:
-        return None
-    position = baseline[min(baseline, key=lambda length: (abs(length - n_steps), length))]
-    return None if position is None else min(position, n_steps - 1)
-
-
-def first_error_report(
-    dev_scores: Sequence[Sequence[float | None]],
-    dev_truth: Sequence[int | None],
-    test_scores: Sequence[Sequence[float | None]],
-    test_truth: Sequence[int | None],
-) -> dict[str, Any]:
-    """The first-error part of `prm` in metrics.json: threshold and baseline chosen on dev, everything else on test.
-
-    Returns:
-      {"first_error_f1", "error_accuracy", "correct_accuracy", "n_error", "n_correct", "threshold", "f1_at_half",
-      "position_only_f1", "threshold_sweep": [...]}
-    """
-    threshold = choose_threshold(dev_scores, dev_truth)
-    metrics = first_error_metrics([first_error(steps, threshold) for steps in test_scores], test_truth)
-    at_half = first_error_metrics([first_error(steps, 0.5) for steps in test_scores], test_truth)
-    baseline = fit_position_baseline(dev_truth, [len(steps) for steps in dev_scores])
-    guesses = [position_first_error(baseline, len(steps)) for steps in test_scores]
-    return {
-        "first_error_f1": metrics.pop("f1"),
-        **metrics,
-        "threshold": threshold,
-        "f1_at_half": at_half["f1"],
-        "position_only_f1": first_error_metrics(guesses, test_truth)["f1"],
-        "threshold_sweep": threshold_sweep(test_scores, test_truth),
-    }
 
 
 def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> dict[str, Any]:
@@ -270,10 +233,41 @@ def kappa(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> float |
     return ratio_or_none(float((a == b).mean() - by_chance), float(1 - by_chance))
 
 
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b), 0 where both are 0."""
+    return float(_harmonic(a, b))
+
+
 def _harmonic(a, b):
-    """2ab / (a + b), 0 where both are 0; floats or arrays."""
+    """`harmonic_mean` of floats or arrays."""
     total = np.asarray(a) + np.asarray(b)
     return 2.0 * np.asarray(a) * b / np.where(total > 0, total, 1.0)
+
+
+def _resampled_f1(
+    predicted: Sequence[Sequence[int | None]],
+    truth: Sequence[int | None],
+    problems: Sequence[str],
+    seed: int,
+    n_resamples: int,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """F1 of several predictions, [prediction], and of each resample of the problems, [resample, prediction]; None where
+    a class is empty. Resamples that lack a class, whose F1 is undefined, are left out."""
+    index = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
+    # Per problem: solutions with an error and without, and of these how many each prediction has right.
+    counts = np.zeros((len(index), 2, 1 + len(predicted)))
+    for problem, real, *said in zip(problems, truth, *predicted, strict=True):
+        counts[index[problem], int(real is None)] += (1, *(p == real for p in said))
+    if not len(index) or (counts[:, :, 0].sum(axis=0) == 0).any():
+        return None, None
+
+    def f1(totals: np.ndarray) -> np.ndarray:
+        rates = totals[..., 1:] / totals[..., :1]
+        return _harmonic(rates[..., 0, :], rates[..., 1, :])
+
+    drawn = np.random.default_rng(seed).multinomial(len(index), [1 / len(index)] * len(index), n_resamples)
+    totals = np.einsum("rp,pck->rck", drawn, counts)
+    return f1(counts.sum(axis=0)), f1(totals[(totals[:, :, 0] > 0).all(axis=1)])
 
 
 def _class_accuracies(

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.evaluation.accuracy import Pool, accuracy_curves, pass_at_1, selection_metrics
-from spare_jax.evaluation.calibration import calibration
-from spare_jax.evaluation.process_errors import first_error_report, judge_metrics
+from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
+from spare_jax.evaluation.baselines import length_scores, position_scores
+from spare_jax.evaluation.curves import accuracy_curves
+from spare_jax.evaluation.process_errors import first_error, judge_metrics, right_answer_wrong_process
+from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
@@ -76,16 +78,16 @@ def metrics(
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
         },
         "selection": {
-            **_selection(test, judgements, seed),
-            "out_of_distribution": _selection(held_out, judgements, seed),
+            **_selection(dev, test, judgements, seed),
+            "out_of_distribution": _selection(dev, held_out, judgements, seed),
         },
         "prm": {
-            **_process(dev, test, judgements),
-            "out_of_distribution": _process(dev, held_out, judgements),
+            **_process(dev, test, judgements, seed),
+            "out_of_distribution": _process(dev, held_out, judgements, seed),
         },
         **({} if judgements["truth"] else {"reasons": {"judges": _NO_TRUTH, "prm": _NO_TRUTH}}),
         "curves": accuracy_curves(
-            _pools(test, judgements), _rankers(test, judgements), _scoring(test, judgements), seed
+            _pools(test, judgements), _rankers(dev, test, judgements), _scoring(test, judgements), seed
         ),
     }
 
@@ -114,15 +116,28 @@ def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
     return pools
 
 
-def _rankers(test: Groups, judgements: Judgements) -> dict[str, list[list[list[float | None]]]]:
-    """Step scores by ranker: [problem][candidate][step]. An outcome model and the likelihood give one number."""
-    rankers = {
+def _rankers(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, list[list[list[float | None]]]]:
+    """Step scores by ranker: [problem][candidate][step]. An outcome model and the likelihood give one number, and so
+    does the length; the two baselines learn from dev."""
+    rankers: dict[str, list[list[list[float | None]]]] = {
         name: [[_scores(judgements[name][s.id], name) for s in found] for found in test.values()]
         for name in RANKERS
         if judgements.get(name)
     }
     if all(s.mean_logprob is not None for found in test.values() for s in found):
         rankers["likelihood"] = [[[math.exp(s.mean_logprob or 0.0)] for s in found] for found in test.values()]
+    seen = [s for found in dev.values() for s in found if s.steps]
+    outcomes, truth = judgements["outcome"], judgements["truth"]
+    if seen and truth:
+        labels = [[step.label for step in truth[s.id].steps] for s in seen]
+        rankers["position_only"] = [
+            [list(steps) for steps in position_scores(labels, [len(s.steps) for s in found])] for found in test.values()
+        ]
+    if seen:
+        ends = [(len(s.steps), bool(outcomes[s.id].outcome)) for s in seen]
+        rankers["length_only"] = [
+            [[score] for score in length_scores(ends, [len(s.steps) for s in found])] for found in test.values()
+        ]
     return rankers
 
 
@@ -132,18 +147,21 @@ def _scores(judgement: Judgement, judge: str) -> list[float | None]:
 
 
 def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]:
-    """Tokens that a reward model read per candidate; the likelihood comes with the sample."""
+    """Tokens that a reward model read, and wrote if it does, per candidate; the others come with the sample."""
     return {
-        name: [[judgements[name][s.id].prompt_tokens for s in found] for found in test.values()]
+        name: [
+            [judgements[name][s.id].prompt_tokens + judgements[name][s.id].generated_tokens for s in found]
+            for found in test.values()
+        ]
         for name in RANKERS
         if judgements.get(name)
     }
 
 
-def _selection(test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
+def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
     if not test:
         return {}
-    return selection_metrics(_pools(test, judgements), _rankers(test, judgements), seed)
+    return selection_metrics(_pools(test, judgements), _rankers(dev, test, judgements), seed)
 
 
 def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
@@ -152,28 +170,35 @@ def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy
     found = [s for several in test.values() for s in several if s.id in judgements[judge]]
     said = [relabel(judgements[judge][s.id], own)[0] for s in found]
     unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
-    return judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
+    measured = judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
+    if not judgements["truth"]:
+        return measured
+    truth = [judgements["truth"][s.id].first_error for s in found]
+    right = [bool(judgements["outcome"][s.id].outcome) for s in found]
+    first = [judgement.first_error for judgement in said]
+    return measured | {"right_answer_wrong_process": right_answer_wrong_process(first, truth, right)}
 
 
-def _process(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, Any]:
-    """First errors and calibration of the PRM; the threshold comes from dev."""
+def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
+    """First errors and calibration of the PRM; threshold and baselines come from dev."""
     truth, prm = judgements["truth"], judgements["prm"]
-
-    def side(groups: Groups) -> tuple[list[list[float | None]], list[int | None]]:
-        found = [s for several in groups.values() for s in several if s.steps]
-        return [[step.score for step in prm[s.id].steps] for s in found], [truth[s.id].first_error for s in found]
-
     if not truth or not prm or not test:
-        return dict.fromkeys(("first_error_f1", "threshold", "position_only_f1"))
-    (dev_scores, dev_truth), (test_scores, test_truth) = side(dev), side(test)
-    scored = [
-        (step.score, bool(real.label))
-        for several in test.values()
-        for s in several
-        for step, real in zip(prm[s.id].steps, truth[s.id].steps, strict=True)
-        if step.score is not None
-    ]
+        return dict.fromkeys(("threshold", "judge", "position_only", "length_only"))
+
+    def side(groups: Groups) -> tuple[list[list[float | None]], Part]:
+        found = [s for several in groups.values() for s in several if s.steps]
+        return [[step.score for step in prm[s.id].steps] for s in found], Part(
+            [s.problem_id for s in found],
+            [[step.label for step in truth[s.id].steps] for s in found],
+            [[len(step) for step in s.steps] for s in found],
+            [bool(judgements["outcome"][s.id].outcome) for s in found],
+        )
+
+    (dev_scores, dev_part), (scores, part) = side(dev), side(test)
+    threshold, chosen_on = choose_on(dev_part, "dev", dev_scores)
     return {
-        **first_error_report(dev_scores, dev_truth, test_scores, test_truth),
-        "calibration": calibration([score for score, _ in scored], [real for _, real in scored]),
+        "threshold": threshold,
+        "threshold_chosen_on": chosen_on,
+        **measure([first_error(steps, threshold) for steps in scores], part, baseline_guesses(dev_part, part), seed),
+        **measure_scores(scores, part),
     }

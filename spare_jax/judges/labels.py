@@ -106,6 +106,8 @@ def training_examples(
 ) -> Iterator[LabelledSolution]:
     """Solutions with their labels, for TRAINING alone: with `reference_as_sample` they hold each problem's reference.
 
+    Where the policy outranks the judge's word on a step its score goes too, so that labels and soft labels agree there.
+
     Args:
       problems, golds: by problem id.
       judgements: of every solution, by its id, labelled under the policy already.
@@ -117,7 +119,7 @@ def training_examples(
     with_reference: set[str] = set()
     for solution in solutions:
         problem_id = solution.problem_id
-        yield LabelledSolution(problems[problem_id], solution, judgements[solution.id])
+        yield LabelledSolution(problems[problem_id], solution, _without_outranked(judgements[solution.id], policy))
         if policy.reference_as_sample and problem_id not in with_reference:
             with_reference.add(problem_id)
             if (gold := golds.get(problem_id)) and gold.steps:
@@ -125,6 +127,13 @@ def training_examples(
                 all_correct = (StepJudgement(label=True),) * len(reference.steps)
                 judgement = Judgement(reference.id, "reference", all_correct, outcome=True)
                 yield LabelledSolution(problems[problem_id], reference, judgement)
+
+
+def _without_outranked(judgement: Judgement, policy: LabelPolicy) -> Judgement:
+    """The judgement without the score of a last step whose label is the outcome."""
+    if not (judgement.steps and policy.last_step_is_outcome and judgement.outcome is not None):
+        return judgement
+    return replace(judgement, steps=(*judgement.steps[:-1], replace(judgement.steps[-1], score=None)))
 
 
 def reference_solution(task: "Task", gold: Gold) -> Solution:

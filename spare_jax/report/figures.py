@@ -144,7 +144,7 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]], *, title: str) -
         parts.append(_label("tick end", _LEFT - 6, y_of(tick) + 4, f"{100 * tick:.0f}"))
         parts.append(_label("tick middle", x_of(tick), _HEIGHT - _BOTTOM + 17, f"{tick:g}"))
     parts.append(_rule("mark", x_of(0), y_of(0), x_of(1), y_of(1)))
-    parts.append(_label("axis-name middle", (x_of(0) + x_of(1)) / 2, _HEIGHT - 6, "PRM score"))
+    parts.append(_label("axis-name middle", (x_of(0) + x_of(1)) / 2, _HEIGHT - 6, "score"))
     largest = max(n for _, _, n in bins)
     rows = []
     for score, right, n in bins:
@@ -194,10 +194,11 @@ def interval_table(intervals: Sequence[Interval], caption: str) -> str:
     return f'<table class="intervals"><caption>{text(caption)}</caption><tbody>{"".join(rows)}</tbody></table>'
 
 
-def interval_text(mean: float, low: float | None, high: float | None) -> str:
-    """ "+6.1 [3.0, 9.2]" in percentage points."""
+def interval_text(mean: float, low: float | None, high: float | None, p: float | None = None) -> str:
+    """ "+6.1 [3.0, 9.2] p 0.012" with mean and interval in percentage points."""
     bounds = "" if low is None or high is None else f" <small>[{points(low)}, {points(high)}]</small>"
-    return f"{points(mean)}{bounds}"
+    tested = "" if p is None else f" <small>p {'&lt; 0.001' if p < 0.001 else decimal(p, 3)}</small>"
+    return f"{points(mean)}{bounds}{tested}"
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

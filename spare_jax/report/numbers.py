@@ -31,6 +31,11 @@ class Numbers:
         value = self.number(path)
         return self.dash(path) if value is None else text(write(value))
 
+    def range_of(self, path: str) -> str:
+        """ " [52.1, 70.8]", the interval of the group at the path ("low", "high"), in per cent; "" without one."""
+        low, high = self.number(f"{path}.low"), self.number(f"{path}.high")
+        return "" if low is None or high is None else f" <small>[{100 * low:.1f}, {100 * high:.1f}]</small>"
+
     def dash(self, path: str) -> str:
         """A dash in the place of the figure, or group of figures, at the path."""
         self.absent.append((path, self._reason(path)))

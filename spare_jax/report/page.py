@@ -8,18 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spare_jax.report.document import document
-from spare_jax.report.figures import (
-    Bar,
-    Interval,
-    Line,
-    bar_table,
-    interval_table,
-    interval_text,
-    line_chart,
-    reliability_chart,
-)
+from spare_jax.report.figures import Bar, Interval, bar_table, interval_table, interval_text
 from spare_jax.report.markup import count, decimal, is_number, percent, points, seconds, table, text
 from spare_jax.report.numbers import Numbers
+from spare_jax.report.scaling import scaling
+from spare_jax.report.step_scores import calibration, first_error
 from spare_jax.report.steps import solution_view
 from spare_jax.selection.aggregate import AGGREGATIONS
 
@@ -28,7 +21,14 @@ _RANKERS = {
     "orm": "ORM",
     "likelihood": "likelihood",
     "prm_at_init": "PRM before training",
+    "position_only": "step position alone",
+    "length_only": "number of steps alone",
 }
+# Whose word on right answers with a wrong step is shown: (class, label, where).
+_HIDDEN = (
+    ("prm", "PRM", "prm.right_answer_wrong_process"),
+    ("", "SPARE", "judges.spare.right_answer_wrong_process"),
+)
 _JUDGES = {
     "spare": "SPARE, in distribution",
     "spare_out_of_distribution": "SPARE, out of distribution",
@@ -45,11 +45,11 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         n_problems, n_samples, seed;
         policy.pass_at_1, policy.out_of_distribution.pass_at_1;
         selection as `evaluation.accuracy.selection_metrics` makes it, selection.out_of_distribution likewise;
-        curves as `evaluation.accuracy.accuracy_curves` makes it;
+        curves as `evaluation.curves.accuracy_curves` makes it;
         judges.{spare,spare_out_of_distribution,spare_no_reference,spare_wrong_reference} as
-        `evaluation.process_errors.judge_metrics` makes it;
-        prm as `evaluation.process_errors.first_error_report` makes it, with prm.calibration from
-        `evaluation.calibration.calibration`; prm.out_of_distribution with the same keys;
+        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process;
+        prm as `choose_on`, `measure` and `measure_scores` of `evaluation.step_scores` make it; prm.out_of_distribution
+        with the same keys;
         reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last").
       examples: solutions for the step view, each with question, context, reference (lists of sentences), answer,
         gold_answer, outcome (bool), score, chosen_by (list of rules) and steps: a list of {text, truth, label (bools),
@@ -62,10 +62,10 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
     numbers = Numbers(metrics)
     sections = [
         ("selection", "Choosing among samples", _selection(numbers)),
-        ("scaling", "More samples, more tokens", _scaling(numbers)),
+        ("scaling", "More samples, more tokens", scaling(numbers, _RANKERS)),
         ("judge", "The judge against the truth", _judge(numbers)),
-        ("first-error", "Finding the first error", _first_error(numbers)),
-        ("calibration", "Calibration", _calibration(numbers)),
+        ("first-error", "Finding the first error", first_error(numbers, _HIDDEN)),
+        ("calibration", "Calibration", calibration(numbers)),
         ("shift", "Out of distribution", _shift(numbers)),
         ("costs", "What it cost", _costs(numbers, meta)),
         ("steps", "Step by step", _steps(examples)),
@@ -150,15 +150,22 @@ def _selection(numbers: Numbers) -> tuple[str, str]:
     if not numbers.has_any("selection"):
         return aside, numbers.why_absent()
     rankers = {key: label for key, label in _RANKERS.items() if numbers.has_any(f"selection.{key}")}
-    rows = [("policy", "one sample", "policy.pass_at_1"), ("majority", "majority vote", "selection.majority")]
-    rows += [(key, f"weighted by {rankers[key]}", f"selection.{key}.weighted.last") for key in reversed(rankers)]
-    rows.append(("oracle", "oracle", "selection.oracle"))
-    bars = [Bar(label, kind, numbers.number(path), numbers.show(path)) for kind, label, path in rows]
+    rows = [
+        ("policy", "one sample", "policy.pass_at_1", "one_sample"),
+        ("majority", "majority vote", "selection.majority", "majority"),
+        *((key, f"weighted by {rankers[key]}", f"selection.{key}.weighted.last", key) for key in reversed(rankers)),
+        ("oracle", "oracle", "selection.oracle", "oracle"),
+    ]
+    bars = [
+        Bar(label, kind, numbers.number(path), numbers.show(path) + numbers.range_of(f"selection.intervals.{key}"))
+        for kind, label, path, key in rows
+    ]
     intervals = []
     for other, label in (("majority", "majority vote"), *((k, v) for k, v in rankers.items() if k != "prm")):
         path = f"selection.prm_minus_{other}"
         mean, low, high = (numbers.number(f"{path}.{key}") for key in ("mean", "low", "high"))
-        shown = numbers.dash(f"{path}.mean") if mean is None else interval_text(mean, low, high)
+        p = numbers.number(f"{path}.p")
+        shown = numbers.dash(f"{path}.mean") if mean is None else interval_text(mean, low, high, p)
         intervals.append(Interval(f"against {label}", mean, low, high, shown))
     table_rows = []
     for rule, words in (("best_of_n", "best of n"), ("weighted", "weighted vote")):
@@ -167,38 +174,14 @@ def _selection(numbers: Numbers) -> tuple[str, str]:
             cells = [numbers.show(f"selection.{key}.{rule}.{how}") for how in AGGREGATIONS]
             table_rows.append((key, (label, *cells)))
     return aside, (
-        bar_table(bars, "Problems answered right")
-        + interval_table(intervals, "What the PRM-weighted vote gains, in points, with paired 95 % intervals")
+        bar_table(bars, "Problems answered right, with 95 % intervals")
+        + interval_table(
+            intervals,
+            "What the PRM-weighted vote gains, in points, with paired 95 % intervals and the p of a one-tailed t-test",
+        )
         + table(("scores aggregated by", *AGGREGATIONS), table_rows, "Every rule and aggregation")
         + "<p><small>A ranker that gives one score per solution is the same under every aggregation.</small></p>"
         + numbers.why_absent()
-    )
-
-
-def _scaling(numbers: Numbers) -> tuple[str, str]:
-    aside = (
-        "Subsets of the samples, without replacement, averaged. Reward models read every sample again: on the right "
-        "these tokens are counted, so a method must pay for itself."
-    )
-    order = ("oracle", "likelihood", "prm_at_init", "orm", "majority", "prm")
-    labels = {**_RANKERS, "prm_at_init": "PRM untrained", "oracle": "oracle", "majority": "majority"}
-    n = numbers.get("curves.accuracy_by_n.n")
-    by_n, by_tokens = [], []
-    for key in order:
-        values = numbers.get(f"curves.accuracy_by_n.{key}")
-        if isinstance(n, list) and isinstance(values, list):
-            by_n.append(Line(labels[key], key, tuple(zip(n, values, strict=False))))
-        tokens, accuracy = (numbers.get(f"curves.accuracy_by_tokens.{key}.{part}") for part in ("tokens", "accuracy"))
-        if isinstance(tokens, list) and isinstance(accuracy, list):
-            by_tokens.append(Line(labels[key], key, tuple(zip(tokens, accuracy, strict=False))))
-    left = line_chart(by_n, title="Accuracy over samples", x_label="samples per problem", y_label="answered right, %")
-    right = line_chart(
-        by_tokens, title="Accuracy over tokens", x_label="tokens per problem", y_label="answered right, %"
-    )
-    return aside, _pair(
-        (left, "Accuracy over the number of samples", "curves.accuracy_by_n"),
-        (right, "Accuracy over the tokens spent", "curves.accuracy_by_tokens"),
-        numbers=numbers,
     )
 
 
@@ -236,74 +219,6 @@ def _judge(numbers: Numbers) -> tuple[str, str]:
     return aside, shown + finding + numbers.why_absent()
 
 
-def _first_error(numbers: Numbers) -> tuple[str, str]:
-    aside = (
-        "The first step whose score falls below a threshold is called the first error. F1 is the harmonic mean of the "
-        "exact hits on wrong solutions and the passes of right ones. The threshold was chosen on dev."
-    )
-    if not numbers.has_any("prm"):
-        return aside, numbers.why_absent()
-    threshold, baseline = numbers.number("prm.threshold"), numbers.number("prm.position_only_f1")
-    rows = [
-        (
-            "prm",
-            (
-                f"PRM at {decimal(threshold, 3)}, chosen on dev" if threshold is not None else "PRM",
-                *(numbers.show(f"prm.{key}") for key in ("first_error_f1", "error_accuracy", "correct_accuracy")),
-            ),
-        ),
-        ("", ("PRM at 0.5", numbers.show("prm.f1_at_half"), "", "")),
-        ("", ("step position alone", numbers.show("prm.position_only_f1"), "", "")),
-    ]
-    shown = table(("", "F1", "error found", "right passed"), rows, "First error, per solution")
-    sweep = numbers.get("prm.threshold_sweep")
-    sweep = [row for row in sweep if isinstance(row, Mapping)] if isinstance(sweep, list) else []
-    lines = [
-        Line(label, kind, tuple((row.get("threshold"), row.get(key)) for row in sweep))
-        for label, kind, key in (
-            ("error found", "error-found", "error_accuracy"),
-            ("right passed", "right-passed", "correct_accuracy"),
-            ("F1", "prm", "f1"),
-        )
-    ]
-    chart = line_chart(
-        lines,
-        title="First-error F1 over the threshold",
-        x_label="threshold",
-        y_label="solutions, %",
-        x_range=(0.0, 1.0),
-        y_range=(0.0, 1.0),
-        x_mark=None if threshold is None else (threshold, "chosen on dev"),
-        y_mark=None if baseline is None else (baseline, "position only"),
-        dots=False,
-    )
-    return aside, _pair((chart, "F1 over the threshold, on test", "prm.threshold_sweep"), beside=shown, numbers=numbers)
-
-
-def _calibration(numbers: Numbers) -> tuple[str, str]:
-    aside = "Of the steps with a given score, how many are right? A calibrated model lies on the diagonal."
-    if not numbers.has_any("prm.calibration"):
-        return aside, numbers.why_absent()
-    rows = numbers.get("prm.calibration.bins")
-    keys = ("score", "right", "n")
-    bins = [
-        (float(row["score"]), float(row["right"]), int(row["n"]))
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, Mapping) and all(is_number(row.get(key)) for key in keys) and row["n"] > 0
-    ]
-    line = (
-        f"<p>Expected calibration error {numbers.show('prm.calibration.ece', lambda v: decimal(v, 3))}, Brier score "
-        f"{numbers.show('prm.calibration.brier', lambda v: decimal(v, 3))}, over "
-        f"{numbers.show('prm.calibration.n', count)} steps.</p>"
-    )
-    chart = reliability_chart(bins, title="Share of right steps over the PRM's score")
-    return aside, _pair(
-        (chart, "Right steps over the PRM's score <span>(area: steps)</span>", "prm.calibration.bins"),
-        beside=line,
-        numbers=numbers,
-    )
-
-
 def _shift(numbers: Numbers) -> tuple[str, str]:
     aside = "Templates, names and lengths that no training has seen, next to those it has."
     groups = ("policy.out_of_distribution", "selection.out_of_distribution", "prm.out_of_distribution")
@@ -318,8 +233,10 @@ def _shift(numbers: Numbers) -> tuple[str, str]:
         ("oracle", "selection.oracle", "selection.out_of_distribution.oracle"),
         ("judge, step accuracy", "judges.spare.step_accuracy", "judges.spare_out_of_distribution.step_accuracy"),
         ("judge, error recall", "judges.spare.error_recall", "judges.spare_out_of_distribution.error_recall"),
-        ("PRM, first-error F1", "prm.first_error_f1", "prm.out_of_distribution.first_error_f1"),
-        ("position only, first-error F1", "prm.position_only_f1", "prm.out_of_distribution.position_only_f1"),
+        ("PRM, first-error F1", "prm.judge.f1", "prm.out_of_distribution.judge.f1"),
+        ("PRM, error found", "prm.judge.error_accuracy", "prm.out_of_distribution.judge.error_accuracy"),
+        ("position only, first-error F1", "prm.position_only.f1", "prm.out_of_distribution.position_only.f1"),
+        ("length only, first-error F1", "prm.length_only.f1", "prm.out_of_distribution.length_only.f1"),
     ):
         a, b = numbers.number(inside), numbers.number(outside)
         change = points(b - a) if a is not None and b is not None else ""
@@ -376,9 +293,9 @@ def _notes(meta: Mapping[str, Any]) -> tuple[str, str]:
     notes += [
         "Intervals are percentile bootstraps over problems, of one run. They cover the choice of problems, not that of "
         "the training seed.",
-        "The comparison of the PRM with the majority vote was fixed before the run: weighted vote, last step. The "
-        "other rules and aggregations are there to be looked at, not to pick the best from.",
-        "Thresholds and the position baseline were chosen on dev problems, and measured on test problems.",
+        "The comparison of the PRM with the majority vote was fixed before the run: weighted vote, last step.",
+        "Thresholds and the baselines of position and length were chosen on dev problems, and measured on test "
+        "problems. The sweep over thresholds, the curves and all aggregations are to be looked at, not chosen from.",
     ]
     extra = meta.get("notes")
     notes += [str(note) for note in extra] if isinstance(extra, list | tuple) else []
@@ -404,13 +321,3 @@ def _footer(meta: Mapping[str, Any]) -> str:
 def _named(models: Mapping[str, Any], role: str) -> str:
     """The model of a role in brackets, by the last part of its path; the footer has the whole of it."""
     return f" ({text(str(models[role]).rstrip('/').rsplit('/', 1)[-1])})" if models.get(role) else ""
-
-
-def _pair(*charts: tuple[str, str, str], beside: str = "", numbers: Numbers) -> str:
-    """Charts, (svg, caption, metrics path), side by side where there is room; why a chart without data is missing."""
-    shown = f"<div>{beside}</div>" if beside else ""
-    shown += "".join(f"<figure><figcaption>{caption}</figcaption>{svg}</figure>" for svg, caption, _ in charts if svg)
-    for svg, _, path in charts:
-        if not svg:
-            numbers.dash(path)
-    return (f'<div class="pair">{shown}</div>' if shown else "") + numbers.why_absent()

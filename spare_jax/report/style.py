@@ -88,6 +88,11 @@ figcaption span, caption span { font-weight: 400; color: var(--muted); }
 .chart .line.likelihood, .chart .line.right-passed { stroke-dasharray: 1 4; stroke-width: 2; }
 .chart .line.prm_at_init { stroke-dasharray: 7 3 1 3; }
 .chart .line.prm { stroke: var(--accent); stroke-width: 2.6; }
+.chart .line.how-min, .chart .line.how-product, .chart .line.how-mean { stroke-width: 1.6; }
+.chart .line.how-min { stroke-dasharray: 1 4; }
+.chart .line.how-product { stroke-dasharray: 7 3 1 3; }
+.chart .line.how-mean { stroke-dasharray: 5 4; }
+.chart .line.position_only, .chart .line.length_only { stroke-width: 1; }
 .chart .dot.prm { fill: var(--accent); }
 .chart .line-name.prm { fill: var(--accent); font-weight: 600; }
 .chart .disc { fill: var(--accent); fill-opacity: .55; stroke: var(--accent); }
@@ -123,7 +128,8 @@ th { font-weight: 500; text-align: left; }
 .bars .oracle .track i { background: none; border: 1px dashed var(--faint); opacity: 1; }
 .bars .prm > * { color: var(--accent); font-weight: 600; }
 .num { text-align: right; white-space: nowrap; padding-left: 1rem; width: 4.8rem; }
-.intervals .num { width: 10.5rem; }
+.bars .num { width: 11.5rem; }
+.intervals .num { width: 14.5rem; }
 .intervals .track div { position: relative; height: 1.5rem; }
 .intervals i { position: absolute; }
 .intervals .zero { top: 0; bottom: 0; border-left: 1px dashed var(--faint); }

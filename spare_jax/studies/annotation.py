@@ -18,6 +18,7 @@ from typing import Any
 
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.process_errors import (
     choose_threshold,
     first_error,
@@ -37,6 +38,7 @@ from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
 
 MEMBERS = ("spare", "rollouts_8")
+SOFT = "rollouts_8_soft"  # the labels of rollouts_8, of which a PRM learns the scores
 TRUTH_SET = "dev"  # where thresholds and weights are learned
 
 
@@ -73,12 +75,10 @@ def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, V
 def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[LabelledSolution]) -> list[Judgement]:
     """The judgements of a variant on `found`, written as judgements/<name>, with its seconds beside them: None where a
     kill has parted them."""
-    config = run.config.copy_and_resolve_references()
-    config.update_from_flattened_dict(variant.settings)
     if variant.reference is not None:
         found = [dataclasses.replace(item, gold=_with_steps(item, variant.reference(item))) for item in found]
     begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
-    judgements = judging.judge(dataclasses.replace(run, config=config), stage, variant.judge, found, name)
+    judgements = judging.judge(_with(run, variant.settings), stage, variant.judge, found, name)
     run.work.write(f"judgements/{name}", judgements)
     timing = f"judgements/{name}.seconds.json"
     if not begun_before:
@@ -86,6 +86,13 @@ def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[Label
     elif not (run.work.path / timing).exists():
         run.work.write_json(timing, None)
     return judgements
+
+
+def _with(run: Run, settings: Mapping[str, Any]) -> Run:
+    """The run under other settings, by their keys in the config."""
+    config = run.config.copy_and_resolve_references()
+    config.update_from_flattened_dict(settings)
+    return dataclasses.replace(run, config=config)
 
 
 def _with_steps(item: LabelledSolution, steps: Sequence[str]) -> Gold:
@@ -301,7 +308,8 @@ def label_value(run: Run) -> list[str]:
             split: [item for item in labelled if splits.split_of(item.problem.id) == split]
             for split in ("train", "dev")
         }
-        stages.train_reward_model(run, "label_value", start, "prm", f"prm_{source}", sets)
+        trained = _with(run, {"prm.targets": "scores"} if source == SOFT else {})
+        stages.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
         exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
         scored = ask(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
         table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
@@ -329,6 +337,7 @@ def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judg
     sources = {
         "spare": spare,
         "rollouts_8": judged["labels_rollouts_8"],
+        SOFT: judged["labels_rollouts_8"],
         "tree_search": asked("tree_search"),
         "verify": [_with_outcome(j, "verify") for j in asked("verify")],
         "ensemble": _combine(judged, tuple(judged), "weighted", "ensemble", weights=weights),
@@ -371,41 +380,35 @@ def _shuffled(truths: Sequence[Judgement], seed: int) -> list[Judgement]:
 def _by_position(
     learnt: Sequence[LabelledSolution], truths: Sequence[Judgement], ranked: Sequence[LabelledSolution]
 ) -> list[Judgement]:
-    """Every step scored by how often the steps at its place are right, of the training solutions as long."""
-    rates: dict[tuple[int, int], list[bool]] = defaultdict(list)
-    for item, real in zip(learnt, truths, strict=True):
-        if splits.split_of(item.problem.id) == "train":
-            for i, step in enumerate(real.steps):
-                rates[len(real.steps), i].append(bool(step.label))
+    """Every step scored by its place alone, as the truth of the training solutions has it."""
+    seen = [
+        [step.label for step in real.steps]
+        for item, real in zip(learnt, truths, strict=True)
+        if splits.split_of(item.problem.id) == "train"
+    ]
+    found = position_scores(seen, [_length(item) for item in ranked])
     return [
-        Judgement(
-            item.solution.id,
-            "position_only",
-            tuple(StepJudgement(score=_rate(rates[len(item.solution.steps), i])) for i in range(_length(item))),
-        )
-        for item in ranked
+        Judgement(item.solution.id, "position_only", tuple(StepJudgement(score=score) for score in steps))
+        for item, steps in zip(ranked, found, strict=True)
     ]
 
 
 def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
-    rates: dict[int, list[bool]] = defaultdict(list)
-    for item in learnt:
-        if splits.split_of(item.problem.id) == "train" and item.gold:
-            rates[_length(item)].append(is_correct(run.task, item.gold, item.solution))
+    seen = [
+        (_length(item), is_correct(run.task, item.gold, item.solution))
+        for item in learnt
+        if splits.split_of(item.problem.id) == "train" and item.gold
+    ]
+    found = length_scores(seen, [_length(item) for item in ranked])
     return [
-        Judgement(item.solution.id, "length_only", (StepJudgement(score=_rate(rates[_length(item)])),) * _length(item))
-        for item in ranked
+        Judgement(item.solution.id, "length_only", (StepJudgement(score=score),) * _length(item))
+        for item, score in zip(ranked, found, strict=True)
     ]
 
 
 def _length(item: LabelledSolution) -> int:
     return len(item.solution.steps)
-
-
-def _rate(labels: Sequence[bool]) -> float:
-    """The share of True, drawn towards a half where there are few."""
-    return (sum(labels) + 1) / (len(labels) + 2)
 
 
 def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgement]) -> dict[str, Any]:

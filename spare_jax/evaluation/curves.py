@@ -1,0 +1,115 @@
+"""Accuracy against the number of samples and against the tokens that these and their scoring took."""
+
+import functools
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spare_jax.evaluation.accuracy import (
+    Pool,
+    Scores,
+    StepScores,
+    aggregate_all,
+    pass_at_n,
+    right_in_draws,
+    scores_by_pool,
+)
+from spare_jax.selection.aggregate import AGGREGATIONS
+
+_DRAWS = 128  # subsets per size where there are too many to take them all
+
+
+def accuracy_curves(
+    pools: Sequence[Pool],
+    rankers: Mapping[str, StepScores],
+    scoring_tokens: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The `curves` part of metrics.json: every rule under every aggregation, for 1 .. N samples per problem.
+
+    Args:
+      pools, rankers, seed: as in `accuracy.selection_metrics`.
+      scoring_tokens: by ranker's name, [problem][candidate], the tokens that scoring a candidate took.
+
+    Returns:
+      {"n": [...], "pass_at_n": [...], "majority": {"tokens": [...], "accuracy": [...]}, ranker: {"tokens": [...],
+      "weighted": {aggregation: [...]}, "best_of_n": {...}}, ...}, where lists have one entry per n. Tokens are means
+      per problem, None where the pools have no token counts. pass_at_n bounds every accuracy at the same n.
+    """
+    numbers = range(1, max((len(pool.answers) for pool in pools), default=0) + 1)
+    curves: dict[str, Any] = {
+        "n": list(numbers),
+        "pass_at_n": [pass_at_n(pools, n) for n in numbers],
+        "majority": {"tokens": tokens_by_n(pools), "accuracy": accuracy_by_n(pools, "majority", seed=seed)},
+    }
+    for name, step_scores in rankers.items():
+        curves[name] = {"tokens": tokens_by_n(pools, (scoring_tokens or {}).get(name))}
+        for rule in ("weighted", "best_of_n"):
+            # A ranker with one score per solution is the same under every aggregation, and is reckoned once.
+            known: dict[tuple[tuple[float | None, ...], ...], list[float]] = {}
+            curves[name][rule] = {}
+            for how in AGGREGATIONS:
+                scores = tuple(map(tuple, aggregate_all(step_scores, how)))
+                if scores not in known:
+                    known[scores] = accuracy_by_n(pools, rule, scores, seed)
+                curves[name][rule][how] = known[scores]
+    return curves
+
+
+def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> list[float]:
+    """Accuracy of a rule given n of the candidates, for n = 1 .. the largest pool.
+
+    Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
+    the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
+    """
+    per_problem = scores_by_pool(pools, rule, scores)
+    curve = np.zeros(max((len(pool.answers) for pool in pools), default=0))
+    for pool, pool_scores in zip(pools, per_problem, strict=True):
+        if total := len(pool.answers):
+            drawn, starts = _subsets_of_all_sizes(total, seed)
+            right = right_in_draws(pool, rule, pool_scores, seed, drawn)
+            means = np.add.reduceat(right.astype(np.float64), starts) / np.diff([*starts, len(drawn)])
+            curve[:total] += means
+            curve[total:] += means[-1]
+    return [float(value) for value in curve / max(1, len(pools))]
+
+
+def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
+    """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
+
+    Args:
+      pools: the problems; None is returned unless all of them have token counts.
+      scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate.
+    """
+    if not pools or any(not pool.tokens for pool in pools):
+        return None
+    curve = []
+    for n in range(1, max(len(pool.tokens) for pool in pools) + 1):
+        totals = []
+        for i, pool in enumerate(pools):
+            per_sample = np.mean(pool.tokens) + (np.mean(scoring_tokens[i]) if scoring_tokens else 0.0)
+            totals.append(pool.prompt_tokens + min(n, len(pool.tokens)) * per_sample)
+        curve.append(float(np.mean(totals)))
+    return curve
+
+
+@functools.lru_cache(maxsize=64)
+def _subsets_of_all_sizes(total: int, seed: int) -> tuple[np.ndarray, list[int]]:
+    """`_subsets` of 1 .. total candidates, one after another: bool, [draws, total], and where each size begins."""
+    by_size = [_subsets(total, size, seed) for size in range(1, total + 1)]
+    return np.concatenate(by_size), [0, *itertools.accumulate(map(len, by_size[:-1]))]
+
+
+def _subsets(total: int, size: int, seed: int) -> np.ndarray:
+    """Bool, [draws, total]: all subsets of `size` candidates, or 128 random ones where there are more."""
+    if math.comb(total, size) <= _DRAWS:
+        members = list(itertools.combinations(range(total), size))
+        drawn = np.zeros((len(members), total), dtype=bool)
+        for row, chosen in zip(drawn, members, strict=True):
+            row[list(chosen)] = True
+        return drawn
+    order = np.random.default_rng([seed, total, size]).random((_DRAWS, total)).argsort(axis=1)
+    return order < size

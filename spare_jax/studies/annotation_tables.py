@@ -1,0 +1,144 @@
+"""The tables of docs/results/annotation_tables.md, from docs/results/annotation.json.
+
+python -m spare_jax.studies.annotation_tables docs/results/annotation.json > docs/results/annotation_tables.md
+"""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spare_jax.jsonlines import StoreError, read_json
+
+SIDES = {"in_distribution": "in distribution", "out_of_distribution": "out of distribution"}
+
+
+def tables(study: Mapping[str, Any]) -> str:
+    """All tables of the study's cells as Markdown; rates are fractions, differences have 95 % intervals."""
+    parts = [
+        "# The annotation study: all figures",
+        "Made by `python -m spare_jax.studies.annotation_tables docs/results/annotation.json`. Rates are fractions, "
+        "intervals 95 % bootstrap over problems, tokens and seconds per solution. All data is generated.",
+    ]
+    for cell in study["cells"]:
+        parts.append(f"## {cell['world']}, seed {cell['seed']}")
+        for side, words in SIDES.items():
+            group = cell["comparison"][side]
+            parts.append(
+                f"### Judges, {words}: {group['solutions']} solutions of {group['problems']} problems, "
+                f"{_rate(group['steps_right'])} of the steps right"
+            )
+            parts.append(_judges(group, cell["comparison"]["seconds_per_solution"]))
+            parts.append("First-error F1 of the weighted ensemble minus that of others:")
+            parts.append(_table(("", "difference"), [(n, _interval(d)) for n, d in group["ensemble_minus"].items()]))
+            parts.append("Step accuracy by how many reference steps a step was aligned with (steps):")
+            parts.append(_aligned(group["aligned"]))
+        parts.append("### Agreement of judges beyond chance (kappa), in distribution")
+        parts.append(_kappa(cell["comparison"]["in_distribution"]["kappa"]))
+        for side, words in SIDES.items():
+            parts.append(f"### What labels buy, {words}")
+            parts.append(_label_value(cell["label_value"], side))
+        parts.append("### PRM minus majority over the rates at which true labels are flipped, in distribution")
+        parts.append(_surface(cell["label_value"], cell["settings"]["flips"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _judges(group: Mapping[str, Any], seconds: Mapping[str, float | None]) -> str:
+    head = (
+        "judge", "step accuracy", "error precision", "error recall", "right precision", "right recall",
+        "first-error F1", "unlabelled", "tokens", "generated", "seconds",
+    )  # fmt: skip
+    keys = (
+        "step_accuracy", "error_precision", "error_recall", "correct_precision", "correct_recall", "first_error_f1",
+        "unlabelled_rate",
+    )  # fmt: skip
+    rows = [
+        (
+            name,
+            *(_rate(of[key]) for key in keys),
+            _number(of["tokens_per_solution"], 0),
+            _number(of["generated_per_solution"], 0),
+            _number(seconds.get(name), 3),
+        )
+        for name, of in group["judges"].items()
+    ]
+    rows += [
+        (name, *(["-"] * 5), _rate(group[key]["f1"]), *(["-"] * 4))
+        for name, key in (("never wrong", "never_wrong"), ("always the first step", "always_first"))
+    ]
+    return _table(head, rows)
+
+
+def _aligned(of: Mapping[str, Any]) -> str:
+    kinds = ("none", "one", "several")
+    rows = [
+        (name, *(f"{_rate(found[kind]['step_accuracy'])} ({found[kind]['n']})" for kind in kinds))
+        for name, found in of.items()
+    ]
+    return _table(("judge", *kinds), rows)
+
+
+def _kappa(of: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = [(name, *(_rate(row.get(other)) for other in of)) for name, row in of.items()]
+    return _table(("", *of), rows)
+
+
+def _label_value(value: Mapping[str, Any], side: str) -> str:
+    head = (
+        "labels of", "error precision", "error recall", "right recall", "majority", "weighted", "best of n",
+        "weighted minus majority", "first-error F1",
+    )  # fmt: skip
+    rows = []
+    for name, of in value.items():
+        labels, found = of.get("labels", {}), of[side]
+        rows.append(
+            (
+                name,
+                *(_rate(labels.get(key)) for key in ("error_precision", "error_recall", "correct_recall")),
+                _rate(found["majority"]),
+                _rate(found["weighted"]["last"]),
+                _rate(found["best_of_n"]["last"]),
+                _interval(found["minus_majority"]),
+                _rate(found["first_error"]["f1"]),
+            )
+        )
+    return _table(head, rows)
+
+
+def _surface(value: Mapping[str, Any], flips: Sequence[float]) -> str:
+    """Rows: how many wrong steps are called right; columns: how many right ones are called wrong."""
+    rows = []
+    for incorrect in flips:
+        names = [
+            f"truth_{100 * correct:.0f}_{100 * incorrect:.0f}" if correct or incorrect else "truth" for correct in flips
+        ]
+        rows.append((f"{incorrect:g}", *(_interval(value[n]["in_distribution"]["minus_majority"]) for n in names)))
+    return _table(("wrong called right \\ right called wrong", *(f"{correct:g}" for correct in flips)), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _rate(value: float | None) -> str:
+    return _number(value, 3).replace("0.", ".", 1) if value is not None and abs(value) < 1 else _number(value, 3)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _interval(found: Mapping[str, float | None]) -> str:
+    if found["mean"] is None:
+        return "-"
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("error: name the study's JSON file")
+    try:
+        print(tables(read_json(Path(sys.argv[1]))), end="")
+    except StoreError as error:
+        sys.exit(f"error: {error}")
