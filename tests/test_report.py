@@ -16,6 +16,8 @@ from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.curves import accuracy_curves
 from spare_jax.evaluation.process_errors import first_error
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
+from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.report import process_bench
 from spare_jax.report.figures import Line, line_chart
 from spare_jax.report.markup import count, percent, points, seconds, text
 from spare_jax.report.page import render
@@ -230,6 +232,26 @@ def test_every_section_and_figure_is_there():
     assert "judge and truth differ" in shown
     assert "a setting of the experiment, not a finding" in shown
     assert "1 min 06 s" in shown.replace("\u202f", " ")  # both runs of the stage added up
+
+
+def test_the_page_of_process_bench_is_inert_and_says_where_it_chose():
+    problem, steps = Problem("p", _HOSTILE), (_HOSTILE, "b")
+    solution = Solution("p/0", "p", steps, _HOSTILE, "stop")
+    human = LabelledSolution(problem, solution, Judgement("p/0", "human", (StepJudgement(True), StepJudgement(False))))
+    said = Judgement("p/0", "x", (StepJudgement(score=0.25, explanation=_HOSTILE), StepJudgement()))
+    measured = {key: value for key, value in _METRICS["prm"].items() if key != "out_of_distribution"}
+    metrics = {
+        "threshold": 0.375,
+        "threshold_chosen_on": {"part": _HOSTILE, "n": 2, "f1": 0.5},
+        "test": measured,
+        "dev": measured,
+    }
+    page = process_bench.render(metrics, _HOSTILE, [human], [said], [(False, None)], _HOSTILE)
+    shown = "".join(_check_inert(page).words)
+    assert "at 0.375, chosen on <script>" in shown and page.count("<svg") == 2
+    assert "step length alone" in shown and "Right answer, wrong process" in shown
+    whole = Judgement("p/0", "outcome", outcome=True)  # a judge of whole answers says nothing of steps
+    _check_inert(process_bench.render({}, "outcome", [human], [whole], [()], "x"))
 
 
 def test_models_are_named_briefly_in_the_text_and_fully_at_the_end():

@@ -24,6 +24,8 @@ _RANKERS = {
     "position_only": "step position alone",
     "length_only": "number of steps alone",
 }
+# At the ends of lines, where there is little room.
+_BRIEFLY = {"prm_at_init": "PRM untrained", "position_only": "position only", "length_only": "length only"}
 # Whose word on right answers with a wrong step is shown: (class, label, where).
 _HIDDEN = (
     ("prm", "PRM", "prm.right_answer_wrong_process"),
@@ -62,7 +64,7 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
     numbers = Numbers(metrics)
     sections = [
         ("selection", "Choosing among samples", _selection(numbers)),
-        ("scaling", "More samples, more tokens", scaling(numbers, _RANKERS)),
+        ("scaling", "More samples, more tokens", scaling(numbers, _RANKERS | _BRIEFLY)),
         ("judge", "The judge against the truth", _judge(numbers)),
         ("first-error", "Finding the first error", first_error(numbers, _HIDDEN)),
         ("calibration", "Calibration", calibration(numbers)),

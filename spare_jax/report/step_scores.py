@@ -36,7 +36,8 @@ def first_error(
       judge: its name.
     """
     aside = (
-        "The first step whose score falls below a threshold is called the first error. F1 is the harmonic mean of the "
+        "The first error is the first step that is called wrong or, by a judge that only scores, the first whose score "
+        "falls below a threshold. F1 is the harmonic mean of the "
         "exact hits on wrong solutions and the passes of right ones. Baselines read no step; those of place and length "
         "are as good as the solutions allow on which the threshold was chosen."
     )
@@ -47,7 +48,7 @@ def first_error(
     name = judge if threshold is None else f"{judge} at {decimal(threshold, 3)}, {chosen}"
     rows = [("prm", (text(name), *_cells(numbers, f"{path}.judge")))]
     if numbers.get(f"{path}.at_half") is not None:
-        rows.append(("", (text(f"{judge} at 0.5"), *_cells(numbers, f"{path}.at_half"))))
+        rows.append(("", (text(f"{judge}, scores at 0.5"), *_cells(numbers, f"{path}.at_half"))))
     for key, label in _BASELINES.items():
         if numbers.get(f"{path}.{key}") is not None:
             rows.append(("", (label, *_cells(numbers, f"{path}.{key}"))))
