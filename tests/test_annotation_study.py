@@ -11,7 +11,7 @@ from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
 from spare_jax.splits import WORLDS
-from spare_jax.studies import annotation, collect
+from spare_jax.studies import annotation, annotation_tables, collect
 from spare_jax.tasks.task import world_of
 
 
@@ -110,7 +110,8 @@ def test_the_whole_study_in_small(study):
     members = [judges[name]["tokens_per_solution"] for name in annotation.MEMBERS]
     assert judges["ensemble_weighted"]["tokens_per_solution"] == pytest.approx(sum(members))
     assert judges["alignment"]["tokens_per_solution"] == 0
-    assert set(side["ensemble_minus"]) == {"spare", "rollouts_8", "spare_votes", "spare_calibrated"}
+    rivals = {"spare", "rollouts_8", "spare_votes", "spare_calibrated", "spare_with_outcome"}
+    assert set(side["ensemble_minus"]) == rivals
     assert all(seconds > 0 for seconds in comparison["seconds_per_solution"].values())
     value = metrics["label_value"]
     assert value["truth"]["labels"]["step_accuracy"] == 1.0
@@ -132,3 +133,22 @@ def test_cells_are_collected(study, tmp_path, capsys):
     assert cell["world"] == "arithmetic" and "1 cells" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="does not exist"):
         collect.main([str(tmp_path / "x.json"), str(tmp_path)])
+
+
+def test_the_tables_hold_what_was_measured(study):
+    cell = json.loads((study / "metrics.json").read_text())
+    text = annotation_tables.tables({"cells": [cell]})
+    spare = cell["comparison"]["in_distribution"]["judges"]["spare"]
+    (row,) = [line for line in text.splitlines() if line.startswith("| spare | ") and line.count("|") == 12][:1]
+    cells = [part.strip() for part in row.strip("|").split("|")]
+    assert float(cells[1]) == pytest.approx(spare["step_accuracy"], abs=6e-4)
+    assert float(cells[8].replace(",", "")) == pytest.approx(spare["tokens_per_solution"], abs=0.6)
+    gain = cell["label_value"]["truth_30_30"]["in_distribution"]["minus_majority"]
+    assert f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in text
+    # Every row of a table has as many cells as its head.
+    for block in text.split("\n\n"):
+        widths = {line.replace(" \\ ", "").count("|") for line in block.splitlines() if line.startswith("|")}
+        assert len(widths) <= 1
+    # A part that was not measured is left out.
+    half = annotation_tables.tables({"cells": [cell | {"label_value": None}]})
+    assert "What labels buy" not in half and "Agreement of judges" in half

@@ -12,6 +12,7 @@ from tests_config import config_of
 
 from spare_jax import assets, embedded, programs, solving
 from spare_jax.models import decoder, huggingface
+from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
@@ -40,6 +41,17 @@ def test_models_are_small_and_load(name):
 def test_the_shipped_tokenizer_is_the_one_that_is_built(tokenizer):
     built = embedded.build_tokenizer(TASK, config_of("tiny_models").tokenizer.vocab_size)
     assert huggingface.tokenizer_digest(built) == huggingface.tokenizer_digest(tokenizer)
+
+
+def test_a_tokenizer_knows_the_words_of_its_lessons():
+    ((problem, gold),) = WORLD.generate(1, "check", 1)
+    said = verify.from_judgement(WORLD.truth(problem, gold, gold.steps))
+    text = verify.format_verification(said, True)
+    with_words, without = (
+        encode(embedded.build_tokenizer(TASK, 640, lessons, problems=200), text)
+        for lessons in (("annotate", "verify"), ("annotate",))
+    )
+    assert len(with_words) < len(without) - 10 * len(gold.steps)
 
 
 def test_manifests_are_what_the_config_asks_for():

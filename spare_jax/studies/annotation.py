@@ -244,7 +244,8 @@ def _compare(
         a, b = ([j.first_error for j in judged[name]] for name in (ours, theirs))
         return first_error_difference(a, b, real, problem_of, seed)
 
-    rivals = (*MEMBERS, "spare_votes", "spare_calibrated")
+    # The last of them tells whether knowing the accepted answer, as rollouts do, is all that the ensemble adds.
+    rivals = (*MEMBERS, "spare_votes", "spare_calibrated", "spare_with_outcome")
     return {
         "solutions": len(found),
         "problems": len(set(problem_of)),
@@ -450,7 +451,8 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
 
 
 def annotation_study(run: Run) -> list[str]:
-    """metrics.json: both parts, and what they were taken with."""
+    """metrics.json: the parts that have been measured, and what they were taken with."""
+    parts = {part: run.work.path / f"{part}.json" for part in ("comparison", "label_value")}
     run.work.write_json(
         "metrics.json",
         {
@@ -458,8 +460,7 @@ def annotation_study(run: Run) -> list[str]:
             "seed": run.config.seed,
             "models": {role: run.config.models[role].path for role in ("generator", "judge")},
             "settings": run.config.study.to_dict(),
-            "comparison": run.work.read_json("comparison.json"),
-            "label_value": run.work.read_json("label_value.json"),
+            **{part: run.work.read_json(path.name) if path.exists() else None for part, path in parts.items()},
         },
     )
     return ["metrics.json"]
@@ -472,5 +473,5 @@ _JUDGED = (
 STAGES = {
     "compare_judges": Stage(compare_judges, _JUDGED, stages.RECORDS),
     "label_value": Stage(label_value, (*_JUDGED, "prm"), stages.RECORDS),
-    "annotation_study": Stage(annotation_study, needs=("comparison.json", "label_value.json"), derived=True),
+    "annotation_study": Stage(annotation_study, reads=("comparison.json", "label_value.json"), derived=True),
 }

@@ -22,24 +22,27 @@ def tables(study: Mapping[str, Any]) -> str:
     ]
     for cell in study["cells"]:
         parts.append(f"## {cell['world']}, seed {cell['seed']}")
-        for side, words in SIDES.items():
-            group = cell["comparison"][side]
+        comparison, value = cell["comparison"], cell["label_value"]
+        for side, words in SIDES.items() if comparison else ():
+            group = comparison[side]
             parts.append(
                 f"### Judges, {words}: {group['solutions']} solutions of {group['problems']} problems, "
                 f"{_rate(group['steps_right'])} of the steps right"
             )
-            parts.append(_judges(group, cell["comparison"]["seconds_per_solution"]))
+            parts.append(_judges(group, comparison["seconds_per_solution"]))
             parts.append("First-error F1 of the weighted ensemble minus that of others:")
             parts.append(_table(("", "difference"), [(n, _interval(d)) for n, d in group["ensemble_minus"].items()]))
             parts.append("Step accuracy by how many reference steps a step was aligned with (steps):")
             parts.append(_aligned(group["aligned"]))
-        parts.append("### Agreement of judges beyond chance (kappa), in distribution")
-        parts.append(_kappa(cell["comparison"]["in_distribution"]["kappa"]))
-        for side, words in SIDES.items():
+        if comparison:
+            parts.append("### Agreement of judges beyond chance (kappa), in distribution")
+            parts.append(_kappa(comparison["in_distribution"]["kappa"]))
+        for side, words in SIDES.items() if value else ():
             parts.append(f"### What labels buy, {words}")
-            parts.append(_label_value(cell["label_value"], side))
-        parts.append("### PRM minus majority over the rates at which true labels are flipped, in distribution")
-        parts.append(_surface(cell["label_value"], cell["settings"]["flips"]))
+            parts.append(_label_value(value, side))
+        if value:
+            parts.append("### PRM minus majority over the rates at which true labels are flipped, in distribution")
+            parts.append(_surface(value, cell["settings"]["flips"]))
     return "\n\n".join(parts) + "\n"
 
 
