@@ -6,11 +6,14 @@ its judgements, in the order of the solutions.
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
+from typing import Any
 
 from spare_jax import programs
 from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
+from spare_jax.evaluation.process_errors import choose_threshold
+from spare_jax.formats import files
 from spare_jax.judges import ensemble
 from spare_jax.judges.alignment import alignment
 from spare_jax.judges.labels import LabelPolicy
@@ -215,11 +218,36 @@ def _ensemble(run: Run, stage: str, found: Sequence[LabelledSolution]) -> list[J
     how = run.config.ensemble
     if "ensemble" in how.members or len(how.members) < 2:
         raise ValueError("config.ensemble.members needs two or more judges, none of them an ensemble")
+    learned = _learned(run, stage) if how.rule == "weighted" else {}
     judged = []
     for member in how.members:
         judged.append(judge(run, stage, member, found))
         run.work.write(f"judgements/{member}", judged[-1])
-    return [ensemble.combine(several, how.rule) for several in zip(*judged, strict=True)]
+    return [ensemble.combine(several, how.rule, **learned) for several in zip(*judged, strict=True)]
+
+
+def _learned(run: Run, stage: str) -> dict[str, Any]:
+    """Weights and threshold of a weighted ensemble, learned on the solutions of `config.ensemble.truth`, which the
+    members judge too; both are written as ensemble.json."""
+    how = run.config.ensemble
+    if not how.truth:
+        raise ValueError(
+            "config.ensemble.rule='weighted' learns on labelled solutions: set config.ensemble.truth to a file of them"
+        )
+    known = [with_answers(run.task, item) for item in files.read(how.truth, how.format)]
+    truths = {str(i): item.judgement for i, item in enumerate(known)}
+    judged: dict[str, dict[str, Judgement]] = {}
+    for member in how.members:
+        found = judge(run, stage, member, known, f"{member}_on_truth")
+        judged[member] = {str(i): replace(judgement, judge=member) for i, judgement in enumerate(found)}
+    weights = ensemble.fit(judged, truths)
+    combined = [ensemble.combine([judged[m][i] for m in how.members], "weighted", weights) for i in truths]
+    threshold = choose_threshold(
+        [[step.score for step in judgement.steps] for judgement in combined], [t.first_error for t in truths.values()]
+    )
+    said = {"truth": how.truth, "solutions": len(known), "threshold": threshold, **asdict(weights)}
+    run.work.write_json("ensemble.json", said)
+    return {"weights": weights, "threshold": threshold, "margin": how.margin}
 
 
 def labels_of(judgement: Judgement, threshold: float) -> tuple[bool | None, ...]:

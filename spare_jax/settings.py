@@ -97,7 +97,10 @@ def default() -> Config:
 
     config.ensemble = ensemble = ml_collections.ConfigDict()
     ensemble.members = ("spare", "rollouts")
-    ensemble.rule = "agreement"  # agreement | union | intersection | majority
+    ensemble.rule = "agreement"  # agreement | union | intersection | majority | weighted
+    ensemble.truth = ""  # rule weighted: a file of labelled solutions, on which weights and threshold are learned
+    ensemble.format = "processbench"  # of that file: docs/formats.md
+    ensemble.margin = 0.0  # rule weighted: no label where the probability lies as near to the threshold as this
 
     config.prm = prm = ml_collections.ConfigDict()
     prm.labels = "spare"  # whose labels train: a file of judgements/

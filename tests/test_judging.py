@@ -108,6 +108,39 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         assert judged[0]["generated_tokens"] == sum(member[0]["generated_tokens"] for member in members)
 
 
+def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
+    """The truth set is obeyed: where it calls first steps wrong no step of the file is likely to be right."""
+    known = [
+        {
+            "id": row["id"], "generator": "g", "problem": " ".join((*row["context"], row["question"])),
+            "steps": row["solution"], "final_answer_correct": False, "reference_solution": "\n".join(row["reference"]),
+        }
+        for row in world_rows(4)
+    ]  # fmt: skip
+
+    def ensemble(name, label, **changes):
+        (tmp_path / name).mkdir()
+        rows = [row | {"label": len(row["steps"]) - 1 if label else 0} for row in known]
+        changes = changes | {
+            "engine.slots": 8, "rollouts.samples": 2, "engine.prefill_tokens": 1024, "ensemble.rule": "weighted",
+            "ensemble.members": ("alignment", "rollouts"),
+            "ensemble.truth": str(write(tmp_path / name / "truth.jsonl", rows)),
+        }  # fmt: skip
+        work = annotate(tmp_path / name, world_rows(3), "ensemble", "task=arithmetic", **changes)
+        return [step for j in read(work / "judgements/ensemble.jsonl") for step in j["steps"]]
+
+    right, opposite = ensemble("right", True), ensemble("opposite", False)
+    learned = [json.loads((tmp_path / name / "work/ensemble.json").read_text()) for name in ("right", "opposite")]
+    assert all(of["solutions"] == 4 and of["members"] == ["alignment", "rollouts"] for of in learned)
+    assert learned[0]["prior"] > learned[1]["prior"]
+    assert max(step["score"] for step in opposite) < 0.5 < max(step["score"] for step in right)
+    assert any(step["label"] for step in right)
+    abstaining = ensemble("unsure", True, **{"ensemble.margin": 1.0})  # nothing is that far from any threshold
+    assert {step["label"] for step in abstaining} == {None}
+    with pytest.raises(ValueError, match=r"set config\.ensemble\.truth to a file of them"):
+        annotate(tmp_path, ROWS, "ensemble", **{"ensemble.rule": "weighted"})
+
+
 def test_mistakes_are_told(tmp_path):
     for name in "abc":
         (tmp_path / name).mkdir()
