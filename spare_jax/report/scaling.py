@@ -19,7 +19,7 @@ def scaling(numbers: Numbers, rankers: Mapping[str, str]) -> tuple[str, str]:
         "counted, so a method must pay for itself."
     )
     common = [("pass@N", "oracle", "pass_at_n", "majority"), ("majority", "majority", "majority.accuracy", "majority")]
-    by_ranker = [(label, key, f"{key}.weighted.last", key) for key, label in reversed(rankers.items())]
+    by_ranker = [(label, key, f"{key}.weighted.last", key) for key, label in reversed(list(rankers.items()))]
     shown = pair(
         *(
             _chart(numbers, x, [common[0], *by_ranker[:-1], common[1], *by_ranker[-1:]], "weighted votes by ranker")
