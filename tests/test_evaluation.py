@@ -400,6 +400,9 @@ def test_the_interval_of_f1_holds_f1_and_resamples_problems():
     assert again == pytest.approx(alone)
     apart = first_error_interval(said * 4, truth * 4, list(map(str, range(480))), seed=1)
     assert apart["high"] - apart["low"] < 0.7 * (alone["high"] - alone["low"])
+    # All solutions of one problem come and go together: no spread.
+    together = first_error_interval(said, truth, ["p"] * 120, seed=1)
+    assert together["low"] == together["high"] == pytest.approx(f1)
     assert first_error_interval([0], [0], ["p"]) == {"low": None, "high": None}
 
 
