@@ -104,15 +104,18 @@ def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None
     Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
     the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
     """
-    per_problem = _scores_by_pool(pools, rule, scores)
-    curve = []
-    for n in range(1, max((len(pool.answers) for pool in pools), default=0) + 1):
-        values = []
-        for pool, pool_scores in zip(pools, per_problem, strict=True):
-            drawn = _subsets(len(pool.answers), min(n, len(pool.answers)), seed)
-            values.append(_chosen_right(pool, rule, pool_scores, seed, drawn).mean())
-        curve.append(float(np.mean(values)))
-    return curve
+    largest = max((len(pool.answers) for pool in pools), default=0)
+    return [float(right_by_n(pools, rule, n, scores, seed).mean()) for n in range(1, largest + 1)]
+
+
+def right_by_n(pools: Sequence[Pool], rule: str, n: int, scores: Scores | None = None, seed: int = 0) -> np.ndarray:
+    """How often a rule given n of a problem's candidates is right, over the subsets of `accuracy_by_n`; float,
+    [problems]."""
+    values = []
+    for pool, pool_scores in zip(pools, _scores_by_pool(pools, rule, scores), strict=True):
+        drawn = subsets(len(pool.answers), min(n, len(pool.answers)), seed)
+        values.append(_chosen_right(pool, rule, pool_scores, seed, drawn).mean())
+    return np.array(values, dtype=np.float64)
 
 
 def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
@@ -230,7 +233,7 @@ def _scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> 
 
 
 @functools.lru_cache(maxsize=4096)
-def _subsets(total: int, size: int, seed: int) -> np.ndarray:
+def subsets(total: int, size: int, seed: int) -> np.ndarray:
     """Bool, [draws, total]: all subsets of `size` candidates, or 128 random ones where there are more."""
     if math.comb(total, size) <= _DRAWS:
         members = list(itertools.combinations(range(total), size))
