@@ -17,8 +17,6 @@ def get_config(argument: str | None = None):
     config = settings.default()
     config.seed = chosen["seed"]
     config.stages = ("solve", "judge", "train_prm", "sample", "search", "search_study")
-    config.data.train_problems = 240
-    config.data.dev_problems = 30
     config.data.test_problems = 150
     config.data.held_out_problems = 0  # tiny-base solves next to none of them: there is nothing to search for
     config.annotate.measured_problems = config.annotate.control_problems = 0
@@ -27,10 +25,13 @@ def get_config(argument: str | None = None):
             samples=64,  # plain samples of a test problem
             steps=dict(max_steps=12, max_tokens=40),  # of every search
             searches=dict(
-                beam_2x2=dict(method="beam", beams=2, width=2),
-                beam_4x4=dict(method="beam", beams=4, width=4),
-                dvts_4x4=dict(method="dvts", beams=4, width=4),
-                lookahead_4x4=dict(method="beam", beams=4, width=4, lookahead=1),
+                beam_2x2_min=dict(method="beam", beams=2, width=2, aggregation="min"),
+                beam_4x4_last=dict(method="beam", beams=4, width=4, aggregation="last"),
+                beam_4x4_min=dict(method="beam", beams=4, width=4, aggregation="min"),
+                dvts_4x4_last=dict(method="dvts", beams=4, width=4, aggregation="last"),
+                dvts_4x4_min=dict(method="dvts", beams=4, width=4, aggregation="min"),
+                lookahead_4x4_last=dict(method="beam", beams=4, width=4, lookahead=1, aggregation="last"),
+                lookahead_4x4_min=dict(method="beam", beams=4, width=4, lookahead=1, aggregation="min"),
             ),
         )
     )
@@ -48,8 +49,8 @@ def _small(config) -> None:
     config.study.samples = 5
     config.study.searches = ConfigDict(
         dict(
-            beam_2x2=dict(method="beam", beams=2, width=2),
-            dvts_2x2=dict(method="dvts", beams=2, width=2, lookahead=1),
+            beam_2x2_last=dict(method="beam", beams=2, width=2, aggregation="last"),
+            dvts_2x2_min=dict(method="dvts", beams=2, width=2, lookahead=1, aggregation="min"),
         )
     )
     config.prm.train.update(epochs=1.0, batch_rows=4, eval_every=4, checkpoint_every=4)

@@ -65,10 +65,11 @@ def study(tmp_path_factory):
 def test_the_whole_study_in_small(study):
     metrics = study.read_json("metrics.json")
     problems, samples = metrics["problems"], metrics["settings"]["samples"]
-    assert problems == 6 and set(metrics["searches"]) == {"beam_2x2", "dvts_2x2"}
+    assert problems == 6 and set(metrics["searches"]) == {"beam_2x2_last", "dvts_2x2_min"}
     plain = metrics["plain"]
-    assert set(plain) == {"majority", "weighted", "best_of_n", "oracle"}
-    assert plain["oracle"]["n"][-1] == samples and plain["majority"]["tokens"] < plain["weighted"]["tokens"]
+    by_prm = {f"{rule}_{how}" for rule in ("weighted", "best_of_n") for how in ("last", "min")}
+    assert set(plain) == {"majority", "oracle", *by_prm}
+    assert plain["oracle"]["n"][-1] == samples and plain["majority"]["tokens"] < plain["weighted_min"]["tokens"]
     solutions = study.read("solutions/plain")
     assert len(solutions) == problems * samples
     generated = sum(len(s.token_ids) for s in solutions) + sum(s.prompt_tokens for s in solutions) / samples
@@ -76,6 +77,7 @@ def test_the_whole_study_in_small(study):
     for row in metrics["searches"].values():
         assert row["tokens"]["total"] == pytest.approx(sum(n for kind, n in row["tokens"].items() if kind != "total"))
         assert row["accuracy"]["oracle"] >= max(row["accuracy"][rule] for rule in search.RULES)
+        assert set(row["minus_plain"]["weighted"]) == {"majority", *by_prm}
         for rule, difference in row["minus_plain"]["weighted"].items():
             assert difference["n"] == problems
             theirs = row["plain_for_as_much"][rule]["accuracy"]

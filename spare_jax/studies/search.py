@@ -35,6 +35,7 @@ from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.beam import Found, SearchSettings, read_before_steps, search
 
 RULES = ("majority", "weighted", "best_of_n")
+AGGREGATIONS = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
 PRM = "prm/export"
 
 
@@ -202,15 +203,23 @@ class Curve:
 
 
 def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]) -> dict[str, Curve]:
-    """Of every rule, and of the choice that is right where any sample is ("oracle")."""
-    pools, values = _pools(run, plain, gold), _values(run, "plain", plain, run.config.prm.aggregation)
-    largest, seed, reading = run.config.study.samples, run.config.seed, run.work.read_json("reading.json")
+    """Of majority, of the PRM's rules under every aggregation ("weighted_min"), and of the choice that is right where
+    any sample is ("oracle")."""
+    pools, largest, seed = _pools(run, plain, gold), run.config.study.samples, run.config.seed
     sizes = (*(n for n in _SIZES if n < largest), largest)
+    reading = run.work.read_json("reading.json")
     tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values()]).mean(axis=0)
-    right = {rule: [right_by_n(pools, rule, n, values, seed) for n in sizes] for rule in RULES}
-    right["oracle"] = [np.array([pass_at_n([pool], n) or 0.0 for pool in pools]) for n in sizes]
-    alone = ("majority", "oracle")  # nobody reads the samples
-    return {rule: Curve(sizes, tokens[:, int(rule not in alone)], np.array(of)) for rule, of in right.items()}
+    alone, read = tokens[:, 0], tokens[:, 1]
+    curves = {
+        "majority": Curve(sizes, alone, np.array([right_by_n(pools, "majority", n, None, seed) for n in sizes])),
+        "oracle": Curve(sizes, alone, np.array([[pass_at_n([p], n) or 0.0 for p in pools] for n in sizes])),
+    }
+    for how in AGGREGATIONS:
+        values = _values(run, "plain", plain, how)
+        for rule in ("weighted", "best_of_n"):
+            right = np.array([right_by_n(pools, rule, n, values, seed) for n in sizes])
+            curves[f"{rule}_{how}"] = Curve(sizes, read, right)
+    return curves
 
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -264,7 +273,7 @@ def _against(
     """A search's row: what it took and came to, what plain sampling comes to for as many tokens, and the paired
     differences."""
     pools, seed = _pools(run, found, gold), run.config.seed
-    values = _values(run, name, found, run.config.study.searches[name].get("aggregation", "last"))
+    values = _values(run, name, found, run.config.study.searches[name].aggregation)
     tokens = {kind: mean_or_none(list(of.values())) or 0.0 for kind, of in spent.items()}
     total = sum(tokens.values())
     ours = {rule: chosen_right(pools, rule, values, seed) for rule in RULES}
@@ -284,7 +293,11 @@ def _against(
         "accuracy": {rule: mean_or_none(right) for rule, right in ours.items()} | {"oracle": oracle(pools)},
         "plain_for_as_much": equal,
         "minus_plain": {
-            mine: {rule: paired_bootstrap(ours[mine], theirs[rule][1], seed) for rule in RULES}
+            mine: {
+                rule: paired_bootstrap(ours[mine], right, seed)
+                for rule, (_, right) in theirs.items()
+                if rule != "oracle"
+            }
             for mine in ("weighted", "best_of_n")
         },
     }
@@ -301,7 +314,7 @@ def _tells_apart(
     """
     judged, by_id = run.judgements("plain"), {problem.id: problem for problem in problems}
     results: dict[str, Any] = {}
-    for how in ("last", "min"):
+    for how in AGGREGATIONS:
         wins: dict[str, list[float]] = defaultdict(list)
         for problem_id, several in plain.items():
             groups: dict[tuple[str, int], dict[tuple, tuple[bool, float]]] = defaultdict(dict)
