@@ -55,12 +55,12 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
     from spare_jax.jsonlines import fingerprint
     from spare_jax.run import Run, chosen, execute
     from spare_jax.store import WorkDir
-    from spare_jax.studies import annotation
+    from spare_jax.studies import annotation, search
 
     settings = json.loads(config.to_json_best_effort())
     identity = {key: value for key, value in settings.items() if key != "stages"}
     work = WorkDir(workdir or f"runs/{name}-{fingerprint(identity)[:8]}")
-    known = {**stages.STAGES, **annotation.STAGES, **embedded.STAGES}
+    known = {**stages.STAGES, **annotation.STAGES, **search.STAGES, **embedded.STAGES}
     names = chosen(config, known)
     task = splits.task_of(config.task)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

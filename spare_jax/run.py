@@ -180,8 +180,9 @@ class Run:
         problems: Sequence[Problem],
         how: Config,
         begun: Mapping[str, Sequence[int]] | None = None,
+        kind: str = "solutions",
     ) -> None:
-        """Sample `how.samples` solutions of every problem by one policy, and write them as records.
+        """Sample `how.samples` solutions of every problem by one policy, and write them as records of a kind.
 
         `begun` has the token ids that a problem's solutions begin with, by its id; the others begin with nothing.
         """
@@ -200,7 +201,7 @@ class Run:
         }
         engines = {"generator": self.engine(checkpoint, how.max_tokens)}
         found = self.answer(stage, "", engines, started, or_else=lambda *_: [])
-        self.work.write("solutions", (solution for several in found for solution in several))
+        self.work.write(kind, (solution for several in found for solution in several))
 
     def train(
         self,

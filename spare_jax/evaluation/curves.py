@@ -77,6 +77,16 @@ def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None
     return [float(value) for value in curve / max(1, len(pools))]
 
 
+def right_by_n(pools: Sequence[Pool], rule: str, n: int, scores: Scores | None = None, seed: int = 0) -> np.ndarray:
+    """How often a rule given n of a problem's candidates is right, over the subsets of `accuracy_by_n`; float,
+    [problems]."""
+    values = []
+    for pool, pool_scores in zip(pools, scores_by_pool(pools, rule, scores), strict=True):
+        drawn = subsets(len(pool.answers), min(n, len(pool.answers)), seed)
+        values.append(right_in_draws(pool, rule, pool_scores, seed, drawn).mean())
+    return np.array(values, dtype=np.float64)
+
+
 def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
     """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
 
@@ -98,12 +108,13 @@ def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] |
 
 @functools.lru_cache(maxsize=64)
 def _subsets_of_all_sizes(total: int, seed: int) -> tuple[np.ndarray, list[int]]:
-    """`_subsets` of 1 .. total candidates, one after another: bool, [draws, total], and where each size begins."""
-    by_size = [_subsets(total, size, seed) for size in range(1, total + 1)]
+    """`subsets` of 1 .. total candidates, one after another: bool, [draws, total], and where each size begins."""
+    by_size = [subsets(total, size, seed) for size in range(1, total + 1)]
     return np.concatenate(by_size), [0, *itertools.accumulate(map(len, by_size[:-1]))]
 
 
-def _subsets(total: int, size: int, seed: int) -> np.ndarray:
+@functools.lru_cache(maxsize=4096)
+def subsets(total: int, size: int, seed: int) -> np.ndarray:
     """Bool, [draws, total]: all subsets of `size` candidates, or 128 random ones where there are more."""
     if math.comb(total, size) <= _DRAWS:
         members = list(itertools.combinations(range(total), size))

@@ -1,0 +1,356 @@
+"""The search study: search guided by a PRM against choosing among plain samples, at equal tokens.
+
+sample        plain samples of the test problems, their scores by the PRM
+              -> solutions/plain, judgements/plain, reading.json
+search        every search of `config.study` on the same problems
+              -> solutions/<name>, judgements/<name>, search_tokens.json
+search_study  both, derived
+              -> metrics.json
+
+Policy and PRM come from the stages before (solve, judge, train_prm). Tokens are those that were generated, those that
+the PRM read, and the policy's prompt. What stands behind the same text is read once, by a search and for plain samples
+alike, and majority has no PRM.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spare_jax import judging, splits
+from spare_jax.evaluation.accuracy import Pool, chosen_right, oracle, pass_at_n
+from spare_jax.evaluation.curves import right_by_n, subsets
+from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
+from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.truth import truth
+from spare_jax.models import huggingface
+from spare_jax.models.conventions import Reader
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.run import Run, Stage
+from spare_jax.selection.aggregate import aggregate
+from spare_jax.selection.beam import Found, SearchSettings, read_before_steps, search
+
+RULES = ("majority", "weighted", "best_of_n")
+AGGREGATIONS = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
+PRM = "prm/export"
+
+
+def _tested(run: Run) -> list[Problem]:
+    return [problem for problem in run.work.read("problems") if splits.split_of(problem.id) == "test"]
+
+
+def _prm(run: Run) -> tuple[Checkpoint, Reader]:
+    checkpoint = huggingface.load(run.work.path / PRM, mesh=run.inference_mesh)
+    reader = judging.reader(run, checkpoint)
+    assert isinstance(reader, Reader)  # what train_prm has exported reads a text once
+    return checkpoint, reader
+
+
+# sample
+
+
+def sample(run: Run) -> list[str]:
+    """Sample `config.study.samples` plain solutions of every test problem, and have the PRM score them.
+
+    reading.json says what it reads: per problem the tokens before any step, per solution those of every step.
+    """
+    problems = {problem.id: problem for problem in _tested(run)}
+    how = run.config.solve.copy_and_resolve_references()
+    how.samples = run.config.study.samples
+    run.solve("sample", run.load_to_ask("generator"), list(problems.values()), how, kind="solutions/plain")
+    solutions = run.work.read("solutions/plain")
+
+    config = run.config.copy_and_resolve_references()
+    config.models.prm.path = str(run.work.path / PRM)
+    first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once
+    unscored = {key: Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for key, s in first.items()}
+    items = [LabelledSolution(problems[s.problem_id], s, unscored[key]) for key, s in first.items()]
+    judged = judging.judge(dataclasses.replace(run, config=config), "sample", "reward_model", items, "plain")
+    of = dict(zip(first, judged, strict=True))
+    run.work.write(
+        "judgements/plain",
+        (dataclasses.replace(of[s.problem_id, s.token_ids], solution_id=s.id) for s in solutions),
+    )
+
+    lay_out = _prm(run)[1].lay_out
+    before = {problem_id: len(read_before_steps(lay_out, problem)) for problem_id, problem in problems.items()}
+    read = {}
+    for s in solutions:
+        ends = [position + 1 for position in lay_out(problems[s.problem_id], s)[1]] if s.steps else []
+        read[s.id] = [b - a for a, b in itertools.pairwise([before[s.problem_id], *ends])]
+    run.work.write_json("reading.json", {"before_steps": before, "steps": read})
+    return ["solutions/plain.jsonl", "judgements/plain.jsonl", "reading.json"]
+
+
+# search
+
+
+def search_all(run: Run) -> list[str]:
+    """Run every search of `config.study.searches` on the test problems."""
+    policy = run.load("generator")
+    prm, reader = _prm(run)
+    spent, written = {}, ["search_tokens.json"]
+    for name, how in run.config.study.searches.items():
+        settings = SearchSettings(
+            max_length=min(run.max_length(policy), run.max_length(prm)),
+            tokenizer_digest=huggingface.tokenizer_digest(policy.tokenizer),
+            temperature=run.config.solve.temperature,
+            top_p=run.config.solve.top_p,
+            **run.config.study.steps,
+            **how,
+        )
+        started = {
+            f"{name}/{p.id}": functools.partial(search, run.task, p, policy.tokenizer, reader.lay_out, settings)
+            for p in _tested(run)
+        }
+        engines = {
+            settings.model: run.engine(policy, settings.max_tokens),
+            settings.prm: run.engine(prm, reader.max_tokens, reader.read_out),
+        }
+        found = run.answer("search", name, engines, started, or_else=lambda *_: Found())
+        run.work.write(f"solutions/{name}", (s for of in found for s in of.solutions))
+        run.work.write(f"judgements/{name}", (j for of in found for j in of.judgements))
+        written += [f"solutions/{name}.jsonl", f"judgements/{name}.jsonl"]
+        spent[name] = {
+            kind: {
+                program.split("/")[1]: getattr(of, f"{kind}_tokens") for program, of in zip(started, found, strict=True)
+            }
+            for kind in ("prompt", "generated", "scored")
+        }
+    run.work.write_json("search_tokens.json", spent)
+    return written
+
+
+# search_study
+
+
+def search_study(run: Run) -> list[str]:
+    """metrics.json: the curves of plain sampling, every search against them at equal tokens, and how well the PRM
+    tells steps apart."""
+    problems, gold = _tested(run), {g.problem_id: g for g in run.work.read("gold")}
+    plain = _of_problem(problems, run.work.read("solutions/plain"))
+    curves = _curves(run, plain, gold)
+    spent = run.work.read_json("search_tokens.json")
+    searches = {}
+    for name, tokens in spent.items():
+        found = _of_problem(problems, run.work.read(f"solutions/{name}"))
+        searches[name] = _against(run, name, curves, found, gold, tokens)
+    run.work.write_json(
+        "metrics.json",
+        {
+            "world": run.config.task,
+            "seed": run.config.seed,
+            "models": {role: run.config.models[role].path for role in ("generator", "judge")},
+            "settings": run.config.study.to_dict(),
+            "problems": len(problems),
+            "plain": {rule: curve.to_json() for rule, curve in curves.items()},
+            "searches": searches,
+            "prm_tells_apart": _tells_apart(run, problems, plain, gold),
+        },
+    )
+    return ["metrics.json"]
+
+
+def _of_problem(problems: Sequence[Problem], solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
+    found: dict[str, list[Solution]] = {problem.id: [] for problem in problems}
+    for solution in solutions:
+        found[solution.problem_id].append(solution)
+    return found
+
+
+def _pools(run: Run, found: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]) -> list[Pool]:
+    return [
+        Pool(
+            problem_id,
+            tuple(s.answer for s in several),
+            tuple(is_correct(run.task, gold[problem_id], s) for s in several),
+        )
+        for problem_id, several in found.items()
+    ]
+
+
+def _values(run: Run, name: str, found: Mapping[str, Sequence[Solution]], how: str) -> list[list[float | None]]:
+    """The value of each solution by the PRM's scores, in the order of `found`."""
+    judged = run.judgements(name)
+    return [[aggregate([step.score for step in judged[s.id].steps], how) for s in of] for of in found.values()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What a rule comes to on n plain samples: for every n its mean tokens per problem, float [sizes], and how often it
+    is right, float [sizes, problems]."""
+
+    n: tuple[int, ...]
+    tokens: np.ndarray
+    right: np.ndarray
+
+    def at(self, tokens: float) -> tuple[float, np.ndarray]:
+        """The number of samples for so many tokens, drawn straight between two sizes, and how often each problem is
+        right then; no more than the largest size and no less than the smallest."""
+        place = float(np.interp(tokens, self.tokens, np.arange(len(self.n))))
+        low = min(int(place), len(self.n) - 2)
+        share = place - low
+        n = (1 - share) * self.n[low] + share * self.n[low + 1]
+        return n, (1 - share) * self.right[low] + share * self.right[low + 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """The curve as it stands in metrics.json."""
+        return {"n": self.n, "tokens": self.tokens.tolist(), "accuracy": self.right.mean(axis=1).tolist()}
+
+
+def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]) -> dict[str, Curve]:
+    """Of majority, of the PRM's rules under every aggregation ("weighted_min"), and of the choice that is right where
+    any sample is ("oracle")."""
+    pools, largest, seed = _pools(run, plain, gold), run.config.study.samples, run.config.seed
+    sizes = (*(n for n in _SIZES if n < largest), largest)
+    reading = run.work.read_json("reading.json")
+    tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values()]).mean(axis=0)
+    alone, read = tokens[:, 0], tokens[:, 1]
+    curves = {
+        "majority": Curve(sizes, alone, np.array([right_by_n(pools, "majority", n, None, seed) for n in sizes])),
+        "oracle": Curve(sizes, alone, np.array([[pass_at_n([p], n) or 0.0 for p in pools] for n in sizes])),
+    }
+    for how in AGGREGATIONS:
+        values = _values(run, "plain", plain, how)
+        for rule in ("weighted", "best_of_n"):
+            right = np.array([right_by_n(pools, rule, n, values, seed) for n in sizes])
+            curves[f"{rule}_{how}"] = Curve(sizes, read, right)
+    return curves
+
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+def tokens_by_n(
+    solutions: Sequence[Solution], reading: Mapping[str, Any], sizes: Sequence[int], seed: int
+) -> list[tuple[float, float]]:
+    """Tokens of n of one problem's plain samples, for every n of `sizes`, without a PRM and with one.
+
+    The prompt once, what was generated, and for the PRM its prompt and every step that no other of the n samples has
+    behind the same steps: a mean over the subsets that `right_by_n` takes.
+
+    Args:
+      solutions: all samples of the problem.
+      reading: reading.json.
+    """
+    if not solutions:
+        return [(0.0, 0.0)] * len(sizes)
+    nodes: dict[tuple[tuple[int, ...], ...], int] = {}
+    weights: list[int] = []
+    holds: list[list[int]] = []
+    for s in solutions:
+        path = [s.token_ids[a:b] for a, b in s.spans]
+        holds.append([])
+        for i, tokens in enumerate(reading["steps"][s.id], 1):
+            node = nodes.setdefault(tuple(path[:i]), len(nodes))
+            weights += [tokens] * (node == len(weights))
+            holds[-1].append(node)
+    held = np.zeros((len(solutions), len(nodes)), dtype=int)
+    for row, of in zip(held, holds, strict=True):
+        row[of] = 1
+    generated = np.array([len(s.token_ids) for s in solutions])
+    found = []
+    for n in sizes:
+        drawn = subsets(len(solutions), min(n, len(solutions)), seed).astype(int)
+        alone = solutions[0].prompt_tokens + (drawn @ generated).mean()
+        read = reading["before_steps"][solutions[0].problem_id] + ((drawn @ held > 0) @ np.array(weights)).mean()
+        found.append((float(alone), float(alone + read)))
+    return found
+
+
+def _against(
+    run: Run,
+    name: str,
+    curves: Mapping[str, Curve],
+    found: Mapping[str, Sequence[Solution]],
+    gold: Mapping[str, Gold],
+    spent: Mapping[str, Mapping[str, int]],
+) -> dict[str, Any]:
+    """A search's row: what it took and came to, what plain sampling comes to for as many tokens, and the paired
+    differences."""
+    pools, seed = _pools(run, found, gold), run.config.seed
+    values = _values(run, name, found, run.config.study.searches[name].aggregation)
+    tokens = {kind: mean_or_none(list(of.values())) or 0.0 for kind, of in spent.items()}
+    total = sum(tokens.values())
+    ours = {rule: chosen_right(pools, rule, values, seed) for rule in RULES}
+    theirs = {rule: curve.at(total) for rule, curve in curves.items()}
+    equal = {}
+    for rule, curve in curves.items():
+        nearest, (n, right) = int(np.abs(curve.tokens - total).argmin()), theirs[rule]
+        equal[rule] = {
+            "n": float(n),
+            "accuracy": mean_or_none(right),
+            "nearest": {of: values[nearest] for of, values in curve.to_json().items()},
+        }
+    return {
+        "tokens": {"total": total, **tokens},
+        "solutions": mean_or_none([len(of) for of in found.values()]),
+        "answers": mean_or_none([len({s.answer for s in of}) for of in found.values()]),
+        "accuracy": {rule: mean_or_none(right) for rule, right in ours.items()} | {"oracle": oracle(pools)},
+        "plain_for_as_much": equal,
+        "minus_plain": {
+            mine: {
+                rule: paired_bootstrap(ours[mine], right, seed)
+                for rule, (_, right) in theirs.items()
+                if rule != "oracle"
+            }
+            for mine in ("weighted", "best_of_n")
+        },
+    }
+
+
+def _tells_apart(
+    run: Run, problems: Sequence[Problem], plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]
+) -> dict[str, Any]:
+    """How often the PRM prefers the better of two beginnings of one problem's plain samples, of as many steps: by the
+    number of steps, and whether they are whole solutions.
+
+    Better is a beginning without a false step (a whole solution: with the right answer) where the other has one; ties
+    count a half. This is what a beam asks of a PRM.
+    """
+    judged, by_id = run.judgements("plain"), {problem.id: problem for problem in problems}
+    results: dict[str, Any] = {}
+    for how in AGGREGATIONS:
+        wins: dict[str, list[float]] = defaultdict(list)
+        for problem_id, several in plain.items():
+            groups: dict[tuple[str, int], dict[tuple, tuple[bool, float]]] = defaultdict(dict)
+            for s in several:
+                real = truth(run.task, by_id[problem_id], gold[problem_id], s).first_error
+                scores = [step.score for step in judged[s.id].steps]
+                for i in range(1, len(s.steps) + 1):
+                    value = aggregate(scores[:i], how)
+                    if value is None:
+                        continue
+                    whole = i == len(s.steps)
+                    right = is_correct(run.task, gold[problem_id], s) if whole else real is None or real >= i
+                    place = ("whole", 0) if whole else ("begun", i)
+                    groups[place][tuple(s.token_ids[a:b] for a, b in s.spans[:i])] = right, value
+            for (kind, i), of in groups.items():
+                good, bad = ([v for right, v in of.values() if right is side] for side in (True, False))
+                if good and bad:
+                    ahead = np.subtract.outer(good, bad)
+                    wins[kind if kind == "whole" else f"{min(i, _DEEP)} steps"].append(
+                        float(((ahead > 0) + 0.5 * (ahead == 0)).mean())
+                    )
+        results[how] = {kind: {"problems": len(of), "share": mean_or_none(of)} for kind, of in sorted(wins.items())}
+    return results
+
+
+_DEEP = 4  # beginnings of as many steps or more are counted together
+
+_SEARCHED = ("seed", "task", "models", "engine", "mesh", "solve", "study")
+
+STAGES = {
+    "sample": Stage(sample, _SEARCHED, ("problems.jsonl", PRM)),
+    "search": Stage(search_all, _SEARCHED, ("problems.jsonl", PRM)),
+    "search_study": Stage(
+        search_study,
+        needs=("problems.jsonl", "gold.jsonl", "solutions/plain.jsonl", "reading.json", "search_tokens.json"),
+        derived=True,
+    ),
+}
