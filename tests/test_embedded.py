@@ -16,6 +16,7 @@ from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
+from spare_jax.splits import task_of
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.worlds.arithmetic import story_of
 
@@ -38,9 +39,11 @@ def test_models_are_small_and_load(name):
     assert all(path.suffix in (".json", ".safetensors", ".jinja") for path in files)  # data, no code
 
 
-def test_the_shipped_tokenizer_is_the_one_that_is_built(tokenizer):
-    built = embedded.build_tokenizer(TASK, config_of("tiny_models").tokenizer.vocab_size)
-    assert huggingface.tokenizer_digest(built) == huggingface.tokenizer_digest(tokenizer)
+@pytest.mark.parametrize(("name", "world"), [("tiny-base", "arithmetic"), ("multihop-base", "multihop")])
+def test_the_shipped_tokenizer_is_the_one_that_is_built(name, world):
+    built = embedded.build_tokenizer(task_of(world), **config_of("tiny_models", f"world={world}").tokenizer)
+    shipped = huggingface.load_tokenizer(assets.resolve(name))
+    assert huggingface.tokenizer_digest(built) == huggingface.tokenizer_digest(shipped)
 
 
 def test_a_tokenizer_knows_the_words_of_its_lessons():
@@ -55,14 +58,17 @@ def test_a_tokenizer_knows_the_words_of_its_lessons():
 
 
 def test_manifests_are_what_the_config_asks_for():
-    config = config_of("tiny_models")
-    for name, stage in (("tiny-base", "base"), ("tiny-teacher", "teacher")):
-        made = manifest(name)
+    for name, stage, world in (
+        ("tiny-base", "base", "arithmetic"),
+        ("tiny-teacher", "teacher", "arithmetic"),
+        ("multihop-base", "base", "multihop"),
+    ):
+        config, made = config_of("tiny_models", f"world={world}"), manifest(name)
         assert made.pop("stage") == stage
         assert made.pop("made_by") == "configs/tiny_models.py"
         assert made == json.loads(json.dumps(config[stage].to_dict()))
-    # The teacher's lessons are the mistakes of a base of another seed.
-    assert config.base.seed != config.other_base.seed
+        # The teacher's lessons are the mistakes of a base of another seed.
+        assert config.base.seed != config.other_base.seed
 
 
 def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):

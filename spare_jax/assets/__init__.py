@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMES = ("tiny-base", "tiny-teacher")
+NAMES = ("tiny-base", "tiny-teacher", "multihop-base")
 
 
 def directory(name: str) -> Path:

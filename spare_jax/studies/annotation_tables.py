@@ -1,6 +1,8 @@
 """The tables of docs/results/annotation_tables.md, from docs/results/annotation.json.
 
-python -m spare_jax.studies.annotation_tables docs/results/annotation.json > docs/results/annotation_tables.md
+    python -m spare_jax.studies.annotation_tables docs/results/annotation.json > docs/results/annotation_tables.md
+
+The JSON is what `spare_jax.studies.collect` has put together.
 """
 
 import sys
