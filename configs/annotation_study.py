@@ -1,4 +1,4 @@
-"""The annotation study on one world: judges against truth, and what their labels buy (docs/results/annotation.md).
+"""The annotation study on one world: judges against truth, and what their labels buy.
 
     python -m spare_jax.main --config=configs/annotation_study.py:world=arithmetic,seed=21
     python -m spare_jax.main --config=configs/annotation_study.py:world=multihop,seed=21

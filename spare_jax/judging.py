@@ -5,7 +5,7 @@ its judgements, in the order of the solutions.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -235,19 +235,31 @@ def _learned(run: Run, stage: str) -> dict[str, Any]:
             "config.ensemble.rule='weighted' learns on labelled solutions: set config.ensemble.truth to a file of them"
         )
     known = [with_answers(run.task, item) for item in files.read(how.truth, how.format)]
-    truths = {str(i): item.judgement for i, item in enumerate(known)}
-    judged: dict[str, dict[str, Judgement]] = {}
-    for member in how.members:
-        found = judge(run, stage, member, known, f"{member}_on_truth")
-        judged[member] = {str(i): replace(judgement, judge=member) for i, judgement in enumerate(found)}
-    weights = ensemble.fit(judged, truths)
-    combined = [ensemble.combine([judged[m][i] for m in how.members], "weighted", weights) for i in truths]
-    threshold = choose_threshold(
-        [[step.score for step in judgement.steps] for judgement in combined], [t.first_error for t in truths.values()]
-    )
+    judged = {
+        member: [replace(said, judge=member) for said in judge(run, stage, member, known, f"{member}_on_truth")]
+        for member in how.members
+    }
+    weights, threshold = learn_ensemble(judged, [item.judgement for item in known])
     said = {"truth": how.truth, "solutions": len(known), "threshold": threshold, **asdict(weights)}
     run.work.write_json("ensemble.json", said)
     return {"weights": weights, "threshold": threshold, "margin": how.margin}
+
+
+def learn_ensemble(
+    members: Mapping[str, Sequence[Judgement]], truths: Sequence[Judgement]
+) -> tuple[ensemble.Weights, float]:
+    """What a truth set teaches a weighted ensemble: its weights, and the threshold with the best first-error F1 there.
+
+    Args:
+      members: judgements by the member's name, which is their judge's, in the order of `truths`.
+      truths: the known labels.
+    """
+    names = [str(i) for i in range(len(truths))]  # two rows of a file may be the same solution
+    by_name = {member: dict(zip(names, judgements, strict=True)) for member, judgements in members.items()}
+    weights = ensemble.fit(by_name, dict(zip(names, truths, strict=True)))
+    combined = [ensemble.combine(said, "weighted", weights) for said in zip(*members.values(), strict=True)]
+    scores = [[step.score for step in judgement.steps] for judgement in combined]
+    return weights, choose_threshold(scores, [truth.first_error for truth in truths])
 
 
 def labels_of(judgement: Judgement, threshold: float) -> tuple[bool | None, ...]:

@@ -60,6 +60,12 @@ class Run:
         """Where engines compute: the run's mesh, or one CPU device that the lanes share."""
         return self.mesh if self.lanes == 1 else None
 
+    def with_settings(self, settings: Mapping[str, Any]) -> "Run":
+        """The same run under other settings, by their keys in the config ("solve.samples")."""
+        config = self.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(settings)
+        return dataclasses.replace(self, config=config)
+
     def load(self, role: str, dtype: DTypeLike = jnp.float32) -> Checkpoint:
         """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator.
 

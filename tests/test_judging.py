@@ -134,7 +134,7 @@ def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
     assert all(of["solutions"] == 4 and of["members"] == ["alignment", "rollouts"] for of in learned)
     assert learned[0]["prior"] > learned[1]["prior"]
     assert max(step["score"] for step in opposite) < 0.5 < max(step["score"] for step in right)
-    assert any(step["label"] for step in right)
+    assert {step["label"] for step in right} == {True, False}  # the threshold lies between
     abstaining = ensemble("unsure", True, **{"ensemble.margin": 1.0})  # nothing is that far from any threshold
     assert {step["label"] for step in abstaining} == {None}
     with pytest.raises(ValueError, match=r"set config\.ensemble\.truth to a file of them"):

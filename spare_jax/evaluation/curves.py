@@ -65,26 +65,22 @@ def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None
     Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
     the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
     """
-    per_problem = scores_by_pool(pools, rule, scores)
-    curve = np.zeros(max((len(pool.answers) for pool in pools), default=0))
-    for pool, pool_scores in zip(pools, per_problem, strict=True):
+    sizes = range(1, max((len(pool.answers) for pool in pools), default=0) + 1)
+    return (right_by_n(pools, rule, sizes, scores, seed).sum(axis=1) / max(1, len(pools))).tolist()
+
+
+def right_by_n(
+    pools: Sequence[Pool], rule: str, sizes: Sequence[int], scores: Scores | None = None, seed: int = 0
+) -> np.ndarray:
+    """How often a rule given n of a problem's candidates is right, for every n of `sizes`, over the subsets of
+    `accuracy_by_n`; float, [sizes, problems]."""
+    found = np.zeros((len(sizes), len(pools)))
+    for column, (pool, pool_scores) in enumerate(zip(pools, scores_by_pool(pools, rule, scores), strict=True)):
         if total := len(pool.answers):
-            drawn, starts = _subsets_of_all_sizes(total, seed)
+            drawn, starts = _subsets_of_sizes(total, tuple(min(n, total) for n in sizes), seed)
             right = right_in_draws(pool, rule, pool_scores, seed, drawn)
-            means = np.add.reduceat(right.astype(np.float64), starts) / np.diff([*starts, len(drawn)])
-            curve[:total] += means
-            curve[total:] += means[-1]
-    return [float(value) for value in curve / max(1, len(pools))]
-
-
-def right_by_n(pools: Sequence[Pool], rule: str, n: int, scores: Scores | None = None, seed: int = 0) -> np.ndarray:
-    """How often a rule given n of a problem's candidates is right, over the subsets of `accuracy_by_n`; float,
-    [problems]."""
-    values = []
-    for pool, pool_scores in zip(pools, scores_by_pool(pools, rule, scores), strict=True):
-        drawn = subsets(len(pool.answers), min(n, len(pool.answers)), seed)
-        values.append(right_in_draws(pool, rule, pool_scores, seed, drawn).mean())
-    return np.array(values, dtype=np.float64)
+            found[:, column] = np.add.reduceat(right.astype(np.float64), starts) / np.diff([*starts, len(drawn)])
+    return found
 
 
 def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
@@ -107,9 +103,9 @@ def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] |
 
 
 @functools.lru_cache(maxsize=64)
-def _subsets_of_all_sizes(total: int, seed: int) -> tuple[np.ndarray, list[int]]:
-    """`subsets` of 1 .. total candidates, one after another: bool, [draws, total], and where each size begins."""
-    by_size = [subsets(total, size, seed) for size in range(1, total + 1)]
+def _subsets_of_sizes(total: int, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, list[int]]:
+    """`subsets` of every size, one after another: bool, [draws, total], and where each size begins."""
+    by_size = [subsets(total, size, seed) for size in sizes]
     return np.concatenate(by_size), [0, *itertools.accumulate(map(len, by_size[:-1]))]
 
 

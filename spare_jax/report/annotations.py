@@ -6,7 +6,7 @@ from typing import Any
 from spare_jax.records import LabelledSolution
 from spare_jax.report.document import document
 from spare_jax.report.markup import count, percent, table, text
-from spare_jax.report.steps import solution_view
+from spare_jax.report.steps import example_of, solution_view
 
 SHOWN = 60  # solutions with an error first
 
@@ -52,16 +52,10 @@ def render(found: Sequence[LabelledSolution], judge: str, labels: Sequence[Seque
 
 
 def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) -> Mapping[str, Any]:
-    gold, judgement = item.gold, item.judgement
-    return {
-        "question": item.problem.question,
-        "context": item.problem.context,
-        "reference": gold.steps if gold else (),
-        "answer": item.solution.answer,
-        "gold_answer": gold.answers[0] if gold and gold.answers else None,
-        "outcome": judgement.outcome,
-        "scorer": judge,
-        "steps": [
+    return example_of(
+        item,
+        judge,
+        [
             {
                 "text": step,
                 "label": label,
@@ -72,6 +66,6 @@ def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) 
                 "reference": said.reference,
                 "errors": said.errors,
             }
-            for step, label, said in zip(item.solution.steps, labels, judgement.steps, strict=True)
+            for step, label, said in zip(item.solution.steps, labels, item.judgement.steps, strict=True)
         ],
-    }
+    )

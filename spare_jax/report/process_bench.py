@@ -8,7 +8,7 @@ from spare_jax.report.document import document
 from spare_jax.report.markup import count, text
 from spare_jax.report.numbers import Numbers
 from spare_jax.report.step_scores import calibration, first_error
-from spare_jax.report.steps import solution_view
+from spare_jax.report.steps import example_of, solution_view
 
 SHOWN = 20  # solutions whose first error the judge misses come first
 
@@ -81,16 +81,11 @@ def _first_wrong(labels: Sequence[bool | None]) -> int | None:
 def _example(
     judge: str, item: LabelledSolution, judgement: Judgement, labels: Sequence[bool | None]
 ) -> Mapping[str, Any]:
-    gold, nothing = item.gold, [None] * len(item.solution.steps)
-    return {
-        "question": item.problem.question,
-        "context": item.problem.context,
-        "reference": gold.steps if gold else (),
-        "answer": item.solution.answer,
-        "gold_answer": gold.answers[0] if gold and gold.answers else None,
-        "outcome": item.judgement.outcome,
-        "scorer": judge,
-        "steps": [
+    nothing = [None] * len(item.solution.steps)
+    return example_of(
+        item,
+        judge,
+        [
             {
                 "text": step,
                 "truth": real,
@@ -102,4 +97,4 @@ def _example(
                 item.solution.steps, item.labels, labels or nothing, judgement.steps or nothing, strict=True
             )
         ],
-    }
+    )

@@ -3,7 +3,23 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spare_jax.records import LabelledSolution
 from spare_jax.report.markup import decimal, is_number, text
+
+
+def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A labelled solution as `solution_view` takes it, with what `scorer` says of its steps."""
+    gold = item.gold
+    return {
+        "question": item.problem.question,
+        "context": item.problem.context,
+        "reference": gold.steps if gold else (),
+        "answer": item.solution.answer,
+        "gold_answer": gold.answers[0] if gold and gold.answers else None,
+        "outcome": item.judgement.outcome,
+        "scorer": scorer,
+        "steps": steps,
+    }
 
 
 def solution_view(example: Mapping[str, Any], is_open: bool) -> str:

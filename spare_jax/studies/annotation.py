@@ -34,6 +34,7 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
+from spare_jax.studies.collect import cell
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
 
@@ -78,7 +79,7 @@ def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[Label
     if variant.reference is not None:
         found = [dataclasses.replace(item, gold=_with_steps(item, variant.reference(item))) for item in found]
     begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
-    judgements = judging.judge(_with(run, variant.settings), stage, variant.judge, found, name)
+    judgements = judging.judge(run.with_settings(variant.settings), stage, variant.judge, found, name)
     run.work.write(f"judgements/{name}", judgements)
     timing = f"judgements/{name}.seconds.json"
     if not begun_before:
@@ -86,13 +87,6 @@ def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[Label
     elif not (run.work.path / timing).exists():
         run.work.write_json(timing, None)
     return judgements
-
-
-def _with(run: Run, settings: Mapping[str, Any]) -> Run:
-    """The run under other settings, by their keys in the config."""
-    config = run.config.copy_and_resolve_references()
-    config.update_from_flattened_dict(settings)
-    return dataclasses.replace(run, config=config)
 
 
 def _with_steps(item: LabelledSolution, steps: Sequence[str]) -> Gold:
@@ -199,16 +193,11 @@ def _combined(
     judged: Mapping[str, Mapping[str, list[Judgement]]], truths: Mapping[str, list[Judgement]]
 ) -> tuple[dict[str, dict[str, list[Judgement]]], dict[str, Any]]:
     """The ensembles of every group, and what the truth set taught: weights and thresholds."""
-    known = {j.solution_id: j for j in truths[TRUTH_SET]}
     combined: dict[str, dict[str, list[Judgement]]] = {group: {} for group in judged}
-    learned: dict[str, Any] = {"solutions": len(known)}
+    learned: dict[str, Any] = {"solutions": len(truths[TRUTH_SET])}
     for name, members in (("ensemble_weighted", MEMBERS), ("spare_calibrated", ("spare_votes",))):
-        of_truth_set = {m: {j.solution_id: j for j in judged[TRUTH_SET][m]} for m in members}
-        weights = ensemble.fit(of_truth_set, known)
-        scored = _combine(judged[TRUTH_SET], members, "weighted", weights=weights)
-        cut = choose_threshold(
-            [[step.score for step in j.steps] for j in scored], [j.first_error for j in truths[TRUTH_SET]]
-        )
+        of_truth_set = {member: judged[TRUTH_SET][member] for member in members}
+        weights, cut = judging.learn_ensemble(of_truth_set, truths[TRUTH_SET])
         learned[name] = {"weights": dataclasses.asdict(weights), "threshold": cut}
         for group, of in judged.items():
             combined[group][name] = _combine(of, members, "weighted", name, weights=weights, threshold=cut)
@@ -309,7 +298,7 @@ def label_value(run: Run) -> list[str]:
             split: [item for item in labelled if splits.split_of(item.problem.id) == split]
             for split in ("train", "dev")
         }
-        trained = _with(run, {"prm.targets": "scores"} if source == SOFT else {})
+        trained = run.with_settings({"prm.targets": "scores"} if source == SOFT else {})
         stages.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
         exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
         scored = ask(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
@@ -453,16 +442,8 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
 def annotation_study(run: Run) -> list[str]:
     """metrics.json: the parts that have been measured, and what they were taken with."""
     parts = {part: run.work.path / f"{part}.json" for part in ("comparison", "label_value")}
-    run.work.write_json(
-        "metrics.json",
-        {
-            "world": run.config.task,
-            "seed": run.config.seed,
-            "models": {role: run.config.models[role].path for role in ("generator", "judge")},
-            "settings": run.config.study.to_dict(),
-            **{part: run.work.read_json(path.name) if path.exists() else None for part, path in parts.items()},
-        },
-    )
+    measured = {part: run.work.read_json(path.name) if path.exists() else None for part, path in parts.items()}
+    run.work.write_json("metrics.json", cell(run, measured))
     return ["metrics.json"]
 
 

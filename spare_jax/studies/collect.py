@@ -1,4 +1,4 @@
-"""The cells of a study in one file.
+"""The cells of a study: what one of them is, and all of them in one file.
 
     python -m spare_jax.studies.collect docs/results/annotation.json WORKDIR...
 
@@ -6,10 +6,25 @@ Every work directory's metrics.json becomes one entry of "cells", in the order g
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spare_jax.jsonlines import StoreError, read_json, write_json
+
+if TYPE_CHECKING:
+    from spare_jax.run import Run
+
+
+def cell(run: "Run", measured: Mapping[str, Any]) -> dict[str, Any]:
+    """metrics.json of one run of a study: what was measured, behind what it was measured on."""
+    return {
+        "world": run.config.task,
+        "seed": run.config.seed,
+        "models": {role: run.config.models[role].path for role in ("generator", "judge")},
+        "settings": run.config.study.to_dict(),
+        **measured,
+    }
 
 
 def main(arguments: Sequence[str]) -> None:

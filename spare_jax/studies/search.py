@@ -34,9 +34,10 @@ from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Soluti
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.beam import Found, SearchSettings, read_before_steps, search
+from spare_jax.studies.collect import cell
 
 RULES = ("majority", "weighted", "best_of_n")
-AGGREGATIONS = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
+VALUED_BY = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
 PRM = "prm/export"
 
 
@@ -60,17 +61,15 @@ def sample(run: Run) -> list[str]:
     reading.json says what it reads: per problem the tokens before any step, per solution those of every step.
     """
     problems = {problem.id: problem for problem in _tested(run)}
-    how = run.config.solve.copy_and_resolve_references()
-    how.samples = run.config.study.samples
-    run.solve("sample", run.load_to_ask("generator"), list(problems.values()), how, kind="solutions/plain")
+    run = run.with_settings({"solve.samples": run.config.study.samples, "models.prm.path": str(run.work.path / PRM)})
+    generator = run.load_to_ask("generator")
+    run.solve("sample", generator, list(problems.values()), run.config.solve, kind="solutions/plain")
     solutions = run.work.read("solutions/plain")
 
-    config = run.config.copy_and_resolve_references()
-    config.models.prm.path = str(run.work.path / PRM)
     first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once
     unscored = {key: Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for key, s in first.items()}
     items = [LabelledSolution(problems[s.problem_id], s, unscored[key]) for key, s in first.items()]
-    judged = judging.judge(dataclasses.replace(run, config=config), "sample", "reward_model", items, "plain")
+    judged = judging.judge(run, "sample", "reward_model", items, "plain")
     of = dict(zip(first, judged, strict=True))
     run.work.write(
         "judgements/plain",
@@ -140,19 +139,13 @@ def search_study(run: Run) -> list[str]:
     for name, tokens in spent.items():
         found = _of_problem(problems, run.work.read(f"solutions/{name}"))
         searches[name] = _against(run, name, curves, found, gold, tokens)
-    run.work.write_json(
-        "metrics.json",
-        {
-            "world": run.config.task,
-            "seed": run.config.seed,
-            "models": {role: run.config.models[role].path for role in ("generator", "judge")},
-            "settings": run.config.study.to_dict(),
-            "problems": len(problems),
-            "plain": {rule: curve.to_json() for rule, curve in curves.items()},
-            "searches": searches,
-            "prm_tells_apart": _tells_apart(run, problems, plain, gold),
-        },
-    )
+    measured = {
+        "problems": len(problems),
+        "plain": {rule: curve.to_json() for rule, curve in curves.items()},
+        "searches": searches,
+        "prm_tells_apart": _tells_apart(run, problems, plain, gold),
+    }
+    run.work.write_json("metrics.json", cell(run, measured))
     return ["metrics.json"]
 
 
@@ -212,14 +205,13 @@ def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str
     tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values()]).mean(axis=0)
     alone, read = tokens[:, 0], tokens[:, 1]
     curves = {
-        "majority": Curve(sizes, alone, np.array([right_by_n(pools, "majority", n, None, seed) for n in sizes])),
+        "majority": Curve(sizes, alone, right_by_n(pools, "majority", sizes, seed=seed)),
         "oracle": Curve(sizes, alone, np.array([[pass_at_n([p], n) or 0.0 for p in pools] for n in sizes])),
     }
-    for how in AGGREGATIONS:
+    for how in VALUED_BY:
         values = _values(run, "plain", plain, how)
         for rule in ("weighted", "best_of_n"):
-            right = np.array([right_by_n(pools, rule, n, values, seed) for n in sizes])
-            curves[f"{rule}_{how}"] = Curve(sizes, read, right)
+            curves[f"{rule}_{how}"] = Curve(sizes, read, right_by_n(pools, rule, sizes, values, seed))
     return curves
 
 
@@ -315,7 +307,7 @@ def _tells_apart(
     """
     judged, by_id = run.judgements("plain"), {problem.id: problem for problem in problems}
     results: dict[str, Any] = {}
-    for how in AGGREGATIONS:
+    for how in VALUED_BY:
         wins: dict[str, list[float]] = defaultdict(list)
         for problem_id, several in plain.items():
             groups: dict[tuple[str, int], dict[tuple, tuple[bool, float]]] = defaultdict(dict)
