@@ -32,7 +32,7 @@ def get_config(argument: str | None = None):
             held_out_problems=20,  # of each kind
             truth_problems=60,  # of dev: where thresholds and weights are learned
             samples=4,  # solutions of each problem that are judged
-            votes=8,  # SPARE with about as many tokens as the ensemble
+            votes=(4, 8),  # SPARE's; the ensemble is of 4 and as many rollouts, for about as many tokens as 8 take
             vote_temperature=0.7,
             rollouts=(1, 2, 4, 8, 16),
             corrupted=(0.1, 0.3),
@@ -51,6 +51,6 @@ def _small(config) -> None:
     config.data.test_problems = 8
     config.data.held_out_problems = 2
     config.solve.samples = 3
-    config.study.update(problems=4, held_out_problems=1, truth_problems=4, samples=2, votes=2, rollouts=(1, 8))
+    config.study.update(problems=4, held_out_problems=1, truth_problems=4, samples=2, rollouts=(1, 4, 8))
     config.study.update(corrupted=(0.3,), flips=(0.0, 0.3))
     config.prm.train.update(epochs=1.0, batch_rows=4, eval_every=4, checkpoint_every=4)

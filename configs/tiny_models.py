@@ -4,8 +4,8 @@
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
-spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of multihop as multihop-base.
-docs/embedded.md says how good they are, and what the other worlds' still lack. A phase of training names the lengths
+spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of multihop as multihop-base and
+multihop-teacher. docs/embedded.md says how good they are, and what the spatial world's still lack. A phase of training names the lengths
 and the number of its problems, all new ones, and its settings (training/loop.py).
 """
 
@@ -31,7 +31,7 @@ GRADE = PHASE | dict(
 # is a matter of its draw (docs/embedded.md): `seeds` are the base's, which is the better one, and the other base's.
 STEPS = {
     "arithmetic": dict(seeds=(1, 2), solve=2500, short=1000, all=9000, verdicts=3500),
-    "multihop": dict(seeds=(2, 1), solve=500, short=600, all=1800, verdicts=700),
+    "multihop": dict(seeds=(2, 1), solve=500, short=600, all=1800, verdicts=3000),
     "spatial": dict(seeds=(1, 2), solve=2500, short=600, all=4000, verdicts=1000),
 }
 

@@ -164,9 +164,12 @@ def judge_with_real_models(config: Config, laptop: bool) -> None:
 
 
 def use_own_models_of_world(config: Config) -> None:
-    """Leave the models of a world to be named, unless it is arithmetic, whose models are embedded."""
-    if config.task != "arithmetic":
-        config.models.generator.path = config.models.judge.path = ""
+    """Name the embedded models of the config's world; one that has none leaves them to be named."""
+    models = config.models
+    models.generator.path, models.judge.path = _OWN_MODELS.get(config.task, ("", ""))
+
+
+_OWN_MODELS = {"arithmetic": ("tiny-base", "tiny-teacher"), "multihop": ("multihop-base", "multihop-teacher")}
 
 
 def model_entry(path: str) -> ml_collections.ConfigDict:

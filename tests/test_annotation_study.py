@@ -103,14 +103,14 @@ def test_the_whole_study_in_small(study):
     comparison = metrics["comparison"]
     side = comparison["in_distribution"]
     judges = side["judges"]
-    assert {"spare", "spare_votes", "rollouts_1", "rollouts_8", "tree_search", "verify", "alignment"} <= set(judges)
+    assert {"spare", "spare_4", "spare_8", "rollouts_1", "rollouts_8", "tree_search", "verify", "alignment"} <= set(judges)
     assert {"ensemble_weighted", "ensemble_agreement", "spare_calibrated", "spare_corrupted_30"} <= set(judges)
     assert all(of["n_solutions"] == side["solutions"] for of in judges.values())
     # What is summed is what was spent: an ensemble costs what its members cost.
     members = [judges[name]["tokens_per_solution"] for name in annotation.MEMBERS]
     assert judges["ensemble_weighted"]["tokens_per_solution"] == pytest.approx(sum(members))
     assert judges["alignment"]["tokens_per_solution"] == 0
-    rivals = {"spare", "rollouts_8", "spare_votes", "spare_calibrated", "spare_with_outcome"}
+    rivals = {"spare_4", "rollouts_4", "spare_8", "spare_calibrated", "spare_with_outcome"}
     assert set(side["ensemble_minus"]) == rivals
     assert all(seconds > 0 for seconds in comparison["seconds_per_solution"].values())
     value = metrics["label_value"]

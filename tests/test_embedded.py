@@ -62,6 +62,7 @@ def test_manifests_are_what_the_config_asks_for():
         ("tiny-base", "base", "arithmetic"),
         ("tiny-teacher", "teacher", "arithmetic"),
         ("multihop-base", "base", "multihop"),
+        ("multihop-teacher", "teacher", "multihop"),
     ):
         config, made = config_of("tiny_models", f"world={world}"), manifest(name)
         assert made.pop("stage") == stage

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-NAMES = ("tiny-base", "tiny-teacher", "multihop-base")
+NAMES = ("tiny-base", "tiny-teacher", "multihop-base", "multihop-teacher")
 
 
 def directory(name: str) -> Path:

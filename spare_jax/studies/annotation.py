@@ -38,7 +38,8 @@ from spare_jax.studies.collect import cell
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
 
-MEMBERS = ("spare", "rollouts_8")
+MEMBERS = ("spare_4", "rollouts_4")  # of the ensemble
+EQUAL = "spare_8"  # SPARE with more votes, for about as many tokens as the ensemble
 SOFT = "rollouts_8_soft"  # the labels of rollouts_8, of which a PRM learns the scores
 TRUTH_SET = "dev"  # where thresholds and weights are learned
 
@@ -57,10 +58,10 @@ def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, V
     study, world = run.config.study, world_of(run.task)
     # What a judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
     own = {"annotate.last_step_is_outcome": False}
-    voting = own | {"annotate.votes": study.votes, "annotate.temperature": study.vote_temperature}
+    voting = own | {"annotate.temperature": study.vote_temperature}
     found = {
         "spare": Variant("spare", own),
-        "spare_votes": Variant("spare", voting),
+        **{f"spare_{k}": Variant("spare", voting | {"annotate.votes": k}) for k in study.votes},
         **{f"rollouts_{k}": Variant("rollouts", {"rollouts.samples": k}) for k in study.rollouts},
         "tree_search": Variant("tree_search"),
         "verify": Variant("verify"),
@@ -146,7 +147,7 @@ def compare_judges(run: Run) -> list[str]:
     seconds: dict[str, float | None] = {}
     written = ["comparison.json"]
     for name, variant in variants(run, sampled).items():
-        of = groups if name in (*MEMBERS, "spare_votes") else {g: f for g, f in groups.items() if g != TRUTH_SET}
+        of = groups if name in (*MEMBERS, EQUAL) else {g: f for g, f in groups.items() if g != TRUTH_SET}
         everything = [item for found in of.values() for item in found]
         answers = iter(ask(run, "compare_judges", name, variant, everything))
         for group, found in of.items():
@@ -195,7 +196,7 @@ def _combined(
     """The ensembles of every group, and what the truth set taught: weights and thresholds."""
     combined: dict[str, dict[str, list[Judgement]]] = {group: {} for group in judged}
     learned: dict[str, Any] = {"solutions": len(truths[TRUTH_SET])}
-    for name, members in (("ensemble_weighted", MEMBERS), ("spare_calibrated", ("spare_votes",))):
+    for name, members in (("ensemble_weighted", MEMBERS), ("spare_calibrated", (EQUAL,))):
         of_truth_set = {member: judged[TRUTH_SET][member] for member in members}
         weights, cut = judging.learn_ensemble(of_truth_set, truths[TRUTH_SET])
         learned[name] = {"weights": dataclasses.asdict(weights), "threshold": cut}
@@ -206,7 +207,7 @@ def _combined(
             combined[group][f"ensemble_{rule}"] = _combine(of, MEMBERS, rule, f"ensemble_{rule}")
     for group, of in judged.items():
         # As training takes SPARE's labels: the last step's is the outcome, which the accepted answer tells.
-        combined[group]["spare_with_outcome"] = [_with_outcome(j, "spare_with_outcome") for j in of["spare"]]
+        combined[group]["spare_with_outcome"] = [_with_outcome(j, "spare_with_outcome") for j in of[EQUAL]]
     return combined, learned
 
 
@@ -234,7 +235,7 @@ def _compare(
         return first_error_difference(a, b, real, problem_of, seed)
 
     # The last of them tells whether knowing the accepted answer, as rollouts do, is all that the ensemble adds.
-    rivals = (*MEMBERS, "spare_votes", "spare_calibrated", "spare_with_outcome")
+    rivals = (*MEMBERS, EQUAL, "spare_calibrated", "spare_with_outcome")
     return {
         "solutions": len(found),
         "problems": len(set(problem_of)),
