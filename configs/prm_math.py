@@ -4,7 +4,8 @@
     python -m spare_jax.main --config=configs/prm_math.py:runlocal           the same in small, under a minute
     python -m spare_jax.main --config=configs/prm_math.py:task=gsm8k \\
         --config.data.path=DIR --config.models.generator.path=HF_DIR         real problems, a real model
-    python -m spare_jax.main --config=configs/prm_math.py:task=multihop \\
+    python -m spare_jax.main --config=configs/prm_math.py:task=multihop       another world, with its embedded models
+    python -m spare_jax.main --config=configs/prm_math.py:task=spatial \\
         --config.models.generator.path=BASE --config.models.judge.path=TEACHER   what configs/tiny_models.py has made
 
 The default runs on generated arithmetic problems with the embedded models.
