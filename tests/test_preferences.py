@@ -23,8 +23,10 @@ from spare_jax.store import WorkDir
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RULES = list(preferences.RULES)
 rules = pytest.mark.parametrize("rule", RULES)
-# Per step, or none at all; right steps are frequent, so that first errors lie behind some.
-LABELS = st.just([]) | st.lists(st.sampled_from([True, True, False, None]), min_size=3, max_size=3)
+# Few texts and few labels, so that solutions often begin alike, are often the same and err behind right steps.
+STEPS = st.sampled_from([tuple(text) for text in ("aa", "ab", "aba", "abb", "aab", "bb", "b", "")])
+T, F, N = True, False, None
+LABELS = st.sampled_from([(T, T, T), (T, T, T), (T, F, T), (T, F, F), (T, T, F), (F, T, T), (N, T, F), (N, N, N)])
 LIMITS = st.fixed_dictionaries(
     {
         "sampled_pairs": st.none() | st.integers(0, 4),
@@ -63,18 +65,20 @@ class Split:
 @st.composite
 def splits(draw):
     """Problems whose solutions often begin alike and are often the same, or the reference."""
-    steps = st.lists(st.sampled_from("ab"), max_size=3).map(tuple)
     split = Split({}, {}, [], {})
     for problem_id in draw(st.lists(TEXT, unique=True, min_size=1, max_size=3)):
         split.problems[problem_id] = Problem(problem_id, draw(TEXT))
         if draw(st.booleans()):
-            split.golds[problem_id] = Gold(problem_id, ("a",), draw(steps))
-        for k in range(draw(st.integers(0, 6))):
-            made = Solution(f"{problem_id}/{k}", problem_id, draw(steps), None, "stop")
-            judged = [StepJudgement(label) for label in draw(LABELS)[: len(made.steps)]]
-            outcome = draw(st.sampled_from([True, False, False, None]))
+            split.golds[problem_id] = Gold(problem_id, ("a",), draw(STEPS))
+        outcomes, judged = st.sampled_from([T, T, F, F, F, N]), st.sampled_from([1, 1, 1, 1, 0])
+        sampled = st.tuples(STEPS, LABELS, outcomes, judged)
+        for k, (texts, labels, outcome, judged) in enumerate(
+            draw(st.lists(sampled, min_size=draw(st.integers(0, 5)), max_size=8))
+        ):
+            made = Solution(f"{problem_id}/{k}", problem_id, texts, None, "stop")
+            said = tuple(StepJudgement(label) for label in labels[: judged * len(texts)])
             split.solutions.append(made)
-            split.judgements[made.id] = Judgement(made.id, "judge", tuple(judged), outcome)
+            split.judgements[made.id] = Judgement(made.id, "judge", said, outcome)
     return split
 
 
@@ -280,6 +284,7 @@ class TestDraws:
             assert counts.over_cap == 10 - cap and counts.over_limit == 0
         pairs, counts = of(*judged).pairs("outcome", cap=2, seed=seed)
         assert len({pair.problem.id for pair in pairs}) == 2 and counts.no_pair == 1
+        assert of(*reversed(judged)).pairs("outcome", cap=2, seed=seed) == (pairs, counts)
 
 
 class TestReference:
