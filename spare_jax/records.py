@@ -170,13 +170,32 @@ class LabelledSolution(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Preference(Record):
-    """Two solutions of a problem, the better one first; scores per step where there are any."""
+    """Two solutions of a problem, the better one first; scores per step where there are any.
+
+    The first `shared_steps` steps are the same in both and stand with the prompt: what is preferred is what follows
+    them. Two whole solutions share none in this sense, however they begin.
+    """
 
     problem: Problem
     chosen: Solution
     rejected: Solution
     chosen_scores: tuple[float | None, ...] = ()
     rejected_scores: tuple[float | None, ...] = ()
+    shared_steps: int = 0
+
+    def __post_init__(self):
+        """Raises RecordError where the two do not begin with that many equal steps."""
+        shared = self.chosen.steps[: max(0, self.shared_steps)]
+        if len(shared) != self.shared_steps or self.rejected.steps[: len(shared)] != shared:
+            raise RecordError(
+                f"Preference.shared_steps: {self.shared_steps}, and solutions {self.chosen.id!r} and "
+                f"{self.rejected.id!r} do not begin with that many equal steps"
+            )
+
+    @property
+    def id(self) -> str:
+        """The ids of both solutions, the chosen one's first."""
+        return f"{self.chosen.id} > {self.rejected.id}"
 
 
 @functools.cache

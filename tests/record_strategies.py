@@ -1,18 +1,31 @@
 """Hypothesis strategies for records, built from their type hints."""
 
+import dataclasses
 import types
 import typing
 
 from hypothesis import strategies as st
 
-from spare_jax.records import Record
+from spare_jax.records import Preference, Record
 
 # Every character there is: line ends of all kinds, control characters, halves of surrogate pairs.
 TEXT = st.text(st.characters(), max_size=12)
 
 
 def record(cls: type[Record]) -> st.SearchStrategy:
+    if cls is Preference:
+        return _preferences()
     return st.builds(cls, **{name: _values(hint) for name, hint in typing.get_type_hints(cls).items()})
+
+
+@st.composite
+def _preferences(draw) -> Preference:
+    """Any two solutions, behind steps that both begin with; some or all of these count as shared."""
+    values = {name: draw(_values(hint)) for name, hint in typing.get_type_hints(Preference).items()}
+    shared = draw(_values(tuple[str, ...]))
+    for side in ("chosen", "rejected"):
+        values[side] = dataclasses.replace(values[side], steps=(*shared, *values[side].steps))
+    return Preference(**values | {"shared_steps": draw(st.integers(0, len(shared)))})
 
 
 def _values(hint) -> st.SearchStrategy:

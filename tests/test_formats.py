@@ -70,12 +70,11 @@ def classified(draw):
 
 @st.composite
 def preferences(draw):
-    problem = Problem(draw(NAME), draw(TEXT))
-    sides = [
-        Solution(draw(NAME), problem.id, tuple(draw(st.lists(LINE, max_size=3))), None, IMPORTED) for _ in range(2)
-    ]
+    problem, lines = Problem(draw(NAME), draw(TEXT)), st.lists(LINE, max_size=3)
+    shared = draw(lines)
+    sides = [Solution(draw(NAME), problem.id, (*shared, *draw(lines)), None, IMPORTED) for _ in range(2)]
     scores = [tuple(draw(st.one_of(st.none(), st.floats(0, 1))) for _ in side.steps) for side in sides]
-    return Preference(problem, *sides, *(scores if draw(st.booleans()) else ((), ())))
+    return Preference(problem, *sides, *(scores if draw(st.booleans()) else ((), ())), len(shared))
 
 
 ANSWERS = st.lists(TEXT, max_size=1)
@@ -148,6 +147,14 @@ def test_steps_with_line_ends_make_no_preference(tmp_path):
     good = Preference(Problem("p", "Q"), Solution("p/0", "p", ("a",), None, ""), Solution("p/1", "p", (), None, ""))
     bad = dataclasses.replace(good, rejected=dataclasses.replace(good.rejected, steps=("a\nb",)))
     assert files.write(tmp_path / "x.jsonl", "trl_preference", [bad, good]) == 1
+
+
+def test_shared_steps_stand_with_the_prompt(tmp_path):
+    problem = Problem("p", "Q", ("C",))
+    chosen, rejected = (Solution(f"p/{step}", "p", ("a", "b", step), None, "cut") for step in "cd")
+    files.write(tmp_path / "x.jsonl", "trl_preference", [Preference(problem, chosen, rejected, shared_steps=2)])
+    row = json.loads((tmp_path / "x.jsonl").read_text(encoding="utf-8"))
+    assert (row["prompt"], row["chosen"], row["rejected"]) == ("C\nQ\na\nb", "c", "d")
 
 
 # Rows as they look to others
@@ -289,6 +296,9 @@ MALFORMED = [
     ("plain", {"solution": 3}, "solution: expected a list"),
     ("plain", {"reference": ["a", 1]}, r"reference\[1\]: expected str"),
     ("trl_preference", {"chosen_scores": [1.0]}, "chosen_scores: 1 scores for 2 steps"),
+    ("trl_preference", {"shared_steps": 1}, "shared_steps: 1 for a prompt of 1 lines"),
+    ("trl_preference", {"shared_steps": -1}, "shared_steps: -1 for a prompt"),
+    ("trl_preference", {"shared_steps": 0.5}, "shared_steps: expected int, found float"),
     ("trl_preference", {"prompt": [{"role": "user", "content": "Q"}] * 2}, "prompt: 2 messages of role 'user'"),
     ("trl_preference", {"chosen": [{"role": "user", "content": "Q"}]}, r"chosen\[0\].role: 'user' where 'assistant'"),
 ]

@@ -30,7 +30,7 @@ EXAMPLES = (
 )
 EXAMPLES += (
     LabelledSolution(EXAMPLES[0], EXAMPLES[2], EXAMPLES[4], EXAMPLES[1]),
-    Preference(EXAMPLES[0], EXAMPLES[2], EXAMPLES[2], (0.5,), (None,)),
+    Preference(EXAMPLES[0], EXAMPLES[2], EXAMPLES[2], (0.5,), (None,), 1),
 )
 FIELDS = [(example, field.name) for example in EXAMPLES for field in dataclasses.fields(example)]
 
@@ -108,6 +108,17 @@ def test_a_labelled_solution_has_one_judged_step_per_step():
     labels = (StepJudgement(), StepJudgement(label=False))
     two = dataclasses.replace(solution, steps=("a", "b")), dataclasses.replace(judgement, steps=labels)
     assert LabelledSolution(problem, *two).labels == (None, False)
+
+
+@pytest.mark.parametrize("shared", [-1, 2, 3, 4])
+def test_a_preference_shares_only_equal_steps(shared):
+    problem, one, other = (
+        Problem("p", "?"),
+        *(Solution(f"p/{i}", "p", ("a", *rest), None, "stop") for i, rest in enumerate([("b", "c"), ("c", "c", "c")])),
+    )
+    with pytest.raises(RecordError, match=f"shared_steps: {shared}, and solutions 'p/0' and 'p/1' do not begin"):
+        Preference(problem, one, other, shared_steps=shared)
+    assert Preference(problem, one, other, shared_steps=1).id == "p/0 > p/1"
 
 
 @given(st.lists(st.builds(StepJudgement, st.none() | st.booleans(), st.none() | st.floats(0, 1)), max_size=6))

@@ -1,7 +1,9 @@
 """TRL's preference format: {"prompt", "chosen", "rejected"}, texts or lists of messages.
 
 Steps are the lines of a solution that are not blank. `id` (the problem's), `chosen_id`, `rejected_id` and the step
-scores (`chosen_scores`, `rejected_scores`, as SPARE's preference data keep them) are columns of our own.
+scores (`chosen_scores`, `rejected_scores`, as SPARE's preference data keep them) are columns of our own. So is
+`shared_steps`: that many steps, which both solutions begin with, are the last lines of the prompt and not repeated in
+`chosen` and `rejected`. Scores are those of all steps, the shared ones first.
 """
 
 from collections.abc import Mapping
@@ -16,36 +18,50 @@ def records_of(row: Row, default_id: str) -> tuple[Preference]:
 
     Raises:
       RecordError: a field is missing or does not fit, a conversation has more than one turn of the prompt's or the
-        answer's role, or there is not one score per step.
+        answer's role, the prompt has fewer lines than shared steps, or there is not one score per step.
     """
-    question = _text(row, "prompt", "user")
+    question, shared = _cut(_text(row, "prompt", "user"), optional(row, "shared_steps", int) or 0)
     problem = Problem(optional(row, "id", str) or default_id, question)
     solutions, scores = {}, {}
     for side in ("chosen", "rejected"):
         solution_id = optional(row, f"{side}_id", str) or f"{problem.id}/{side}"
-        steps = tuple(line.strip() for line in _text(row, side, "assistant").split("\n") if line.strip())
+        own = (line.strip() for line in _text(row, side, "assistant").split("\n") if line.strip())
+        steps = (*shared, *own)
         solutions[side] = Solution(solution_id, problem.id, steps, None, IMPORTED)
         scores[side] = optional(row, f"{side}_scores", tuple[float | None, ...]) or ()
         if len(scores[side]) not in (0, len(steps)):
             raise RecordError(f"{side}_scores: {len(scores[side])} scores for {len(steps)} steps")
-    return (Preference(problem, solutions["chosen"], solutions["rejected"], scores["chosen"], scores["rejected"]),)
+    chosen, rejected = solutions["chosen"], solutions["rejected"]
+    return (Preference(problem, chosen, rejected, scores["chosen"], scores["rejected"], len(shared)),)
 
 
 def row_of(record: Preference) -> Row | None:
     """A preference as a row of texts; None where a step is blank or holds a line end, which would cut it in two."""
     if not all(s.strip() and "\n" not in s for s in (*record.chosen.steps, *record.rejected.steps)):
         return None
+    shared = record.shared_steps
     row: dict[str, Any] = {
         "id": record.problem.id,
-        "prompt": prompt(record.problem),
-        "chosen": "\n".join(record.chosen.steps),
-        "rejected": "\n".join(record.rejected.steps),
+        "prompt": "\n".join((prompt(record.problem), *record.chosen.steps[:shared])),
+        "chosen": "\n".join(record.chosen.steps[shared:]),
+        "rejected": "\n".join(record.rejected.steps[shared:]),
         "chosen_id": record.chosen.id,
         "rejected_id": record.rejected.id,
     }
     if record.chosen_scores or record.rejected_scores:
         row |= {"chosen_scores": record.chosen_scores, "rejected_scores": record.rejected_scores}
+    if shared:
+        row["shared_steps"] = shared
     return row
+
+
+def _cut(prompt_text: str, shared_steps: int) -> tuple[str, tuple[str, ...]]:
+    """The question, and the shared steps that are the last lines of a prompt."""
+    lines = prompt_text.split("\n")
+    if not 0 <= shared_steps < len(lines):
+        raise RecordError(f"shared_steps: {shared_steps} for a prompt of {len(lines)} lines, one or more a question's")
+    end = len(lines) - shared_steps
+    return "\n".join(lines[:end]), tuple(line.strip() for line in lines[end:])
 
 
 def _text(row: Row, name: str, role: str) -> str:

@@ -1,0 +1,309 @@
+"""Preference data: from the judged solutions of a problem to pairs of a better one and a worse one.
+
+SPARE scores a solution by its outcome y and its mean step label (arXiv 2506.15498, the part on SPARE-ORPO). A rule says
+which pairs these scores allow:
+
+outcome  the chosen answer is right and the rejected one wrong (Outcome-ORPO)
+spare    and the mean step label of the chosen solution is the higher one: better in both, strictly (SPARE-ORPO)
+step     behind the same right steps, the first wrong step of a wrong solution against a right one: both solutions are
+         cut behind that step (Step-DPO, arXiv 2406.18629, section 3)
+
+What is drawn for a problem is decided by the seed and its id, whatever the order of the records.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from spare_jax.formats import files
+from spare_jax.judges.labels import REFERENCE, reference_solution
+from spare_jax.records import Gold, Judgement, LabelledSolution, Preference, Problem, Solution
+from spare_jax.store import WorkDir
+
+if TYPE_CHECKING:
+    from spare_jax.tasks.task import Task
+
+# What `Solution.finish_reason` says of the first steps of a solution: no end of text belongs behind them.
+CUT = "cut"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSettings:
+    """Which pairs are made. A limit of None is none; the paper's are in brackets, for train and for dev.
+
+    The paper draws up to 10 (1) unique pairs of a problem, adds the reference as chosen against each distinct rejected
+    solution, and says that this is resampled to 10 (2) per problem. We take it so: `sampled_pairs` limits the pairs
+    of samples before the reference's are added, `pairs_per_problem` both together, by a second draw that repeats
+    nothing. A problem with fewer pairs keeps what it has.
+
+    `rule`: a key of RULES. `cap` limits the whole set (19,500 and 760): no problem loses a pair while another one has
+    two more. `reference_as_chosen`: the reference, all of whose steps count as right, is paired as chosen with every
+    distinct solution that the rule lets it win against, also where no sample was right.
+    """
+
+    rule: str = "spare"
+    sampled_pairs: int | None = 10
+    pairs_per_problem: int | None = 10
+    cap: int | None = None
+    reference_as_chosen: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.rule not in RULES:
+            raise ValueError(f"rule of preference pairs is {self.rule!r}: set it to one of {', '.join(RULES)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PairCounts:
+    """What became of problems and solutions.
+
+    Of `solutions`, those without steps or without outcome are left out, and `duplicates`: those with the text of
+    another one, or of the reference. Of the others `unlabelled` have no step with a label, and `unmatched` are wrong
+    and the rule lets nothing win against them. `no_right` and `no_wrong` are problems without such a sample (duplicates
+    count here), `no_pair` those that the set has no pair of.
+    `candidates` are the pairs that the rule allows; `over_limit` of them were not drawn for their problem, `over_cap`
+    not for the set. `pairs` are the rest, `reference_pairs` those among them that have the reference as chosen.
+    """
+
+    problems: int = 0
+    solutions: int = 0
+    without_steps: int = 0
+    without_outcome: int = 0
+    duplicates: int = 0
+    unlabelled: int = 0
+    unmatched: int = 0
+    no_right: int = 0
+    no_wrong: int = 0
+    no_pair: int = 0
+    candidates: int = 0
+    over_limit: int = 0
+    over_cap: int = 0
+    pairs: int = 0
+    reference_pairs: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """A solution with its score: its outcome, and one label per step (None where unknown), or none at all."""
+
+    solution: Solution
+    outcome: bool
+    labels: tuple[bool | None, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What tells solutions apart."""
+        return "\n".join(self.solution.steps)
+
+    @property
+    def mean_label(self) -> float | None:
+        """The share of right steps among those with a label; None where no step has one."""
+        known = [label for label in self.labels if label is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first step labelled wrong, where all steps before it are labelled right; None else."""
+        at = next((i for i, label in enumerate(self.labels) if label is not True), None)
+        return at if at is not None and self.labels[at] is False else None
+
+
+def outcome_allows(chosen: Scored, rejected: Scored) -> bool:
+    """Outcome-ORPO's pairs: right against wrong (arXiv 2506.15498)."""
+    return chosen.outcome and not rejected.outcome
+
+
+def spare_allows(chosen: Scored, rejected: Scored) -> bool:
+    """SPARE-ORPO's pairs: strict Pareto order of outcome and mean step label. An unknown mean is above none and below
+    none."""
+    better, worse = chosen.mean_label, rejected.mean_label
+    return outcome_allows(chosen, rejected) and better is not None and worse is not None and better > worse
+
+
+def step_allows(chosen: Scored, rejected: Scored) -> bool:
+    """Step-DPO's pairs on the first error of a wrong solution: the same steps before it, and another step in its place.
+
+    `chosen` has all of them labelled right. Step-DPO samples anew behind the right steps and trusts a continuation that
+    ends right; here it is one of the samples at hand, and the judge's label vouches for its step. Where no sample goes
+    on from the same steps there is no pair: a step behind other steps would be preferred for what it cannot see.
+    """
+    at = rejected.first_error
+    if rejected.outcome or at is None or len(chosen.labels) <= at:
+        return False
+    ours, theirs = chosen.solution.steps, rejected.solution.steps
+    return all(chosen.labels[: at + 1]) and ours[:at] == theirs[:at] and ours[at] != theirs[at]
+
+
+RULES: dict[str, Callable[[Scored, Scored], bool]] = {
+    "outcome": outcome_allows,
+    "spare": spare_allows,
+    "step": step_allows,
+}
+
+
+def preference_pairs(
+    task: "Task",
+    problems: Mapping[str, Problem],
+    golds: Mapping[str, Gold],
+    solutions: Iterable[Solution],
+    judgements: Mapping[str, Judgement],
+    settings: PairSettings,
+) -> tuple[list[Preference], PairCounts]:
+    """The preferences of a split, sorted by problem and then by id, and what was counted on the way.
+
+    Args:
+      problems, golds: by problem id. Solutions of other problems than `problems` are passed over, so these are the
+        split. A problem without gold or without reference steps has no reference.
+      judgements: of every solution, by its id, labelled under the policy already (`judges.labels.relabel` labels
+        SPARE's anew under another one). Their outcome is y. The rule "outcome" needs no step labels.
+
+    Raises:
+      RecordError: a judgement has another number of labels than its solution has steps.
+      KeyError: a solution without judgement.
+    """
+    counts = Counter[str](problems=len(problems))
+    of_problem: dict[str, list[Solution]] = {problem_id: [] for problem_id in sorted(problems)}
+    for solution in solutions:
+        if solution.problem_id in of_problem:
+            of_problem[solution.problem_id].append(solution)
+    drawn = []
+    for problem_id, found in of_problem.items():
+        problem, gold = problems[problem_id], golds.get(problem_id)
+        reference = None
+        if settings.reference_as_chosen and gold and gold.steps:
+            steps = reference_solution(task, gold)
+            reference = Scored(steps, True, (True,) * len(steps.steps))
+        samples = _distinct(problem, found, judgements, reference, counts)
+        drawn.append(_of_problem(problem, samples, reference, settings, counts))
+    kept = _capped(drawn, settings)
+    counts["pairs"] = len(kept)
+    counts["over_cap"] = sum(map(len, drawn)) - len(kept)
+    counts["no_pair"] = len(problems) - len({pair.problem.id for pair in kept})
+    counts["reference_pairs"] = sum(_of_reference(pair) for pair in kept)
+    return sorted(kept, key=lambda pair: (pair.problem.id, pair.id)), PairCounts(**counts)
+
+
+def write(work: WorkDir, name: str, pairs: Iterable[Preference]) -> int:
+    """Write pairs as preferences/<name>.jsonl, and for TRL, with their step scores, as trl_preference/<name>.jsonl.
+
+    Returns:
+      How many TRL's file lacks because a step is blank or holds a line end.
+    """
+    pairs = list(pairs)
+    work.write(f"preferences/{name}", pairs)
+    return files.write(work.path / "trl_preference" / f"{name}.jsonl", "trl_preference", pairs)
+
+
+def allowed_pairs(
+    problem: Problem, chosen: Sequence[Scored], rejected: Sequence[Scored], rule: str
+) -> dict[tuple[str, str], Preference]:
+    """Every pair of two solutions that the rule allows, by its two texts; of pairs with the same texts the first."""
+    pairs: dict[tuple[str, str], Preference] = {}
+    for better, worse in itertools.product(chosen, rejected):
+        if RULES[rule](better, worse):
+            at = worse.first_error if rule == "step" else None
+            if at is not None:
+                better, worse = (_first_steps(scored, at + 1) for scored in (better, worse))
+            scores = _scores(better.labels), _scores(worse.labels)
+            pair = Preference(problem, better.solution, worse.solution, *scores, shared_steps=at or 0)
+            pairs.setdefault((better.text, worse.text), pair)
+    return pairs
+
+
+def _distinct(
+    problem: Problem,
+    found: Iterable[Solution],
+    judgements: Mapping[str, Judgement],
+    reference: Scored | None,
+    counts: Counter[str],
+) -> list[Scored]:
+    """A problem's solutions with their scores, by id: the first with each text, none with the reference's."""
+    texts, outcomes = {reference.text} if reference else set(), set()
+    kept = []
+    for solution in sorted(found, key=lambda s: s.id):
+        counts["solutions"] += 1
+        judgement = judgements[solution.id]
+        if not solution.steps:
+            counts["without_steps"] += 1
+            continue
+        if judgement.outcome is None:
+            counts["without_outcome"] += 1
+            continue
+        outcomes.add(judgement.outcome)
+        labels = LabelledSolution(problem, solution, judgement).labels if judgement.steps else ()
+        scored = Scored(solution, judgement.outcome, labels)
+        if scored.text in texts:
+            counts["duplicates"] += 1
+            continue
+        texts.add(scored.text)
+        kept.append(scored)
+    counts["no_right"] += True not in outcomes
+    counts["no_wrong"] += False not in outcomes
+    return kept
+
+
+def _of_problem(
+    problem: Problem, samples: Sequence[Scored], reference: Scored | None, settings: PairSettings, counts: Counter[str]
+) -> list[Preference]:
+    """The pairs that are drawn for one problem, in the order of the draw."""
+    sampled = allowed_pairs(problem, samples, samples, settings.rule)
+    added = allowed_pairs(problem, [reference] if reference else [], samples, settings.rule)
+    added = {texts: pair for texts, pair in added.items() if texts not in sampled}
+    key = f"preferences/{settings.seed}/{problem.id}"
+    rng = random.Random(key.encode(errors="surrogatepass"))
+    drawn = _draw([*sampled.values()], settings.sampled_pairs, rng)
+    drawn = _draw([*drawn, *added.values()], settings.pairs_per_problem, rng)
+    wrong = [scored for scored in samples if not scored.outcome]
+    allows, pool = RULES[settings.rule], [*samples, *([reference] if reference else [])]
+    counts["unlabelled"] += sum(scored.mean_label is None for scored in samples)
+    counts["unmatched"] += sum(not any(allows(chosen, rejected) for chosen in pool) for rejected in wrong)
+    counts["candidates"] += len(sampled) + len(added)
+    counts["over_limit"] += len(sampled) + len(added) - len(drawn)
+    return drawn
+
+
+def _draw(pairs: Sequence[Preference], limit: int | None, rng: random.Random) -> list[Preference]:
+    """Up to `limit` pairs at random, of which each takes the two solutions that the pairs before it used least."""
+    left, drawn, used = list(pairs), [], Counter[str]()
+    rng.shuffle(left)
+    while left and len(drawn) != limit:
+        least = min(range(len(left)), key=lambda i: used[left[i].chosen.id] + used[left[i].rejected.id])
+        drawn.append(left.pop(least))
+        used.update((drawn[-1].chosen.id, drawn[-1].rejected.id))
+    return drawn
+
+
+def _capped(drawn: Sequence[Sequence[Preference]], settings: PairSettings) -> list[Preference]:
+    """The first pair of every problem, then the second of those that have one, and so on up to `settings.cap`; where
+    the cap falls among pairs of the same place, these are drawn at random."""
+    rng = random.Random(f"preferences/{settings.seed}")
+    places = [(place, rng.random(), pair) for pairs in drawn for place, pair in enumerate(pairs)]
+    return [pair for _, _, pair in sorted(places, key=lambda item: item[:2])[: settings.cap]]
+
+
+def _first_steps(scored: Scored, n: int) -> Scored:
+    """The first `n` steps of a solution, with their ids and labels."""
+    solution = scored.solution
+    spans = solution.spans[:n] if len(solution.spans) == len(solution.steps) else ()
+    cut = dataclasses.replace(
+        solution,
+        id=f"{solution.id}[:{n}]",
+        steps=solution.steps[:n],
+        answer=None,
+        finish_reason=CUT,
+        token_ids=solution.token_ids[: spans[-1][1]] if spans else (),
+        spans=spans,
+        mean_logprob=None,
+    )
+    return dataclasses.replace(scored, solution=cut, labels=scored.labels[:n])
+
+
+def _scores(labels: Iterable[bool | None]) -> tuple[float | None, ...]:
+    return tuple(None if label is None else float(label) for label in labels)
+
+
+def _of_reference(pair: Preference) -> bool:
+    return pair.chosen.id.removeprefix(pair.problem.id).partition("[")[0] == REFERENCE
