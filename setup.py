@@ -43,6 +43,7 @@ setup(
             "pytest>=8.0",
             "ruff==0.17.5",
             "torch==2.13.0",  # parity only; this version's wheel is the CPU build
+            "trl==1.13.0",  # parity only; the last with PRMTrainer
         ],
     },
 )

@@ -28,7 +28,7 @@ from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution
 from spare_jax.run import Run, Stage
 from spare_jax.tasks.task import Task, world_of
-from spare_jax.training import losses
+from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example
 from spare_jax.worlds.world import Distribution
 
@@ -225,8 +225,9 @@ def _in_phases(
     settings = run.config[name]
     for part, phase in sorted(settings.phases.to_dict().items()):
         how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
-        train, dev = sets(phase)
-        model = run.train(f"{name} {part}", run.work.path / name / part, how, model, losses.lm_loss, train, dev).model
+        rows = [batches.pack(examples, phase["row_length"]) for examples in sets(phase)]
+        loss = losses.LanguageModelLoss()
+        model = run.train(f"{name} {part}", run.work.path / name / part, how, model, loss, *rows).model
     return model
 
 

@@ -32,8 +32,7 @@ from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
 from spare_jax.store import WorkDir
 from spare_jax.tasks.task import Task
-from spare_jax.training import loop
-from spare_jax.training.batches import Example
+from spare_jax.training import batches, loop, losses
 
 logger = logging.getLogger(__name__)
 
@@ -215,11 +214,12 @@ class Run:
         directory: Path,
         settings: Mapping[str, Any],
         model: Decoder,
-        loss: loop.Loss,
-        examples: Sequence[Example],
-        dev_examples: Sequence[Example],
+        loss: losses.Loss,
+        train_rows: batches.Packed,
+        dev_rows: batches.Packed,
     ) -> loop.TrainResult:
-        """Train a copy of `model` under a progress bar; `settings` are those of TrainConfig, without the seed."""
+        """Train a copy of `model` under a progress bar; `settings` are those of TrainConfig, without the seed, and
+        rows are packed to its `row_length`."""
         with progress_bar(0, description, "step") as bar:
 
             def progress(step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -229,9 +229,14 @@ class Run:
                 bar.set_postfix(shown, refresh=False)
 
             config = loop.TrainConfig(**{"seed": self.config.seed, **settings})
-            result = loop.train(config, model, loss, examples, dev_examples, directory, self.mesh, progress)
+            result = loop.train(config, model, loss, train_rows, dev_rows, directory, self.mesh, progress)
         for split, counts in (("train", result.train_counts), ("dev", result.dev_counts)):
-            if counts and counts.truncated:
+            if counts.too_long:
+                logger.warning(
+                    "%s, %s split: %d of %d pairs were longer than a row and left out",
+                    description, split, counts.too_long, counts.examples,
+                )  # fmt: skip
+            if counts.truncated:
                 logger.warning(
                     "%s, %s split: %d of %d examples were longer than a row and lost %d step tags and %d targets",
                     description, split, counts.truncated, counts.examples, counts.dropped_tags, counts.dropped_targets,

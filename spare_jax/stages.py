@@ -198,11 +198,10 @@ def train_reward_model(
     sets = training_sets(run, stage, start, kind, labelled, convention.tag_id)
     model = start.model
     if sets["train"]:
-        loss = functools.partial(losses.token_tag_loss, good_id=convention.good_id, bad_id=convention.bad_id)
+        loss = losses.TokenTagLoss(convention.good_id, convention.bad_id)
         checkpoints = run.work.path / directory / "checkpoints"
-        result = run.train(
-            f"{stage} {directory}", checkpoints, dict(how.train), model, loss, sets["train"], sets["dev"]
-        )
+        train_rows, dev_rows = (batches.pack(sets[split], how.train.row_length) for split in ("train", "dev"))
+        result = run.train(f"{stage} {directory}", checkpoints, dict(how.train), model, loss, train_rows, dev_rows)
         model = result.model
         run.measured.setdefault(stage, {}).update(
             {

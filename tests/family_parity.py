@@ -21,7 +21,7 @@ from small_tokenizer import small_tokenizer
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import decoder, heads, huggingface
 from spare_jax.programs import Sample, Score
-from spare_jax.training.losses import token_tag_loss
+from spare_jax.training.losses import TokenTagLoss
 
 VOCAB, GOOD, BAD, TAGS = 331, 40, 41, 4
 GENERATED = 64
@@ -123,9 +123,9 @@ def batch_of(case: Case) -> dict[str, np.ndarray]:
 @jax.jit
 def _loss_gradient_and_logits(model, batch):
     def loss(model):
-        total, count = token_tag_loss(model, batch, good_id=GOOD, bad_id=BAD)
+        tag_loss = TokenTagLoss(GOOD, BAD)
         hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"])
-        return total / count, decoder.logits(model, hidden)
+        return (tag_loss.sums(model, batch) / tag_loss.counts(batch))[0], decoder.logits(model, hidden)
 
     return jax.grad(loss, has_aux=True)(model)
 

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from small_tokenizer import small_tokenizer
-from test_training import CONFIG, TRAIN, assert_equal, examples, rows, tag_loss
+from test_training import CONFIG, TAG_LOSS, TRAIN, assert_equal, examples, rows
 
 from spare_jax.models import adapters, decoder, huggingface, peft, quantization, sharding
 from spare_jax.models.adapters import PROJECTIONS, AdapterConfig
@@ -55,7 +55,8 @@ def hidden(model, remat=False):
 
 def train(model, directory, mesh, progress=None, **changes):
     config = dataclasses.replace(TRAIN, **dict(patience=100) | changes)
-    return loop.train(config, model, tag_loss, examples(30), examples(6, seed=1), directory, mesh, progress)
+    sets = (batches.pack(found, config.row_length) for found in (examples(30), examples(6, seed=1)))
+    return loop.train(config, model, TAG_LOSS, *sets, directory, mesh, progress)
 
 
 def saved_names(directory):
@@ -147,7 +148,8 @@ def test_any_loss_trains_adapters(base, mesh, tmp_path):
     texts = [batches.Example(np.arange(1, 20), token_weights=np.arange(19) > 4) for _ in range(8)]
     config = dataclasses.replace(TRAIN, steps=20, learning_rate=3e-2)
     model = adapted(base, moved=False, rank=8, quantize="int8")
-    loop.train(config, model, losses.lm_loss, texts, [], tmp_path, mesh)
+    sets = (batches.pack(found, config.row_length) for found in (texts, []))
+    loop.train(config, model, losses.LanguageModelLoss(), *sets, tmp_path, mesh)
     found = [row["loss"] for row in rows(tmp_path)]
     assert found[-1] < 0.7 * found[0]
 

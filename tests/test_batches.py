@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spare_jax.training import batches
-from spare_jax.training.batches import Example
+from spare_jax.training.batches import Example, Pair
 
 
 @st.composite
@@ -79,6 +79,62 @@ def test_packing_loses_nothing_that_fits_and_predicts_only_within_an_example(exa
     assert sorted(pairs) == sorted(pair for e in examples for pair in _targets(e, row_length))
     assert counts.targets == len(rows)
     assert counts.targets + counts.dropped_targets == sum(sum(map(bool, e.token_weights[1:])) for e in examples)
+
+
+texts = st.lists(st.integers(1, 99), min_size=1, max_size=12)
+some_pairs = st.lists(st.builds(Pair, texts, texts, texts, st.sampled_from([1.0, 0.5])), max_size=12)
+
+
+@settings(deadline=None, max_examples=150)
+@given(some_pairs, st.integers(8, 48))
+def test_pairs_are_packed_whole_side_by_side_or_left_out_and_counted(pairs, row_length):
+    packed = batches.pack_pairs(pairs, row_length)
+    arrays, counts, found = packed.arrays, packed.counts, []
+    for row in range(packed.rows):
+        segments = arrays["segments"][row]
+        weights = arrays["pair_weights"][row].tolist()
+        assert segments.max() == 2 * np.count_nonzero(weights)
+        sides = []
+        for segment in range(1, segments.max() + 1):
+            (places,) = np.nonzero(segments == segment)
+            assert (
+                arrays["positions"][row, places].tolist() == list(range(len(places))) == (places - places[0]).tolist()
+            )
+            ids, learnt = arrays["ids"][row, places], arrays["loss_weights"][row, places]
+            assert set(learnt.tolist()) <= {0.0, 1.0} and learnt[-1] == 0
+            start = len(ids) - int(learnt.sum())
+            assert learnt.tolist() == [0.0] * (start - 1) + [1.0] * (len(ids) - start) + [0.0]
+            sides.append((ids[:start].tolist(), ids[start:].tolist()))
+        for number, ((prompt, chosen), (same, rejected)) in enumerate(zip(sides[::2], sides[1::2], strict=True)):
+            assert prompt == same
+            found.append(Pair(prompt, chosen, rejected, weights[number]))
+    fits = [p for p in pairs if 2 * len(p.prompt) + len(p.chosen) + len(p.rejected) <= row_length]
+    assert sorted(map(str, found)) == sorted(map(str, fits))
+    assert (counts.examples, counts.too_long, counts.rows) == (len(pairs), len(pairs) - len(fits), packed.rows)
+    assert counts.tokens == (arrays["segments"] > 0).sum() and counts.targets == arrays["loss_weights"].sum()
+
+
+def test_a_pair_of_a_first_error_learns_that_step_alone():
+    pair = batches.first_error_pair([1, 2], [[3, 4], [5], [6, 7]], first_error=1, chosen=[8, 9])
+    arrays = batches.pack_pairs([pair], 14).arrays
+    assert arrays["ids"].tolist() == [[1, 2, 3, 4, 8, 9, 1, 2, 3, 4, 5, 0, 0, 0]]
+    assert arrays["loss_weights"].tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0]]
+    for missing in (-1, 3):
+        with pytest.raises(ValueError, match=f"first_error={missing} is no step of a solution of 3"):
+            batches.first_error_pair([1, 2], [[3, 4], [5], [6, 7]], missing, [8])
+
+
+@pytest.mark.parametrize(
+    "pair, message",
+    [
+        (Pair([1], [], [2]), "chosen is empty"),
+        (Pair([], [1], [2]), "prompt is empty"),
+        (Pair([1], [1], [2], weight=0.0), "weight 0 is not positive"),
+    ],
+)
+def test_a_malformed_pair_is_named(pair, message):
+    with pytest.raises(ValueError, match=f"pair 1: {message}"):
+        batches.pack_pairs([Pair([1], [2], [3]), pair], 8)
 
 
 def test_first_fit_fills_the_first_row_with_room():

@@ -15,10 +15,15 @@ CONFIG = decoder.DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
     tie_embeddings=False,
 )  # fmt: skip
-tag_loss = functools.partial(losses.token_tag_loss, good_id=GOOD, bad_id=BAD)
+TAG_LOSS, LM_LOSS = losses.TokenTagLoss(GOOD, BAD), losses.LanguageModelLoss()
 
 
-tag_loss_jit, lm_loss_jit = jax.jit(tag_loss), jax.jit(losses.lm_loss)
+def _sum_and_count(loss):
+    """A loss of one term as (model, batch) -> (sum, count)."""
+    return jax.jit(lambda model, batch: (loss.sums(model, batch)[0], loss.counts(batch)[0]))
+
+
+tag_loss, lm_loss = _sum_and_count(TAG_LOSS), _sum_and_count(LM_LOSS)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +77,14 @@ def _tag_loss_in_numpy(model, example):
 
 def test_tag_loss_equals_the_formula_on_full_logits(model):
     examples = _examples()
-    total, count = tag_loss_jit(model, _batch(examples))
+    total, count = tag_loss(model, _batch(examples))
     np.testing.assert_allclose(total, sum(_tag_loss_in_numpy(model, e) for e in examples), rtol=1e-5)
     assert count == 15
 
 
 def test_one_tag_is_one_term(model):
     example = Example([3, 4, 9, 8], tags=[2], labels=[1.0])
-    total, count = tag_loss_jit(model, _batch([example]))
+    total, count = tag_loss(model, _batch([example]))
     _, good = _log_softmax(_all_logits(model, example)[2][[BAD, GOOD]])
     np.testing.assert_allclose(total, -good, rtol=1e-5)
     assert count == 1
@@ -96,14 +101,14 @@ def test_tag_gradient_equals_that_of_the_whole_softmax_with_other_tokens_exclude
         losses = batch["labels"] * logp[..., GOOD] + (1 - batch["labels"]) * logp[..., BAD]
         return -jnp.sum(losses * batch["tag_weights"])
 
-    got = jax.jit(jax.grad(lambda m: tag_loss(m, batch)[0]))(model)
+    got = jax.jit(jax.grad(lambda m: TAG_LOSS.sums(m, batch)[0]))(model)
     expected = jax.jit(jax.grad(whole))(model)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), got, expected)
 
 
 def test_soft_labels_lie_between_the_hard_ones(model):
     def loss(label):
-        return float(tag_loss_jit(model, _batch([Example([3, 4, 9], tags=[1, 2], labels=[label, 1.0])]))[0])
+        return float(tag_loss(model, _batch([Example([3, 4, 9], tags=[1, 2], labels=[label, 1.0])]))[0])
 
     assert loss(1.0) == loss(True) and loss(0.0) == loss(False)
     np.testing.assert_allclose(loss(0.3), 0.3 * loss(1.0) + 0.7 * loss(0.0), rtol=1e-6)
@@ -123,20 +128,20 @@ def test_the_gradient_of_a_soft_label_mixes_those_of_the_hard_ones(model):
 
 def test_unknown_labels_count_for_nothing(model):
     ids = [3, 4, 9, 8, 2]
-    known = tag_loss_jit(model, _batch([Example(ids, tags=[1, 4], labels=[0.0, 1.0])]))
+    known = tag_loss(model, _batch([Example(ids, tags=[1, 4], labels=[0.0, 1.0])]))
     for unknown in (None, float("nan")):
-        with_unknown = tag_loss_jit(model, _batch([Example(ids, tags=[1, 2, 4], labels=[0.0, unknown, 1.0])]))
+        with_unknown = tag_loss(model, _batch([Example(ids, tags=[1, 2, 4], labels=[0.0, unknown, 1.0])]))
         np.testing.assert_allclose(with_unknown, known, rtol=1e-6)
 
 
 def test_weights_scale_loss_and_count(model):
     ids, tags, labels = [3, 4, 9], [1, 2], [0.0, 1.0]
-    once = np.array(tag_loss_jit(model, _batch([Example(ids, tags=tags, labels=labels)])))
-    half = np.array(tag_loss_jit(model, _batch([Example(ids, tags=tags, labels=labels, weight=0.5)])))
+    once = np.array(tag_loss(model, _batch([Example(ids, tags=tags, labels=labels)])))
+    half = np.array(tag_loss(model, _batch([Example(ids, tags=tags, labels=labels, weight=0.5)])))
     np.testing.assert_allclose(half, 0.5 * once, rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [tag_loss_jit, lm_loss_jit], ids=["tag", "lm"])
+@pytest.mark.parametrize("loss", [tag_loss, lm_loss], ids=["tag", "lm"])
 def test_packing_does_not_change_the_loss(model, loss):
     examples = _examples(8)
     packed, alone = _batch(examples), _unpacked(examples)
@@ -151,27 +156,59 @@ def test_lm_loss_equals_the_formula_on_full_logits(model):
         for t in range(1, len(example.ids)):
             if example.token_weights[t]:
                 total, count = total - logp[t - 1, example.ids[t]], count + 1
-    got = lm_loss_jit(model, _batch(examples))
+    got = lm_loss(model, _batch(examples))
     np.testing.assert_allclose(got, (total, count), rtol=1e-5)
 
 
 def test_lm_loss_in_chunks_equals_the_whole(model, monkeypatch):
     batch = _batch(_examples(8))
-    by_chunk = jax.value_and_grad(lambda m, chunk: losses.lm_loss(m, batch, chunk_tokens=chunk)[0])
-    gradient = jax.jit(by_chunk, static_argnums=1)
-    whole = gradient(model, 2048)
-    monkeypatch.setattr(losses, "_WHOLE_LOGITS", 0)
+
+    def gradient():
+        return jax.jit(jax.value_and_grad(lambda m: LM_LOSS.sums(m, batch)[0]))(model)
+
+    whole = gradient()
+    monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
     for chunk in (1, 8 * len(batch["ids"])):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), gradient(model, chunk), whole)
+        monkeypatch.setattr(losses, "CHUNK_TOKENS", chunk)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), gradient(), whole)
 
 
-def test_no_array_of_batch_by_length_by_vocabulary():
+def test_neftune_adds_noise_by_the_key_in_training_alone(model):
+    batch = _batch(_examples())
+    noisy = losses.LanguageModelLoss(neftune_alpha=5)
+    loss = jax.jit(lambda seed: noisy.sums(model, batch, key=jax.random.key(seed))[0])
+    plain, _ = lm_loss(model, batch)
+    assert loss(0) == loss(0) and len({float(loss(0)), float(loss(1)), float(plain)}) == 3
+    assert jax.jit(noisy.sums)(model, batch)[0] == plain
+    assert LM_LOSS.sums(model, batch, key=jax.random.key(0))[0] == pytest.approx(plain)
+
+
+def test_the_noise_of_neftune_follows_from_the_length_of_a_text_of_its_own(model, monkeypatch):
+    seen, hidden_states = [], decoder.hidden_states
+
+    def recorded(*args, noise=None, **options):
+        seen.append(noise)
+        return hidden_states(*args, noise=noise, **options)
+
+    monkeypatch.setattr(decoder, "hidden_states", recorded)
+    batch = _batch([Example([1] * 4, [1] * 4), Example([1] * 16, [1] * 16)])
+    losses.LanguageModelLoss(neftune_alpha=5).sums(model, batch, key=jax.random.key(0))
+    (noise,) = np.abs(seen[0])
+    for start, length in ((0, 4), (4, 16)):
+        largest, mean = noise[start : start + length].max(), noise[start : start + length].mean()
+        bound = 5 / np.sqrt(length * CONFIG.hidden_size)
+        assert 0.9 * bound < largest <= bound and mean == pytest.approx(bound / 2, rel=0.2)
+
+
+def test_no_array_of_batch_by_length_by_vocabulary(monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 256)
     config = decoder.DecoderConfig(**{**vars(CONFIG), "vocab_size": 2**17})
     model = jax.eval_shape(functools.partial(decoder.init_decoder, config), jax.random.key(0))
     batch = jax.eval_shape(lambda: _batch([Example([1] * 256, [True] * 256, [5], [1.0])] * 4, 256))
-    chunked = functools.partial(losses.lm_loss, chunk_tokens=256)
-    for loss, positions in ((tag_loss, 16), (chunked, 256)):  # the head and its gradient are [16, vocabulary]
-        jaxpr = jax.make_jaxpr(jax.grad(lambda m, b, loss=loss: loss(m, b)[0]))(model, batch)
+    pairs = batches.pack_pairs([batches.Pair([1] * 8, [2] * 120, [3] * 120)] * 4, 256).arrays
+    cases = (TAG_LOSS, batch, 16), (LM_LOSS, batch, 256), (losses.ORPOLoss(), pairs, 256)
+    for loss, batch, positions in cases:  # the head and its gradient are [16, vocabulary]
+        jaxpr = jax.make_jaxpr(jax.grad(lambda m, b, loss=loss: loss.sums(m, b).sum()))(model, batch)
         shapes = [v.aval.shape for equation in _equations(jaxpr.jaxpr) for v in equation.outvars]
         assert max(np.prod(shape) for shape in shapes if 2**17 in shape) <= positions * 2**17
 
@@ -183,12 +220,12 @@ def _equations(jaxpr):
             yield from _equations(inner)
 
 
-@pytest.mark.parametrize("loss", [tag_loss, losses.lm_loss], ids=["tag", "lm"])
+@pytest.mark.parametrize("loss", [TAG_LOSS, LM_LOSS], ids=["tag", "lm"])
 def test_remat_and_bfloat16_change_the_loss_little(model, loss):
     batch = _batch(_examples(8))
 
     def gradient(model, **options):
-        return jax.jit(jax.value_and_grad(lambda m: loss(m, batch, **options)[0]))(model)
+        return jax.jit(jax.value_and_grad(lambda m: loss.sums(m, batch, **options)[0]))(model)
 
     exact, remat = gradient(model), gradient(model, remat=True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), exact, remat)

@@ -25,7 +25,7 @@ CONFIG = decoder.DecoderConfig(
 TRAIN = loop.TrainConfig(
     batch_rows=4, row_length=24, steps=8, learning_rate=1e-2, eval_every=3, checkpoint_every=3, fetch_every=2, clip=1.0
 )
-tag_loss = functools.partial(losses.token_tag_loss, good_id=GOOD, bad_id=BAD)
+TAG_LOSS = losses.TokenTagLoss(GOOD, BAD)
 RESUME_SCRIPT = pathlib.Path(__file__).parent / "killed_training.py"
 
 
@@ -68,7 +68,8 @@ def train(model, directory, mesh, *, dev=6, progress=None, train_examples=None, 
     config = dataclasses.replace(TRAIN, **changes)
     train_examples = examples(30) if train_examples is None else train_examples
     dev_examples = examples(dev, seed=1) if dev_examples is None else dev_examples
-    return loop.train(config, model, tag_loss, train_examples, dev_examples, directory, mesh, progress)
+    train_rows, dev_rows = (batches.pack(found, config.row_length) for found in (train_examples, dev_examples))
+    return loop.train(config, model, TAG_LOSS, train_rows, dev_rows, directory, mesh, progress)
 
 
 def rows(directory):
@@ -115,8 +116,9 @@ def test_best_parameters_are_those_of_the_best_dev_loss_and_training_stops_early
     )  # fmt: skip
     assert (result.stopped_early, result.steps, result.best_step) == (True, 8, 2)
     packed = batches.pack(contrary, TRAIN.row_length)
-    total, count = jax.jit(tag_loss)(result.model, batches.take(packed, np.arange(packed.rows)))
-    np.testing.assert_allclose(total / count, result.best_loss, rtol=1e-5)
+    batch = batches.take(packed, np.arange(packed.rows))
+    total = jax.jit(TAG_LOSS.sums)(result.model, batch) / TAG_LOSS.counts(batch)
+    np.testing.assert_allclose(total, [result.best_loss], rtol=1e-5)
 
     # A finished run is not trained again.
     again = train(
@@ -148,6 +150,20 @@ def test_microbatches_do_not_change_the_step(model, mesh, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), whole.model, parts.model)
 
 
+def test_noise_of_a_loss_follows_from_step_and_microbatch_and_stays_out_of_evaluation(model, mesh, tmp_path):
+    # With nothing learnt, every step sees the same rows: what differs between losses is the noise.
+    packed = batches.pack([Example([1, 12, 13, 14, 15, 16], [0, 1, 1, 1, 1, 1])] * 16, 6)
+    config = dataclasses.replace(TRAIN, row_length=6, steps=4, eval_every=4, learning_rate=0.0, accumulate=2)
+    found = {}
+    for name, alpha in (("plain", 0.0), ("noisy", 5.0), ("again", 5.0)):
+        loop.train(config, model, losses.LanguageModelLoss(alpha), packed, packed, tmp_path / name, mesh)
+        found[name] = [row.get("loss", row.get("dev_loss")) for row in rows(tmp_path / name)]
+    assert found["again"] == found["noisy"]
+    assert found["noisy"][-1] == found["plain"][-1]
+    np.testing.assert_allclose(found["plain"], found["plain"][0], rtol=1e-6)
+    assert len({round(loss, 5) for loss in [*found["noisy"][:-1], found["plain"][0]]}) == 5
+
+
 def test_interrupted_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path, steps_made):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
 
@@ -174,7 +190,7 @@ def test_interrupted_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_pa
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(RESUME_SCRIPT), str(tmp_path / "killed"), "7"]
+    command = [sys.executable, str(RESUME_SCRIPT), str(tmp_path / "killed"), "7", "test_training"]
     killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     with (tmp_path / "killed" / "steps.jsonl").open("a") as file:

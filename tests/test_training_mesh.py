@@ -15,7 +15,7 @@ TESTS = pathlib.Path(__file__).parent
 MESHES = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
 
 
-@pytest.fixture(scope="module", params=(*optimizer.OPTIMIZERS, "adapters"))
+@pytest.fixture(scope="module", params=(*optimizer.OPTIMIZERS, "adapters", "sft", "orpo", "dpo"))
 def kind(request):
     return request.param
 

@@ -1,12 +1,12 @@
 """Run by test_training_mesh.py in a process of its own with eight fake devices: the same training on several meshes.
 
-The second argument is an optimiser, or "adapters": a model with low-rank adapters and dropout over nf4 kernels, which
-adamw trains. Prints one JSON object: per mesh the losses, how often the step compiled, and which arrays of the
-optimiser's state are laid out otherwise than their parameter.
+The second argument is an optimiser; or "adapters": a model with low-rank adapters and dropout over nf4 kernels, which
+adamw trains; or another loss, over chunks of tokens: "sft" (with NEFTune), "orpo", "dpo". Prints one JSON object: per
+mesh the losses, how often the step compiled, and which arrays of the optimiser's state are laid out otherwise than
+their parameter.
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
 import sys
@@ -16,8 +16,8 @@ import numpy as np
 from jax.sharding import AxisType
 
 from spare_jax.models import adapters, decoder, sharding
-from spare_jax.training import loop, losses
-from spare_jax.training.batches import Example
+from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.training.batches import Example, Pair
 
 CONFIG = decoder.DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
@@ -29,13 +29,20 @@ TRAIN = loop.TrainConfig(
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2))
 
 
-def examples(count: int) -> list[Example]:
+LOSSES = {"sft": losses.LanguageModelLoss(5.0), "orpo": losses.ORPOLoss(), "dpo": losses.DPOLoss()}
+
+
+def packed(count: int, kind: str) -> batches.Packed:
     rng = np.random.default_rng(0)
-    return [Example(rng.integers(1, 32, 16), tags=[7, 15], labels=rng.random(2)) for _ in range(count)]
+    if kind in ("orpo", "dpo"):
+        return batches.pack_pairs([Pair(*np.split(rng.integers(1, 32, 5), [1, 3])) for _ in range(2 * count)], 16)
+    tags = dict(tags=[7, 15], labels=rng.random(2)) if kind != "sft" else dict(token_weights=np.arange(16) > 4)
+    return batches.pack([Example(rng.integers(1, 32, 16), **tags) for _ in range(count)], 16)
 
 
 def main(directory: pathlib.Path, kind: str) -> dict:
-    tag_loss = functools.partial(losses.token_tag_loss, good_id=5, bad_id=7)
+    loss = LOSSES.get(kind, losses.TokenTagLoss(5, 7))
+    losses.WHOLE_LOGITS, losses.CHUNK_TOKENS = 0, 32
     make_step, seen = loop.make_train_step, {}
 
     def recorded(*args):
@@ -61,8 +68,13 @@ def main(directory: pathlib.Path, kind: str) -> dict:
             model = adapters.adapt(model, adapters.AdapterConfig(rank=4, quantize="nf4"), jax.random.key(0))
         # Two runs: the second goes on from the first's checkpoint, so restored arrays lie right as well.
         for steps in (3, 6):
-            config = dataclasses.replace(TRAIN, steps=steps, optimizer="adamw" if kind == "adapters" else kind)
-            loop.train(config, model, tag_loss, examples(40), examples(5), directory / name, mesh)
+            config = dataclasses.replace(
+                TRAIN, steps=steps, optimizer=kind if kind in optimizer.OPTIMIZERS else TRAIN.optimizer
+            )
+            sets = [packed(40, kind), packed(5, kind)]
+            if kind == "dpo":
+                sets = [loop.with_reference(config, model, rows, mesh) for rows in sets]
+            loop.train(config, model, loss, *sets, directory / name, mesh)
         rows = [json.loads(line) for line in (directory / name / "steps.jsonl").read_text().splitlines()]
         seen[name]["losses"] = [row.get("loss", row.get("dev_loss")) for row in rows]
     return seen

@@ -113,6 +113,7 @@ def hidden_states(
     positions: Int[Array, "batch length"],
     segments: Int[Array, "batch length"],
     *,
+    noise: Float[Array, "batch length hidden"] | None = None,
     remat: bool = False,
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "batch length hidden"]:
@@ -121,8 +122,8 @@ def hidden_states(
     A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
     packed in one row; a layer with a sliding window of w leaves it itself and the w - 1 before it. Segment 0 is
     padding; its states are finite and mean nothing. `positions` are the rotary positions, counted within each
-    segment. `remat` recomputes a block in the backward pass instead of keeping its activations. `dtype` is that of
-    the computation and of the result.
+    segment. `noise` is added to the embeddings. `remat` recomputes a block in the backward pass instead of keeping its
+    activations. `dtype` is that of the computation and of the result.
     """
     rotation = rotary_angles(positions, model.config)
     windows, reach = _windows(model.config)
@@ -136,7 +137,10 @@ def hidden_states(
     if remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
     unroll = model.config.num_layers <= UNROLLED_LAYERS
-    x, _ = jax.lax.scan(layer, _embed(model, ids, dtype), (model.blocks, windows), unroll=unroll)
+    x = _embed(model, ids, dtype)
+    if noise is not None:
+        x = x + noise.astype(dtype)
+    x, _ = jax.lax.scan(layer, x, (model.blocks, windows), unroll=unroll)
     return _norm(x, model.final_norm, model.config)
 
 

@@ -1,7 +1,8 @@
 """Examples packed into rows of fixed shape, and which rows each step trains on. Numpy only.
 
-A row holds several examples one after another: `segments` numbers them from 1 (0 is padding) and `positions` starts
-again at 0 in each. Nothing is cut in silence: `PackCounts` says what did not fit.
+A row holds several texts one after another: `segments` numbers them from 1 (0 is padding) and `positions` starts
+again at 0 in each. The two texts of a pair are neighbours in one row. Nothing is cut in silence: `PackCounts` says what
+did not fit.
 """
 
 import dataclasses
@@ -35,12 +36,27 @@ class Example:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pair:
+    """A prompt and two completions of it, as token ids: one to prefer, and one to prefer it to.
+
+    Each of the three has a token or more; a completion has its end-of-text token if that is to be learnt. `weight`
+    multiplies the pair's share of the loss and of the count.
+    """
+
+    prompt: Sequence[int] | np.ndarray
+    chosen: Sequence[int] | np.ndarray
+    rejected: Sequence[int] | np.ndarray
+    weight: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class PackCounts:
-    """What became of the examples.
+    """What became of the examples, or of the pairs.
 
     `truncated` examples were longer than a row and lost their end: `dropped_tokens`, and with these `dropped_tags`
     (known labels) and `dropped_targets` (tokens to predict). `unsupervised` examples were left out, as nothing in them
-    (or in what was left of them) is to be learnt. `tags` and `targets` are what the rows supervise.
+    (or in what was left of them) is to be learnt. Pairs are never cut: those `too_long` for a row were left out.
+    `tags` and `targets` are what the rows supervise.
     """
 
     examples: int = 0
@@ -54,6 +70,7 @@ class PackCounts:
     dropped_tags: int = 0
     dropped_targets: int = 0
     unsupervised: int = 0
+    too_long: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +78,9 @@ class Packed:
     """Rows ready for batching.
 
     `arrays`: ids, positions, segments int32 [rows, row_length]; loss_weights float32 [rows, row_length], where t holds
-    the weight of predicting token t + 1; tags int32, labels and tag_weights float32 [rows, max_tags], padded with
-    weight 0 (an unknown label has weight 0 too).
+    the weight of predicting token t + 1. Of examples: tags int32, labels and tag_weights float32 [rows, max_tags],
+    padded with weight 0 (an unknown label has weight 0 too). Of pairs: pair_weights float32 [rows, max_pairs], padded
+    with 0, where pair p of a row is its segments 2p + 1 (chosen) and 2p + 2 (rejected).
     """
 
     arrays: dict[str, np.ndarray]
@@ -76,6 +94,30 @@ class Packed:
 def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weight: float = 1.0) -> Example:
     """A language-model example whose first `prompt_length` tokens are given, not learnt."""
     return Example(ids=ids, token_weights=1.0 * (np.arange(len(ids)) >= prompt_length), weight=weight)
+
+
+def first_error_pair(
+    prompt: Sequence[int] | np.ndarray,
+    steps: Sequence[Sequence[int] | np.ndarray],
+    first_error: int,
+    chosen: Sequence[int] | np.ndarray,
+    weight: float = 1.0,
+) -> Pair:
+    """Step-DPO's pair (arXiv 2406.18629): a right step is to be preferred to a solution's first wrong one.
+
+    Args:
+      prompt: ids before the solution.
+      steps: ids of the solution's steps, each with what separates it from the next. The right ones before its first
+        error become part of the pair's prompt, so that they are given, not learnt; those behind it are left out.
+      first_error: index of the first wrong step, from 0.
+      chosen: ids of a right step in its place.
+
+    Raises:
+      ValueError: there is no such step.
+    """
+    if not 0 <= first_error < len(steps):
+        raise ValueError(f"first_error={first_error} is no step of a solution of {len(steps)}: count them from 0")
+    return Pair(np.concatenate([prompt, *steps[:first_error]]).astype(np.int32), chosen, steps[first_error], weight)
 
 
 def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
@@ -100,29 +142,20 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
             counts["unsupervised"] += 1
         else:
             pieces.append(piece)
-    placed, rows = _first_fit(pieces, row_length, max_tags)
+    placed, rows = _first_fit([(len(piece.ids), len(piece.tags)) for piece in pieces], row_length, max_tags)
     tags_in_row = np.zeros(max(rows, 1), np.int64)
     for piece, (row, _, _) in zip(pieces, placed, strict=True):
         tags_in_row[row] += len(piece.tags)
     width = max_tags if max_tags is not None else max(8, 8 * math.ceil(tags_in_row.max() / 8))
 
-    arrays: dict[str, np.ndarray] = {
-        "ids": np.zeros((rows, row_length), np.int32),
-        "positions": np.zeros((rows, row_length), np.int32),
-        "segments": np.zeros((rows, row_length), np.int32),
-        "loss_weights": np.zeros((rows, row_length), np.float32),
+    arrays = _empty_rows(rows, row_length) | {
         "tags": np.zeros((rows, width), np.int32),
         "labels": np.zeros((rows, width), np.float32),
         "tag_weights": np.zeros((rows, width), np.float32),
     }
     used = np.zeros(max(rows, 1), np.int64)
     for piece, (row, start, segment) in zip(pieces, placed, strict=True):
-        end = start + len(piece.ids)
-        arrays["ids"][row, start:end] = piece.ids
-        arrays["positions"][row, start:end] = np.arange(len(piece.ids))
-        arrays["segments"][row, start:end] = segment
-        # The weight sits where the prediction is made, one before its token, so that no loss ever shifts ids.
-        arrays["loss_weights"][row, start : end - 1] = piece.token_weights[1:] * piece.weight
+        _write(arrays, row, start, segment, piece.ids, piece.token_weights * piece.weight)
         slots = slice(used[row], used[row] + len(piece.tags))
         arrays["tags"][row, slots] = start + piece.tags
         arrays["labels"][row, slots] = np.nan_to_num(piece.labels)
@@ -131,6 +164,47 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
     counts["rows"] = rows
     counts["tokens"] = sum(len(piece.ids) for piece in pieces)
     return Packed(arrays, PackCounts(**counts))
+
+
+def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
+    """Pack pairs into rows by first fit, in their order. Both texts of a pair, each with the prompt in front, lie in
+    one row, the chosen one first; their completions are what is supervised.
+
+    Args:
+      pairs: those whose two texts together are longer than `row_length` are left out and counted.
+      row_length: tokens in a row.
+
+    Raises:
+      ValueError: a prompt or a completion is empty, or a weight is not positive.
+    """
+    kept, lengths = [], []
+    for index, pair in enumerate(pairs):
+        sizes = {name: len(getattr(pair, name)) for name in ("prompt", "chosen", "rejected")}
+        if empty := [name for name, size in sizes.items() if not size]:
+            raise ValueError(f"pair {index}: {empty[0]} is empty; give a token or more, or leave the pair out")
+        if not pair.weight > 0:
+            raise ValueError(f"pair {index}: weight {pair.weight:g} is not positive; leave the pair out instead")
+        length = 2 * sizes["prompt"] + sizes["chosen"] + sizes["rejected"]
+        if length <= row_length:
+            kept.append(pair)
+            lengths.append(length)
+    placed, rows = _first_fit([(length, 0) for length in lengths], row_length, None)
+    width = max((number for _, _, number in placed), default=1)
+    arrays = _empty_rows(rows, row_length) | {"pair_weights": np.zeros((rows, width), np.float32)}
+    for pair, (row, start, number) in zip(kept, placed, strict=True):
+        for segment, completion in ((2 * number - 1, pair.chosen), (2 * number, pair.rejected)):
+            ids = np.concatenate([pair.prompt, completion])
+            _write(arrays, row, start, segment, ids, np.arange(len(ids)) >= len(pair.prompt))
+            start += len(ids)
+        arrays["pair_weights"][row, number - 1] = pair.weight
+    counts = PackCounts(
+        examples=len(pairs),
+        rows=rows,
+        tokens=sum(lengths),
+        targets=sum(len(pair.chosen) + len(pair.rejected) for pair in kept),
+        too_long=len(pairs) - len(kept),
+    )
+    return Packed(arrays, counts)
 
 
 def take(packed: Packed, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,7 +223,7 @@ def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.nda
     left out of an epoch, a batch may reach into the next, and to resume takes the step number alone.
     """
     if num_rows == 0:
-        raise ValueError("no training rows: every example was empty or held nothing to learn")
+        raise ValueError("no training rows: every example was empty, held nothing to learn, or was too long a pair")
     epochs, places = np.divmod(np.arange(step * batch_rows, (step + 1) * batch_rows), num_rows)
     return np.array([_epoch_order(num_rows, seed, int(e))[p] for e, p in zip(epochs, places, strict=True)], np.int64)
 
@@ -240,25 +314,42 @@ def _cut(index: int, example: Example, row_length: int, max_tags: int | None, co
     return _Piece(ids[:row_length], weights[:row_length], tags[kept], labels[kept], example.weight)
 
 
+def _empty_rows(rows: int, row_length: int) -> dict[str, np.ndarray]:
+    kinds = {"ids": np.int32, "positions": np.int32, "segments": np.int32, "loss_weights": np.float32}
+    return {name: np.zeros((rows, row_length), kind) for name, kind in kinds.items()}
+
+
+def _write(
+    arrays: dict[str, np.ndarray], row: int, start: int, segment: int, ids: np.ndarray, token_weights: np.ndarray
+) -> None:
+    """Write a text into a row. The weight of predicting a token sits where the prediction is made, one before it, so
+    that no loss ever shifts ids."""
+    end = start + len(ids)
+    arrays["ids"][row, start:end] = ids
+    arrays["positions"][row, start:end] = np.arange(len(ids))
+    arrays["segments"][row, start:end] = segment
+    arrays["loss_weights"][row, start : end - 1] = token_weights[1:]
+
+
 def _first_fit(
-    pieces: Sequence[_Piece], row_length: int, max_tags: int | None
+    sizes: Sequence[tuple[int, int]], row_length: int, max_tags: int | None
 ) -> tuple[list[tuple[int, int, int]], int]:
-    """(row, start, segment number) of each piece, and how many rows there are."""
-    free = np.zeros(len(pieces), np.int64)
-    free_tags = np.zeros(len(pieces), np.int64)
-    segments = np.zeros(len(pieces), np.int64)
+    """(row, start, number in its row from 1) of each piece of so many tokens and tags, and how many rows there are."""
+    free = np.zeros(len(sizes), np.int64)
+    free_tags = np.zeros(len(sizes), np.int64)
+    numbers = np.zeros(len(sizes), np.int64)
     rows, placed = 0, []
-    for piece in pieces:
+    for tokens, tags in sizes:
         first = max(0, rows - _OPEN_ROWS)
-        fits = (free[first:rows] >= len(piece.ids)) & (free_tags[first:rows] >= len(piece.tags))
+        fits = (free[first:rows] >= tokens) & (free_tags[first:rows] >= tags)
         row = first + int(fits.argmax()) if fits.any() else rows
         if row == rows:
             free[row], free_tags[row] = row_length, np.iinfo(np.int64).max if max_tags is None else max_tags
             rows += 1
-        segments[row] += 1
-        placed.append((row, row_length - int(free[row]), int(segments[row])))
-        free[row] -= len(piece.ids)
-        free_tags[row] -= len(piece.tags)
+        numbers[row] += 1
+        placed.append((row, row_length - int(free[row]), int(numbers[row])))
+        free[row] -= tokens
+        free_tags[row] -= tags
     return placed, rows
 
 

@@ -1,8 +1,9 @@
 """One training run, flat: shardings, step, resume, steps with evaluation and checkpoints, best parameters.
 
-The same loop trains language models and reward models; the loss makes the difference. A run that is killed and
-started again ends in the same bits as one that was not: rows and dropout follow from the step number, and nothing else
-is drawn. Of a model with adapters these alone are trained, saved and known to the optimiser.
+The same loop trains language models and reward models, and learns from preferences; loss and rows make the difference.
+A run that is killed and started again ends in the same bits as one that was not: rows, dropout and noise follow from
+the step number, and nothing else is drawn. Of a model with adapters these alone are trained, saved and known to the
+optimiser.
 """
 
 import dataclasses
@@ -12,8 +13,8 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +23,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, decoder, sharding
-from spare_jax.training import batches, optimizer
+from spare_jax.training import batches, losses, optimizer
 from spare_jax.training.checkpoints import Checkpoints
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 BATCH_AXES = ("data", "fsdp")
-
-
-class Loss(Protocol):
-    """(sum of losses, number of supervised tags or tokens) of a batch, as those of losses.py with ids filled in."""
-
-    def __call__(
-        self, model: decoder.Decoder, batch: Mapping[str, jax.Array], *, remat: bool, dtype: Any
-    ) -> tuple[jax.Array, jax.Array]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +89,9 @@ class _Position:
 def train(
     config: TrainConfig,
     model: decoder.Decoder,
-    loss: Loss,
-    train_examples: Sequence[batches.Example],
-    dev_examples: Sequence[batches.Example],
+    loss: losses.Loss,
+    train_rows: batches.Packed,
+    dev_rows: batches.Packed,
     directory: str | pathlib.Path,
     mesh: Mesh,
     progress: Progress | None = None,
@@ -107,35 +100,38 @@ def train(
     `directory` holds one.
 
     Args:
-      loss: called with the model, a batch of `batches.take` and the config's remat and dtype.
-      dev_examples: may be empty; then there is neither early stopping nor a best model, and the last is returned.
+      train_rows: packed to the config's `row_length`, as the loss reads them (losses.py).
+      dev_rows: may be none; then there is neither early stopping nor a best model, and the last is returned.
       directory: gets `latest/`, `best/` and `steps.jsonl`, one row per step (step, loss, learning_rate, grad_norm,
         supervised) and one per evaluation (step, dev_loss).
       progress: called with (step, steps, newest metrics with tokens_per_second) whenever metrics are fetched.
 
     Raises:
-      ValueError: the batch does not divide by the mesh or the microbatches, or the checkpoint is another model's.
+      ValueError: the batch does not divide by the mesh or the microbatches, rows are of another length, or the
+        checkpoint is another model's.
       FloatingPointError: a loss or gradient norm is not finite; names the step, and saves nothing after it.
     """
     check_batch(config, mesh)
+    for split, rows in (("training", train_rows), ("dev", dev_rows)):
+        if rows.arrays["ids"].shape[1] != config.row_length:
+            raise ValueError(
+                f"{split} rows have {rows.arrays['ids'].shape[1]} tokens and config.row_length={config.row_length}: "
+                "pack them to that length"
+            )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    train_rows = batches.pack(train_examples, config.row_length)
-    dev_rows = batches.pack(dev_examples, config.row_length)
     steps = config.steps or max(1, math.ceil(config.epochs * train_rows.rows / config.batch_rows))
     schedule = optimizer.learning_rate_schedule(config.learning_rate, steps, config.warmup)
     learning_rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
     tx = optimizer.OPTIMIZERS[config.optimizer](schedule, config.weight_decay, config.clip)
-    loss = functools.partial(loss, remat=config.remat, dtype=jnp.dtype(config.dtype))
 
-    replicated = NamedSharding(mesh, PartitionSpec())
-    batch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), _batch_sharding(mesh)
     trained, frozen = adapters.split(model)
     trained_shardings, frozen_shardings = adapters.split(model, sharding.shardings_of(model, mesh))
     init_state = functools.partial(optimizer.init_state, tx)
     state_shardings = sharding.shard_moments(jax.eval_shape(init_state, trained), trained_shardings, mesh)
-    train_step = make_train_step(loss, tx, trained_shardings, state_shardings, replicated)
-    eval_step = jax.jit(loss, out_shardings=(replicated, replicated))
+    train_step = make_train_step(config, loss, tx, trained_shardings, state_shardings, replicated)
+    eval_step = make_eval_step(config, loss, replicated)
 
     with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
         trained, frozen = place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
@@ -200,62 +196,92 @@ def train(
 
 
 def make_train_step(
-    loss: Callable[..., tuple[jax.Array, jax.Array]],
+    config: TrainConfig,
+    loss: losses.Loss,
     tx: optax.GradientTransformation,
     trained_shardings: Any,
     state_shardings: Any,
     replicated: NamedSharding,
 ) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
     """The jitted step (trained, state, frozen, batch [microbatches, rows, ...], key, step) -> (trained, state,
-    metrics); donates the first two. `key` and `step` decide what the adapters drop.
+    metrics); donates the first two. `key` and `step` decide what the adapters drop and what noise a loss draws.
 
-    Losses and gradients are summed over the microbatches and divided once by the number supervised in all of them,
-    so that microbatches change nothing but the order of a sum.
+    The sums of every microbatch are divided by the counts of all of them, so that microbatches change nothing but the
+    order of a sum.
     """
 
-    def loss_of(trained, frozen, micro, key):
-        return loss(adapters.with_dropout(adapters.join(trained, frozen), key), micro)
+    def objective(trained, frozen, scales, micro, key):
+        dropout_key, noise_key = jax.random.split(key)
+        model = adapters.with_dropout(adapters.join(trained, frozen), dropout_key)
+        sums = loss.sums(model, micro, key=noise_key, remat=config.remat, dtype=jnp.dtype(config.dtype))
+        return jnp.sum(sums * scales)
 
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    gradient = jax.value_and_grad(objective)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(trained_shardings, state_shardings, replicated))
     def train_step(trained, state, frozen, batch, key, step):
         keys = jax.random.split(jax.random.fold_in(key, step), len(batch["ids"]))
+        counts = loss.counts(batch)
+        # A batch of nothing but padding changes nothing; it must not divide by 0.
+        scales = jnp.where(counts > 0, 1 / jnp.maximum(counts, jnp.finfo(jnp.float32).tiny), 0)
         if len(keys) == 1:
-            sums = gradient(trained, frozen, jax.tree.map(lambda x: x[0], batch), keys[0])
+            total, gradients = gradient(trained, frozen, scales, jax.tree.map(lambda x: x[0], batch), keys[0])
         else:
-            zero = jnp.zeros((), jnp.float32)
-            start = ((zero, zero), jax.tree.map(jnp.zeros_like, trained))
-            sums, _ = jax.lax.scan(
-                lambda total, micro: (jax.tree.map(jnp.add, total, gradient(trained, frozen, *micro)), None),
+            start = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trained))
+            (total, gradients), _ = jax.lax.scan(
+                lambda sums, micro: (jax.tree.map(jnp.add, sums, gradient(trained, frozen, scales, *micro)), None),
                 start,
                 (batch, keys),
             )
-        (total, count), gradients = sums
-        # A batch of nothing but padding changes nothing; it must not divide by 0.
-        per_item = 1 / jnp.maximum(count, jnp.finfo(jnp.float32).tiny)
-        gradients = jax.tree.map(lambda g: g * per_item, gradients)
         updates, state = tx.update(gradients, state, trained)
-        metrics = {"loss": total * per_item, "grad_norm": optax.tree.norm(gradients), "supervised": count}
+        metrics = {"loss": total, "grad_norm": optax.tree.norm(gradients), "supervised": counts[-1]}
         return optax.apply_updates(trained, updates), state, metrics
 
     return train_step
 
 
+def make_eval_step(
+    config: TrainConfig, loss: losses.Loss, replicated: NamedSharding
+) -> Callable[[decoder.Decoder, losses.Batch], tuple[jax.Array, jax.Array]]:
+    """The jitted (model, batch [rows, ...]) -> sums and counts of the loss's terms, without dropout or noise."""
+
+    def eval_step(model, batch):
+        return loss.sums(model, batch, remat=config.remat, dtype=jnp.dtype(config.dtype)), loss.counts(batch)
+
+    return jax.jit(eval_step, out_shardings=(replicated, replicated))
+
+
 def evaluate(
-    eval_step: Callable[..., tuple[jax.Array, jax.Array]],
+    eval_step: Callable[[decoder.Decoder, losses.Batch], tuple[jax.Array, jax.Array]],
     model: decoder.Decoder,
     rows: batches.Packed,
     batch_rows: int,
     batch_sharding: NamedSharding,
 ) -> float:
-    """Mean loss over all supervised positions of `rows`, added up in float64."""
-    found = []
-    for batch in batches.batches_in_order(rows, batch_rows):
-        whole = to_devices(batch, 1, batch_sharding)
-        found.append(eval_step(model, {name: array[0] for name, array in whole.items()}))
-    totals = np.asarray(jax.device_get(found), np.float64).sum(axis=0)
-    return float(totals[0] / totals[1])
+    """The objective over all of `rows` as one batch, added up in float64."""
+    found = [eval_step(model, batch) for batch in _on_devices(rows, batch_rows, batch_sharding)]
+    sums, counts = np.asarray(jax.device_get(found), np.float64).sum(axis=0)
+    return float((sums / counts).sum())
+
+
+def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Packed, mesh: Mesh) -> batches.Packed:
+    """Rows of `batches.pack_pairs` with what DPO compares to: `reference_logps` float32 [rows, max_pairs, 2], the
+    log-probabilities of the completions under `model`, the one that training starts from (`losses.pair_logps`).
+
+    One pass over the rows, before training, in the batches and the dtype of an evaluation. A run that goes on from a
+    checkpoint makes it again and gets the same bits.
+    """
+    check_batch(config, mesh)
+    logps = jax.jit(
+        functools.partial(losses.pair_logps, dtype=jnp.dtype(config.dtype)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )
+    found = [np.zeros((0, *rows.arrays["pair_weights"].shape[1:], 2), np.float32)]
+    with jax.set_mesh(mesh):
+        model = jax.device_put(model, sharding.shardings_of(model, mesh))
+        for batch in _on_devices(rows, config.batch_rows // config.accumulate, _batch_sharding(mesh)):
+            found.append(jax.device_get(logps(model, batch)))
+    return dataclasses.replace(rows, arrays=rows.arrays | {"reference_logps": np.concatenate(found)[: rows.rows]})
 
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
@@ -286,6 +312,17 @@ def to_devices(
         array = array.reshape(microbatches, -1, *array.shape[1:])
         out[name] = jax.make_array_from_callback(array.shape, batch_sharding, array.__getitem__)
     return out
+
+
+def _on_devices(rows: batches.Packed, batch_rows: int, batch_sharding: NamedSharding) -> Iterator[dict[str, jax.Array]]:
+    """All rows in order, as batches [batch_rows, ...] filled up with empty rows."""
+    for batch in batches.batches_in_order(rows, batch_rows):
+        yield {name: array[0] for name, array in to_devices(batch, 1, batch_sharding).items()}
+
+
+def _batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of arrays [microbatches, rows, ...]."""
+    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
 
 
 def _stopped(config: TrainConfig, position: _Position) -> bool:

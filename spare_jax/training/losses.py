@@ -1,77 +1,235 @@
-"""Losses as (sum, count): dividing once, by the count of a whole batch, makes gradient accumulation token-exact.
+"""Losses as terms, each a sum over a count, so that microbatches change nothing but the order of a sum.
 
-Neither holds float32 logits of [batch, length, vocabulary]: at 8 x 2048 x 152k these are 10 GB. The reward model's
-loss gathers the hidden states at the step tags first and takes two columns of the head; the language model's goes
-through the tokens chunk by chunk and recomputes a chunk's logits in the backward pass.
+A loss says two things of a batch: `sums`, one number per term, and `counts`, what each of them is divided by. The
+objective is the sum over the terms of sum / count, both of a whole batch. Counts need no model: the train step has
+them before its first microbatch, divides every microbatch's sums by them, and only adds.
+
+None of them holds float32 logits of [batch, length, vocabulary]: at 8 x 2048 x 152k these are 10 GB. The reward model's
+loss gathers the hidden states at the step tags first and takes two columns of the head; the others go through the
+tokens chunk by chunk (`token_logps`) and recompute a chunk's logits in the backward pass.
 """
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from spare_jax.models import decoder
 
 Batch = Mapping[str, Array]
 
-# Up to this many logits (64 MB in float32) the language-model loss is one chunk and recomputes nothing.
-_WHOLE_LOGITS = 2**24
+# Up to this many logits (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
+WHOLE_LOGITS = 2**24
+# Where there are more, so many tokens' logits exist at once.
+CHUNK_TOKENS = 2048
 
 
-def token_tag_loss(
-    model: decoder.Decoder, batch: Batch, *, good_id: int, bad_id: int, remat: bool = False, dtype=jnp.float32
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+class Loss(Protocol):
+    """What the loop trains with: the losses of this module."""
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat: bool, dtype: Any
+    ) -> Float[Array, " terms"]:
+        """The sum of each term over a batch [rows, ...], differentiable in the model. There is a `key` in a step of
+        training alone; `remat` and `dtype` are those of `decoder.hidden_states`."""
+        ...
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        """What each sum is divided by; the batch may have further axes in front. The last is what the step's log calls
+        `supervised`."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenTagLoss:
     """Cross-entropy over the two vocabulary entries "-" and "+", read at the step tags (arXiv 2506.15498).
 
     With z the logits at a tag and y the label, a probability of "correct":
     loss = -y log softmax(z)[good] - (1 - y) log softmax(z)[bad]; hard labels are y = 0 and y = 1.
 
-    Args:
-      batch: as `batches.take` makes it; tags, labels, tag_weights of shape [batch, tags], weight 0 where padded or
-        unknown.
-
-    Returns:
-      Weighted sum of the loss in nats, and sum of the weights (the number of supervised tags where weights are 1).
+    One term, in nats: the mean over the tags by their weights. A batch (of `batches.pack`) has tags, labels and
+    tag_weights of shape [rows, tags], weight 0 where padded or unknown.
     """
-    hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype)
-    at_tags = jnp.take_along_axis(hidden, batch["tags"][:, :, None], axis=1)
-    logits = decoder.class_logits(model, at_tags, (bad_id, good_id)).astype(jnp.float32)
-    labels, weights = batch["labels"], batch["tag_weights"]
-    losses = optax.softmax_cross_entropy(logits, jnp.stack([1 - labels, labels], axis=-1))
-    return jnp.sum(losses * weights), jnp.sum(weights)
+
+    good_id: int
+    bad_id: int
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+    ) -> Float[Array, " terms"]:
+        hidden = _hidden_states(model, batch, remat=remat, dtype=dtype)
+        at_tags = jnp.take_along_axis(hidden, batch["tags"][:, :, None], axis=1)
+        logits = decoder.class_logits(model, at_tags, (self.bad_id, self.good_id)).astype(jnp.float32)
+        labels = batch["labels"]
+        losses = optax.softmax_cross_entropy(logits, jnp.stack([1 - labels, labels], axis=-1))
+        return jnp.sum(losses * batch["tag_weights"])[None]
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        return jnp.sum(batch["tag_weights"])[None]
 
 
-def lm_loss(
-    model: decoder.Decoder, batch: Batch, *, remat: bool = False, dtype=jnp.float32, chunk_tokens: int = 2048
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Next-token cross-entropy where `loss_weights` is not 0.
+@dataclasses.dataclass(frozen=True)
+class LanguageModelLoss:
+    """Next-token cross-entropy where `loss_weights` is not 0: SFT on completions, where the weights are those of
+    `batches.completion_example`.
 
-    Args:
-      batch: as `batches.take` makes it; loss_weights[b, t] is the weight of predicting ids[b, t + 1] from position t.
-      chunk_tokens: how many tokens' logits exist at once where the whole would be large.
+    One term, in nats: the mean over the tokens by their weights; loss_weights[b, t] is the weight of predicting
+    ids[b, t + 1] from position t.
 
-    Returns:
-      Weighted sum of the loss in nats, and sum of the weights (the number of predicted tokens where weights are 1).
+    With `neftune_alpha` (NEFTune, arXiv 2310.05914; SPARE's SFT takes 5) a step of training adds noise to the
+    embeddings, uniform in +-alpha / sqrt(L d), with d the hidden size and L the length of the token's own text.
+    Hugging Face takes the padded length of the batch for L. Evaluation, which has no key, adds none.
     """
-    hidden = decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"], remat=remat, dtype=dtype)
-    # A position whose next token belongs to another segment has weight 0, so the token rolled in does not matter.
+
+    neftune_alpha: float = 0.0
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+    ) -> Float[Array, " terms"]:
+        noise = None
+        if key is not None and self.neftune_alpha:
+            noise = self.neftune_alpha * _unit_noise(key, batch["segments"], model.config.hidden_size)
+        logps = token_logps(model, batch, noise=noise, remat=remat, dtype=dtype)
+        return -jnp.sum(logps * batch["loss_weights"])[None]
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        return jnp.sum(batch["loss_weights"])[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ORPOLoss:
+    """Odds ratio preference optimisation (arXiv 2403.07691) on rows of `batches.pack_pairs`.
+
+    With log P(y|x) the *mean* log-probability of a completion's tokens (the paper's section 4.1), odds = P / (1 - P).
+    Two terms in nats: the negative log-likelihood of the chosen, mean over the tokens of all pairs, and
+    -beta log sigmoid(log odds(chosen) - log odds(rejected)), mean over the pairs (eq. 6 and 7, where beta is lambda).
+    A pair's weight multiplies its share of both and of their counts. `beta` is SPARE's; TRL's default is 0.1.
+
+    The paper's likelihood is that of the completion given its prompt. TRL 1.13's (trl.experimental.orpo) is that of
+    prompt and completion, all tokens but the first: `nll_on_prompt` is that one.
+    """
+
+    beta: float = 0.2
+    nll_on_prompt: bool = False
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+    ) -> Float[Array, " terms"]:
+        logps, completion = token_logps(model, batch, remat=remat, dtype=dtype), batch["loss_weights"]
+        means = _of_pairs(logps * completion, batch) / jnp.maximum(_of_pairs(completion, batch), 1)
+        odds = log_odds(means)
+        odds_ratio = -self.beta * jax.nn.log_sigmoid(odds[..., 0] - odds[..., 1])
+        nll = -_of_pairs(logps * self._likely(batch), batch)[..., 0]
+        weights = batch["pair_weights"]
+        return jnp.stack([jnp.sum(nll * weights), jnp.sum(odds_ratio * weights)])
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        tokens, weights = _of_pairs(self._likely(batch), batch)[..., 0], batch["pair_weights"]
+        return jnp.stack([jnp.sum(tokens * weights), jnp.sum(weights)])
+
+    def _likely(self, batch: Batch) -> Float[Array, "*batch length"]:
+        """1 where the prediction from a position belongs to the negative log-likelihood."""
+        if not self.nll_on_prompt:
+            return batch["loss_weights"]
+        return (jnp.roll(batch["positions"], -1, axis=-1) == batch["positions"] + 1).astype(jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class DPOLoss:
+    """Direct preference optimisation (arXiv 2305.18290, eq. 7) on rows of `batches.pack_pairs` that went through
+    `loop.with_reference`.
+
+    With log P(y|x) the *summed* log-probability of a completion's tokens and log R that of the reference model, one
+    term in nats: -log sigmoid(beta (log P/R of the chosen - log P/R of the rejected)), the mean over the pairs by
+    their weights. `beta` is TRL's default.
+
+    Step-DPO (arXiv 2406.18629) is this loss on pairs of steps: `batches.first_error_pair`.
+    """
+
+    beta: float = 0.1
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+    ) -> Float[Array, " terms"]:
+        if "reference_logps" not in batch:
+            raise ValueError("rows without the reference's log-probabilities: pass them through loop.with_reference")
+        gains = pair_logps(model, batch, remat=remat, dtype=dtype) - batch["reference_logps"]
+        losses = -jax.nn.log_sigmoid(self.beta * (gains[..., 0] - gains[..., 1]))
+        return jnp.sum(losses * batch["pair_weights"])[None]
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        return jnp.sum(batch["pair_weights"])[None]
+
+
+def pair_logps(
+    model: decoder.Decoder, batch: Batch, *, remat: bool = False, dtype=jnp.float32
+) -> Float[Array, "rows pairs 2"]:
+    """Log-probability in nats of each completion given its prompt, the sum over its tokens: first the chosen one's,
+    then the rejected one's; 0 where a row has no such pair. Rows are those of `batches.pack_pairs`."""
+    return _of_pairs(token_logps(model, batch, remat=remat, dtype=dtype) * batch["loss_weights"], batch)
+
+
+def token_logps(
+    model: decoder.Decoder,
+    batch: Batch,
+    *,
+    noise: Float[Array, "rows length hidden"] | None = None,
+    remat: bool = False,
+    dtype=jnp.float32,
+) -> Float[Array, "rows length"]:
+    """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32.
+
+    At the end of a text the next token is another's, or the row's first: weigh what stands there with 0. `noise` is
+    added to the embeddings. More than WHOLE_LOGITS logits are made CHUNK_TOKENS tokens at a time, and again in the
+    backward pass.
+    """
+    hidden = _hidden_states(model, batch, noise=noise, remat=remat, dtype=dtype)
     targets = jnp.roll(batch["ids"], -1, axis=1)
-    weights = batch["loss_weights"]
 
-    def chunk_loss(model, hidden, targets, weights):
-        logits = decoder.logits(model, hidden).astype(jnp.float32)
-        return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, targets) * weights)
+    def of_chunk(chunk):
+        hidden, targets = chunk
+        return -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
 
     rows, length = targets.shape
-    if rows * length * model.config.vocab_size <= _WHOLE_LOGITS:
-        return chunk_loss(model, hidden, targets, weights), jnp.sum(weights)
+    if rows * length * model.config.vocab_size <= WHOLE_LOGITS:
+        return of_chunk((hidden, targets))
     # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk.
-    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows <= chunk_tokens))
+    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows <= CHUNK_TOKENS))
     chunks = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(rows, length // width, width, *x.shape[2:]), 1, 0), (hidden, targets, weights)
+        lambda x: jnp.moveaxis(x.reshape(rows, length // width, width, *x.shape[2:]), 1, 0), (hidden, targets)
     )
-    one = jax.checkpoint(lambda total, chunk: (total + chunk_loss(model, *chunk), None))
-    total, _ = jax.lax.scan(one, jnp.zeros((), jnp.float32), chunks)
-    return total, jnp.sum(weights)
+    return jnp.moveaxis(jax.lax.map(jax.checkpoint(of_chunk), chunks), 0, 1).reshape(rows, length)
+
+
+def log_odds(logps: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """log(P / (1 - P)) of log P <= 0, exact to some units of the last place of float32 from -1e-7 down to any depth.
+
+    Where P is 1 to float32, 1 - P is taken as its epsilon: a value of 16, and a slope that is large and finite.
+    """
+    epsilon = jnp.finfo(jnp.float32).eps
+    logps += jax.lax.stop_gradient(jnp.minimum(logps, -epsilon) - logps)
+    return logps - jnp.log(-jnp.expm1(logps))
+
+
+def _hidden_states(model: decoder.Decoder, batch: Batch, **options: Any) -> Float[Array, "rows length hidden"]:
+    return decoder.hidden_states(model, batch["ids"], batch["positions"], batch["segments"], **options)
+
+
+def _of_pairs(values: Float[Array, "*batch length"], batch: Batch) -> Float[Array, "*batch pairs 2"]:
+    """Sums of `values` over the two texts of every pair: pair p of a row is its segments 2p + 1 and 2p + 2."""
+    numbers = 1 + jnp.arange(2 * batch["pair_weights"].shape[-1]).reshape(-1, 2, 1)
+    there = batch["segments"][..., None, None, :] == numbers
+    return jnp.sum(jnp.where(there, values[..., None, None, :], 0), axis=-1)
+
+
+def _unit_noise(
+    key: PRNGKeyArray, segments: Int[Array, "rows length"], hidden_size: int
+) -> Float[Array, "rows length hidden"]:
+    """Uniform in +-1 / sqrt(L d), with L the number of tokens of a position's segment."""
+    lengths = jnp.sum(segments[:, :, None] == segments[:, None, :], axis=-1)
+    noise = jax.random.uniform(key, (*segments.shape, hidden_size), minval=-1, maxval=1)
+    return noise * jax.lax.rsqrt(1.0 * lengths * hidden_size)[..., None]

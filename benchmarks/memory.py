@@ -1,0 +1,65 @@
+"""Memory of a step of training by ORPO: the logits of all tokens at once, against chunks of them.
+
+    python benchmarks/memory.py [--pairs=8] [--length=512] [--json=FILE]
+
+Compiles the step for shapes alone, on one device, and prints what the compiler allots beside parameters, moments and
+batch (`memory_analysis().temp_size_in_bytes`). Nothing is run or measured. The model is that of benchmarks/engine.py, a
+Qwen2 of 15.8M parameters and a vocabulary of 32,000, in float32; both texts of a pair have `length` tokens.
+"""
+
+import argparse
+import json
+import pathlib
+
+import jax
+import numpy as np
+from engine import CONFIG
+
+from spare_jax.models import adapters, sharding
+from spare_jax.models.decoder import init_decoder
+from spare_jax.training import batches, loop, losses, optimizer
+
+
+def temporary_bytes(pairs: int, length: int, chunked: bool, remat: bool) -> int:
+    """What one step of `pairs` pairs takes for itself."""
+    losses.WHOLE_LOGITS = 0 if chunked else pairs * 2 * length * CONFIG.vocab_size
+    mesh = jax.make_mesh(
+        (1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1]
+    )
+    prompt, text = np.ones(length // 2, np.int32), np.ones(length - length // 2, np.int32)
+    rows = batches.pack_pairs([batches.Pair(prompt, text, text)] * pairs, 2 * length)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), rows.arrays)
+    model = jax.eval_shape(lambda: init_decoder(CONFIG, jax.random.key(0)))
+    trained, frozen = adapters.split(model)
+    config = loop.TrainConfig(batch_rows=pairs, row_length=2 * length, remat=remat)
+    tx = optimizer.adamw(lambda step: 1e-4, config.weight_decay, config.clip)
+    state = jax.eval_shape(lambda m: optimizer.init_state(tx, m), trained)
+    where = sharding.shardings_of(model, mesh)
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    moments = sharding.shard_moments(state, where, mesh)
+    step = loop.make_train_step(config, losses.ORPOLoss(), tx, where, moments, replicated)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with jax.set_mesh(mesh):
+        analysis = step.lower(trained, state, frozen, batch, key, 0).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--length", type=int, default=512, help="tokens of each text of a pair")
+    parser.add_argument("--json", type=pathlib.Path)
+    options = parser.parse_args()
+    found = []
+    print("| blocks | all logits at once | in chunks | ratio |\n|---|---|---|---|")
+    for remat in (False, True):
+        whole, chunked = (temporary_bytes(options.pairs, options.length, c, remat) for c in (False, True))
+        found.append({"remat": remat, "whole_bytes": whole, "chunked_bytes": chunked})
+        blocks = "recomputed" if remat else "kept"
+        print(f"| {blocks} | {whole / 1e6:,.0f} MB | {chunked / 1e6:,.0f} MB | {whole / chunked:.2f} |", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"pairs": options.pairs, "length": options.length, "rows": found}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
