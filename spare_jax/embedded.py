@@ -226,8 +226,8 @@ def _in_phases(
     for part, phase in sorted(settings.phases.to_dict().items()):
         how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
         rows = [batches.pack(examples, phase["row_length"]) for examples in sets(phase)]
-        loss = losses.LanguageModelLoss()
-        model = run.train(f"{name} {part}", run.work.path / name / part, how, model, loss, *rows).model
+        loss, config = losses.LanguageModelLoss(), run.train_config(how)
+        model = run.train(f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
     return model
 
 

@@ -23,7 +23,7 @@ from spare_jax import assets, programs, solving
 from spare_jax.engines.endpoint import PREFIX as ENDPOINT
 from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
-from spare_jax.models import adapters, huggingface, quantization
+from spare_jax.models import adapters, huggingface, peft, quantization
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
@@ -208,18 +208,21 @@ class Run:
         found = self.answer(stage, "", engines, started, or_else=lambda *_: [])
         self.work.write(kind, (solution for several in found for solution in several))
 
+    def train_config(self, settings: Mapping[str, Any]) -> loop.TrainConfig:
+        """Settings of the config as a TrainConfig, with the run's seed unless they name one."""
+        return loop.TrainConfig(**{"seed": self.config.seed, **settings})
+
     def train(
         self,
         description: str,
         directory: Path,
-        settings: Mapping[str, Any],
+        config: loop.TrainConfig,
         model: Decoder,
         loss: losses.Loss,
         train_rows: batches.Packed,
         dev_rows: batches.Packed,
     ) -> loop.TrainResult:
-        """Train a copy of `model` under a progress bar; `settings` are those of TrainConfig, without the seed, and
-        rows are packed to its `row_length`."""
+        """Train a copy of `model` under a progress bar, on rows that are packed to the config's `row_length`."""
         with progress_bar(0, description, "step") as bar:
 
             def progress(step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -228,7 +231,6 @@ class Run:
                 shown = {name: f"{metrics[name]:.4g}" for name in ("loss", "dev_loss") if name in metrics}
                 bar.set_postfix(shown, refresh=False)
 
-            config = loop.TrainConfig(**{"seed": self.config.seed, **settings})
             result = loop.train(config, model, loss, train_rows, dev_rows, directory, self.mesh, progress)
         for split, counts in (("train", result.train_counts), ("dev", result.dev_counts)):
             if counts.too_long:
@@ -242,6 +244,16 @@ class Run:
                     description, split, counts.truncated, counts.examples, counts.dropped_tags, counts.dropped_targets,
                 )  # fmt: skip
         return result
+
+    def export(self, directory: str, model: Decoder, start: Checkpoint) -> list[str]:
+        """Write what was trained from `start` as a Hugging Face directory, `directory`/export, and its adapters, if it
+        has any, as `directory`/adapter; returns the two."""
+        huggingface.save(self.work.path / directory / "export", adapters.merge(model), start.config, start.tokenizer)
+        written = [f"{directory}/export"]
+        if adapters.of_model(model):
+            peft.save(self.work.path / directory / "adapter", model, str(start.path.resolve()))
+            written.append(f"{directory}/adapter")
+        return written
 
     def records(self) -> tuple[list[Problem], dict[str, Problem], dict[str, Gold], list[Solution]]:
         """Problems as a list and by id, gold by problem, solutions."""
@@ -276,6 +288,7 @@ class Stage:
 
     `keys` are the parts of the config that it reads; `needs` are files or directories of the work directory that must
     be there, `reads` those that it reads where there are any. A `derived` stage is quick and made anew in every run.
+    Where the stage is run once `per` value of a key of the config, "{}" in its needs and reads is that value.
     """
 
     run: Callable[[Run], list[str]]
@@ -283,17 +296,26 @@ class Stage:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     derived: bool = False
+    per: str = ""
+
+    def label(self, name: str, config: Config) -> str:
+        """What the stage `name` is called in manifests and journals."""
+        return f"{name}-{config[self.per]}" if self.per else name
+
+    def files(self, of: Sequence[str], config: Config) -> list[str]:
+        """`needs` or `reads` under this config."""
+        return [path.replace("{}", str(config[self.per])) for path in of] if self.per else list(of)
 
 
 def chosen(config: Config, stages: Mapping[str, Stage]) -> list[str]:
-    """The config's stages in the order of `stages`.
+    """The config's stages, in its order.
 
     Raises:
       ValueError: a stage that does not exist.
     """
     if unknown := set(config.stages) - set(stages):
         raise ValueError(f"config.stages names {min(unknown)!r}: the stages are {', '.join(stages)}")
-    return [name for name in stages if name in config.stages]
+    return list(config.stages)
 
 
 def settings_of(config: Config, keys: Iterable[str]) -> dict[str, Any]:
@@ -318,21 +340,22 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
     """
     for name in names:
         if not stages[name].derived:
-            run.work.check(name, settings_of(run.config, stages[name].keys))
+            run.work.check(stages[name].label(name, run.config), settings_of(run.config, stages[name].keys))
     for name in names:
         stage = stages[name]
-        for needed in stage.needs:
+        needs, reads = (stage.files(of, run.config) for of in (stage.needs, stage.reads))
+        for needed in needs:
             if not (run.work.path / needed).exists():
                 raise ValueError(f"stage {name} needs {run.work.path / needed}: run the stages before it first")
         started = time.perf_counter()
         if stage.derived:
             stage.run(run)
         else:
-            part = settings_of(run.config, stage.keys)
-            inputs = {path: path for path in (*stage.needs, *stage.reads) if (run.work.path / path).exists()}
-            if run.work.done(name, part, inputs):
-                logger.info("%-22s done before", name)
+            label, part = stage.label(name, run.config), settings_of(run.config, stage.keys)
+            inputs = {path: path for path in (*needs, *reads) if (run.work.path / path).exists()}
+            if run.work.done(label, part, inputs):
+                logger.info("%-22s done before", label)
                 continue
-            run.work.begin(name, part, inputs)
-            run.work.complete(name, stage.run(run))
+            run.work.begin(label, part, inputs)
+            run.work.complete(label, stage.run(run))
         run.measured.setdefault(name, {})["seconds"] = round(time.perf_counter() - started, 3)

@@ -109,18 +109,44 @@ def default() -> Config:
     prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
     prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
-    prm.lora = lora = ml_collections.ConfigDict()  # models/adapters.py, AdapterConfig
+    prm.lora = _lora()
+    prm.train = _train(row_length=384, epochs=2.0, learning_rate=1e-3)
+
+    # Offline reinforcement learning (offline_rl.py). A policy learns first from references, then from pairs.
+    config.method = "spare_orpo"  # sft1 | sft2 | outcome_orpo | spare_orpo | dpo | step_dpo | iterated, and controls
+    config.rounds = 3  # of the iterated method: the policy of the last one samples, SPARE annotates, ORPO trains
+    config.sft = sft = ml_collections.ConfigDict()
+    sft.neftune_alpha = 5.0  # noise on the embeddings (arXiv 2310.05914); 0: none
+    sft.lora = _lora()
+    sft.train = _train(row_length=384, epochs=1.0, learning_rate=3e-4)
+    config.pairs = ml_collections.ConfigDict()  # preferences.py, PairSettings
+    config.pairs.train = _pairs(sampled_pairs=10, pairs_per_problem=10)
+    config.pairs.dev = _pairs(sampled_pairs=1, pairs_per_problem=2)
+    config.policy = policy = ml_collections.ConfigDict()
+    policy.orpo_beta = 0.2  # the paper's
+    policy.dpo_beta = 0.1
+    policy.lora = _lora()
+    policy.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)  # both texts of a pair lie in one row
+    return config
+
+
+def _lora() -> ml_collections.ConfigDict:
+    lora = ml_collections.ConfigDict()  # models/adapters.py, AdapterConfig
     lora.rank = 0  # of the adapters that are trained in place of all weights; 0: all weights
     lora.alpha = 16.0
     lora.dropout = 0.1
     lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     lora.quantize = ""  # keeps the weights below the adapters in "int8" or "nf4" while training
-    prm.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
+    return lora
+
+
+def _train(row_length: int, epochs: float, learning_rate: float) -> ml_collections.ConfigDict:
+    train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
     train.batch_rows = 8
-    train.row_length = 384
-    train.epochs = 2.0
+    train.row_length = row_length
+    train.epochs = epochs
     train.accumulate = 1
-    train.learning_rate = 1e-3
+    train.learning_rate = learning_rate
     train.warmup = 0.05
     train.weight_decay = 0.001
     train.clip = 1.0
@@ -129,23 +155,45 @@ def default() -> Config:
     train.checkpoint_every = 100
     train.dtype = "float32"
     train.remat = False
-    return config
+    return train
 
 
-def train_real_model(prm: Config) -> None:
-    """Set the paper's training of a PRM (arXiv 2506.15498, section 4 and appendix), for 3B to 8B parameters: QLoRA."""
-    prm.lora.rank = 64
-    prm.lora.quantize = "nf4"
-    prm.train.batch_rows = 32
-    prm.train.row_length = 2048
-    prm.train.epochs = 1.0
-    prm.train.learning_rate = 1e-4
-    prm.train.warmup = 0.03
-    prm.train.clip = 0.3
-    prm.train.eval_every = 50
-    prm.train.checkpoint_every = 200
-    prm.train.dtype = "bfloat16"
-    prm.train.remat = True
+def _pairs(sampled_pairs: int, pairs_per_problem: int) -> ml_collections.ConfigDict:
+    pairs = ml_collections.ConfigDict()
+    pairs.sampled_pairs = sampled_pairs  # of a problem's samples; null: all that the method's rule allows
+    pairs.pairs_per_problem = pairs_per_problem  # with those of the reference
+    pairs.cap = placeholder(int)  # of all problems (the paper: 19,500, and 760 of dev)
+    pairs.reference_as_chosen = True
+    return pairs
+
+
+def train_real_model(trained: Config) -> None:
+    """Set the paper's training (arXiv 2506.15498, section 4 and appendix), for 3B to 8B parameters: QLoRA. `trained`
+    is a part of the config that has `lora` and `train`."""
+    trained.lora.rank = 64
+    trained.lora.quantize = "nf4"
+    trained.train.batch_rows = 32
+    trained.train.row_length = 2048
+    trained.train.epochs = 1.0
+    trained.train.learning_rate = 1e-4
+    trained.train.warmup = 0.03
+    trained.train.clip = 0.3
+    trained.train.eval_every = 50
+    trained.train.checkpoint_every = 200
+    trained.train.dtype = "bfloat16"
+    trained.train.remat = True
+
+
+def learn_offline_in_small(config: Config) -> None:
+    """Set the pipeline of offline_rl.py to what a tiny model does in about a minute: for a first look and for tests."""
+    config.data.train_problems = 16
+    config.data.dev_problems = 8
+    config.data.test_problems = 12
+    config.data.held_out_problems = min(2, config.data.held_out_problems)
+    config.solve.samples = 4
+    config.rounds = 2
+    for trained in (config.sft, config.policy):
+        trained.train.update(batch_rows=4, eval_every=2, checkpoint_every=2)
 
 
 def judge_with_real_models(config: Config, laptop: bool) -> None:

@@ -36,7 +36,7 @@ from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
 from spare_jax.judges.truth import truth
-from spare_jax.models import adapters, conventions, huggingface, peft
+from spare_jax.models import conventions, huggingface
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
@@ -201,7 +201,8 @@ def train_reward_model(
         loss = losses.TokenTagLoss(convention.good_id, convention.bad_id)
         checkpoints = run.work.path / directory / "checkpoints"
         train_rows, dev_rows = (batches.pack(sets[split], how.train.row_length) for split in ("train", "dev"))
-        result = run.train(f"{stage} {directory}", checkpoints, dict(how.train), model, loss, train_rows, dev_rows)
+        config = run.train_config(how.train)
+        result = run.train(f"{stage} {directory}", checkpoints, config, model, loss, train_rows, dev_rows)
         model = result.model
         run.measured.setdefault(stage, {}).update(
             {
@@ -213,14 +214,9 @@ def train_reward_model(
         )
     else:
         logger.warning("%s: no solution to train the %s on, it keeps its first weights", stage, kind.upper())
-    export = run.work.path / directory / "export"
-    huggingface.save(export, adapters.merge(model), start.config, start.tokenizer)
-    conventions.save_convention(export, convention)
-    written = [f"{directory}/export"]
-    if adapters.of_model(model):
-        peft.save(run.work.path / directory / "adapter", model, str(start.path.resolve()))
-        conventions.save_convention(run.work.path / directory / "adapter", convention)
-        written.append(f"{directory}/adapter")
+    written = run.export(directory, model, start)
+    for path in written:
+        conventions.save_convention(run.work.path / path, convention)
     return written
 
 

@@ -103,7 +103,9 @@ def test_the_whole_study_in_small(study):
     comparison = metrics["comparison"]
     side = comparison["in_distribution"]
     judges = side["judges"]
-    assert {"spare", "spare_4", "spare_8", "rollouts_1", "rollouts_8", "tree_search", "verify", "alignment"} <= set(judges)
+    assert {"spare", "spare_4", "spare_8", "rollouts_1", "rollouts_8", "tree_search", "verify", "alignment"} <= set(
+        judges
+    )
     assert {"ensemble_weighted", "ensemble_agreement", "spare_calibrated", "spare_corrupted_30"} <= set(judges)
     assert all(of["n_solutions"] == side["solutions"] for of in judges.values())
     # What is summed is what was spent: an ensemble costs what its members cost.

@@ -114,16 +114,6 @@ def test_pairs_are_packed_whole_side_by_side_or_left_out_and_counted(pairs, row_
     assert counts.tokens == (arrays["segments"] > 0).sum() and counts.targets == arrays["loss_weights"].sum()
 
 
-def test_a_pair_of_a_first_error_learns_that_step_alone():
-    pair = batches.first_error_pair([1, 2], [[3, 4], [5], [6, 7]], first_error=1, chosen=[8, 9])
-    arrays = batches.pack_pairs([pair], 14).arrays
-    assert arrays["ids"].tolist() == [[1, 2, 3, 4, 8, 9, 1, 2, 3, 4, 5, 0, 0, 0]]
-    assert arrays["loss_weights"].tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0]]
-    for missing in (-1, 3):
-        with pytest.raises(ValueError, match=f"first_error={missing} is no step of a solution of 3"):
-            batches.first_error_pair([1, 2], [[3, 4], [5], [6, 7]], missing, [8])
-
-
 @pytest.mark.parametrize(
     "pair, message",
     [

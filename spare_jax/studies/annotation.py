@@ -444,7 +444,7 @@ def annotation_study(run: Run) -> list[str]:
     """metrics.json: the parts that have been measured, and what they were taken with."""
     parts = {part: run.work.path / f"{part}.json" for part in ("comparison", "label_value")}
     measured = {part: run.work.read_json(path.name) if path.exists() else None for part, path in parts.items()}
-    run.work.write_json("metrics.json", cell(run, measured))
+    run.work.write_json("metrics.json", cell(run, run.config.study.to_dict(), measured))
     return ["metrics.json"]
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from spare_jax.run import Run
 
 
-def cell(run: "Run", measured: Mapping[str, Any]) -> dict[str, Any]:
+def cell(run: "Run", settings: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
     """metrics.json of one run of a study: what was measured, behind what it was measured on."""
     return {
         "world": run.config.task,
         "seed": run.config.seed,
         "models": {role: run.config.models[role].path for role in ("generator", "judge")},
-        "settings": run.config.study.to_dict(),
+        "settings": settings,
         **measured,
     }
 

@@ -145,7 +145,7 @@ def search_study(run: Run) -> list[str]:
         "searches": searches,
         "prm_tells_apart": _tells_apart(run, problems, plain, gold),
     }
-    run.work.write_json("metrics.json", cell(run, measured))
+    run.work.write_json("metrics.json", cell(run, run.config.study.to_dict(), measured))
     return ["metrics.json"]
 
 

@@ -96,30 +96,6 @@ def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weig
     return Example(ids=ids, token_weights=1.0 * (np.arange(len(ids)) >= prompt_length), weight=weight)
 
 
-def first_error_pair(
-    prompt: Sequence[int] | np.ndarray,
-    steps: Sequence[Sequence[int] | np.ndarray],
-    first_error: int,
-    chosen: Sequence[int] | np.ndarray,
-    weight: float = 1.0,
-) -> Pair:
-    """Step-DPO's pair (arXiv 2406.18629): a right step is to be preferred to a solution's first wrong one.
-
-    Args:
-      prompt: ids before the solution.
-      steps: ids of the solution's steps, each with what separates it from the next. The right ones before its first
-        error become part of the pair's prompt, so that they are given, not learnt; those behind it are left out.
-      first_error: index of the first wrong step, from 0.
-      chosen: ids of a right step in its place.
-
-    Raises:
-      ValueError: there is no such step.
-    """
-    if not 0 <= first_error < len(steps):
-        raise ValueError(f"first_error={first_error} is no step of a solution of {len(steps)}: count them from 0")
-    return Pair(np.concatenate([prompt, *steps[:first_error]]).astype(np.int32), chosen, steps[first_error], weight)
-
-
 def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
     """Pack examples into rows by first fit, in their order; an example is never split over rows.
 

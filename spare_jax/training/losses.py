@@ -147,7 +147,7 @@ class DPOLoss:
     term in nats: -log sigmoid(beta (log P/R of the chosen - log P/R of the rejected)), the mean over the pairs by
     their weights. `beta` is TRL's default.
 
-    Step-DPO (arXiv 2406.18629) is this loss on pairs of steps: `batches.first_error_pair`.
+    Step-DPO (arXiv 2406.18629) is this loss on pairs whose prompt holds the right steps before a first error.
     """
 
     beta: float = 0.1

@@ -1,0 +1,356 @@
+"""Offline reinforcement learning: a policy learns from pairs of its own solutions (SPARE, arXiv 2506.15498, section 3).
+
+sft           references of the train problems  -> problems.jsonl, gold.jsonl, policies/sft1/export
+sample_policy SFT-1, train and dev problems     -> solutions.jsonl
+judge         (stages.py)                       -> judgements/{outcome,truth,spare}.jsonl
+pair          labels, by the method's rule      -> preferences/<method>_{train,dev}.jsonl, trl_preference/ likewise
+train_policy  these, from SFT-1                 -> policies/<method>/export
+greedy        that policy, test problems        -> solutions/<method>.jsonl
+offline_rl    the method's figures, derived     -> policies/<method>/metrics.json, metrics.json
+
+The last four are stages of a method: a work directory holds any number of methods, which share what stands before.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax import preferences, splits, stages
+from spare_jax.evaluation.statistics import bootstrap, mean_or_none
+from spare_jax.judges.labels import reference_solution
+from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.truth import Flips, truth
+from spare_jax.models import huggingface
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.prompts import solve
+from spare_jax.prompts.chat import encode_chat, end_ids
+from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
+from spare_jax.run import Run, Stage, execute
+from spare_jax.settings import Config
+from spare_jax.store import WorkDir
+from spare_jax.studies.collect import cell
+from spare_jax.training import batches, loop, losses
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How SFT-1 is trained further: on pairs by a rule of preferences.py over a judge's labels, by a loss.
+
+    `labels` names a file of judgements/, or is "noisy_truth": the truth with as many labels flipped as SPARE has wrong.
+    The loss "sft" takes the reference of each pair's problem in its place: as many instances (SFT-2). An `iterated`
+    method goes on in rounds.
+    """
+
+    loss: str
+    rule: str = "spare"
+    labels: str = "spare"
+    iterated: bool = False
+
+
+SFT1 = "sft1"
+METHODS: Mapping[str, Method | None] = {
+    SFT1: None,
+    "sft2": Method("sft"),
+    "outcome_orpo": Method("orpo", rule="outcome", labels="outcome"),
+    "spare_orpo": Method("orpo"),
+    "truth_orpo": Method("orpo", labels="truth"),
+    "noisy_truth_orpo": Method("orpo", labels="noisy_truth"),
+    "dpo": Method("dpo"),
+    "step_dpo": Method("dpo", rule="step"),
+    "iterated": Method("orpo", iterated=True),
+}
+ROUND = "spare_orpo"  # the method of a later round
+
+
+def _method(run: Run) -> Method | None:
+    name = run.config.method
+    if name not in METHODS:
+        raise ValueError(f"config.method={name!r} is unknown: choose among {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _problems(run: Run) -> tuple[list[Problem], dict[str, Gold]]:
+    """The problems of the run, written down, and their gold by id."""
+    loaded = splits.load(run.config)
+    for line in loaded.notes:
+        logger.warning(line)
+    run.work.write("problems", loaded.problems)
+    run.work.write("gold", loaded.gold)
+    return loaded.problems, {gold.problem_id: gold for gold in loaded.gold}
+
+
+def _of(problems: Sequence[Problem], *names: str) -> list[Problem]:
+    return [problem for problem in problems if splits.split_of(problem.id) in names]
+
+
+def _with_policy(run: Run, method: str, rounds: int = 1) -> Run:
+    """The run with that policy as its generator; as it is where there is none, in a round that begins with another."""
+    path = run.work.path / _policy(method, rounds)
+    return run.with_settings({"models.generator.path": str(path)}) if path.exists() else run
+
+
+def _policy(method: str, rounds: int = 1) -> str:
+    """Where the policy of a method lies after so many rounds, in the work directory."""
+    return f"policies/{method}/export" if rounds == 1 else f"rounds/{rounds}/policies/{ROUND}/export"
+
+
+# sft
+
+
+def sft(run: Run) -> list[str]:
+    """SFT-1: supervised fine-tuning of the generator on the references of the train problems."""
+    problems, gold = _problems(run)
+    how = run.config.sft
+    start = run.load_to_train("generator", how.lora, how.train.dtype)
+    rows = [
+        batches.pack([_reference(run, start, p, gold[p.id]) for p in _of(problems, split)], how.train.row_length)
+        for split in ("train", "dev")
+    ]
+    loss = losses.LanguageModelLoss(how.neftune_alpha)
+    return ["problems.jsonl", "gold.jsonl", *_train(run, "sft", SFT1, start, loss, rows, how.train)]
+
+
+def _reference(run: Run, start: Checkpoint, problem: Problem, gold: Gold) -> batches.Example:
+    """What SFT learns of a problem: its reference behind the prompt."""
+    prompt = encode_chat(start.tokenizer, solve.render(run.task, problem))
+    completion = _completion(start, reference_solution(run.task, gold))
+    return batches.completion_example([*prompt, *completion], len(prompt))
+
+
+# sample_policy
+
+
+def sample_policy(run: Run) -> list[str]:
+    """Sample solutions of all train and dev problems by SFT-1."""
+    problems, _ = _problems(run)
+    generator = _with_policy(run, SFT1).load_to_ask("generator")
+    run.solve("sample_policy", generator, _of(problems, "train", "dev"), run.config.solve)
+    return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
+
+
+# pair
+
+
+def pair(run: Run) -> list[str]:
+    """The method's pairs, of the train and of the dev problems."""
+    name, method = run.config.method, _method(run)
+    if method is None:
+        return []
+    problems, by_id, gold, solutions = run.records()
+    judgements = _labels(run, method, by_id, gold, solutions)
+    written = []
+    for split, how in run.config.pairs.items():
+        settings = preferences.PairSettings(method.rule, seed=run.config.seed, **how)
+        of_split = {problem.id: problem for problem in _of(problems, split)}
+        pairs, counts = preferences.preference_pairs(run.task, of_split, gold, solutions, judgements, settings)
+        file = f"{name}_{split}"
+        if left_out := preferences.write(run.work, file, pairs):
+            logger.warning("pair: %d pairs with a blank step are not in trl_preference/%s.jsonl", left_out, file)
+        run.work.write_json(f"preferences/{file}.counts.json", dataclasses.asdict(counts))
+        written += [f"preferences/{file}.jsonl", f"preferences/{file}.counts.json", f"trl_preference/{file}.jsonl"]
+    return written
+
+
+def _labels(
+    run: Run,
+    method: Method,
+    problems: Mapping[str, Problem],
+    gold: Mapping[str, Gold],
+    solutions: Sequence[Solution],
+) -> Mapping[str, Judgement]:
+    """The judgements that the method's rule reads, by solution."""
+    if method.labels != "noisy_truth":
+        return run.judgements(method.labels)
+    flips = _flips(run)
+    judged = (truth(run.task, problems[s.problem_id], gold[s.problem_id], s, flips) for s in solutions)
+    return {judgement.solution_id: judgement for judgement in judged}
+
+
+def _flips(run: Run) -> Flips:
+    """How often SPARE calls a right step wrong, and a wrong one right, on this run's solutions."""
+    known = run.judgements("truth")
+    errs: dict[bool, list[bool]] = {True: [], False: []}
+    for solution_id, judgement in run.judgements("spare").items():
+        for real, step in zip(known[solution_id].steps, judgement.steps, strict=True):
+            if real.label is not None and step.label is not None:
+                errs[real.label].append(step.label is not real.label)
+    return Flips(mean_or_none(errs[True]) or 0.0, mean_or_none(errs[False]) or 0.0, run.config.seed)
+
+
+# train_policy
+
+
+def train_policy(run: Run) -> list[str]:
+    """Train SFT-1 further by the method's loss on its pairs; where the method is iterated, round after round."""
+    name, method, how = run.config.method, _method(run), run.config.policy
+    if method is None:
+        return []
+    start = _with_policy(run, SFT1).load_to_train("generator", how.lora, how.train.dtype)
+    pairs = [run.work.read(f"preferences/{name}_{split}") for split in ("train", "dev")]
+    if method.loss == "sft":
+        gold, loss = run.records()[2], losses.LanguageModelLoss(run.config.sft.neftune_alpha)
+        texts = [[_reference(run, start, pair.problem, gold[pair.problem.id]) for pair in of] for of in pairs]
+        rows = [batches.pack(of, how.train.row_length) for of in texts]
+    else:
+        loss = losses.ORPOLoss(how.orpo_beta) if method.loss == "orpo" else losses.DPOLoss(how.dpo_beta)
+        rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], how.train.row_length) for of in pairs]
+        if method.loss == "dpo":
+            rows = [loop.with_reference(run.train_config(how.train), start.model, of, run.mesh) for of in rows]
+    written = _train(run, f"train_policy {name}", name, start, loss, rows, how.train)
+    return [*written, *(_go_on(run) if method.iterated else ())]
+
+
+def _go_on(run: Run) -> list[str]:
+    """The rounds after the first, each in a work directory of its own: the policy of the last one samples, SPARE
+    annotates, and ORPO makes the next."""
+    written = []
+    for number in range(2, run.config.rounds + 1):
+        work = WorkDir(run.work.path / f"rounds/{number}")
+        work.path.mkdir(parents=True, exist_ok=True)
+        begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
+        names = ("sample_policy", "judge", "pair", "train_policy")
+        execute(dataclasses.replace(begun, work=work), names, {**stages.STAGES, **STAGES})
+        written.append(_policy(run.config.method, number))
+    return written
+
+
+def _as_ids(run: Run, start: Checkpoint, preference: Preference) -> batches.Pair:
+    """A preference as token ids; the steps that its solutions share are part of the prompt (Step-DPO), as the chosen
+    one has them."""
+    prompt = encode_chat(start.tokenizer, solve.render(run.task, preference.problem))
+    digest, shared = huggingface.tokenizer_digest(start.tokenizer), preference.shared_steps
+    given = [token for piece in solve.piece_ids(start.tokenizer, preference.chosen, digest)[:shared] for token in piece]
+    chosen, rejected = (_completion(start, s, shared) for s in (preference.chosen, preference.rejected))
+    return batches.Pair([*prompt, *given], chosen, rejected)
+
+
+def _completion(start: Checkpoint, solution: Solution, shared: int = 0) -> list[int]:
+    """The ids of a solution behind its first `shared` steps, and the end of the text unless it was cut off."""
+    pieces = solve.piece_ids(start.tokenizer, solution, huggingface.tokenizer_digest(start.tokenizer))
+    cut_off = solution.finish_reason in ("length", preferences.CUT)
+    return [*(token for piece in pieces[shared:] for token in piece), *(() if cut_off else end_ids(start.tokenizer))]
+
+
+def _train(
+    run: Run,
+    description: str,
+    method: str,
+    start: Checkpoint,
+    loss: losses.Loss,
+    rows: Sequence[batches.Packed],
+    how: Config,
+) -> list[str]:
+    """Train `start` on the rows of train and dev, and write checkpoints/, export/ and training.json below
+    policies/<method>."""
+    directory = f"policies/{method}"
+    train_rows, dev_rows = rows
+    if not train_rows.rows:
+        raise ValueError(
+            f"{description}: nothing to learn from {train_rows.counts.examples} examples, of which "
+            f"{train_rows.counts.too_long} are longer than row_length={how.row_length}: give more problems, more "
+            "samples or longer rows"
+        )
+    checkpoints, config = run.work.path / directory / "checkpoints", run.train_config(how)
+    result = run.train(description, checkpoints, config, start.model, loss, train_rows, dev_rows)
+    said = {
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "best_loss": result.best_loss,
+        "stopped_early": result.stopped_early,
+        "train": dataclasses.asdict(result.train_counts),
+        "dev": dataclasses.asdict(result.dev_counts),
+    }
+    run.work.write_json(f"{directory}/training.json", said)
+    return [*run.export(directory, result.model, start), f"{directory}/training.json"]
+
+
+# greedy
+
+
+def greedy(run: Run) -> list[str]:
+    """One solution of every test and held-out problem by the method's policy, at temperature 0."""
+    name, method = run.config.method, _method(run)
+    policy = _with_policy(run, name, run.config.rounds if method and method.iterated else 1)
+    policy = policy.with_settings({"solve.samples": 1, "solve.temperature": 0.0})
+    tested, kind = _of(run.work.read("problems"), "test", splits.HELD_OUT), f"solutions/{name}"
+    label = STAGES["greedy"].label("greedy", run.config)
+    policy.solve(label, policy.load_to_ask("generator"), tested, policy.config.solve, kind=kind)
+    return [f"{kind}.jsonl"]
+
+
+# offline_rl
+
+
+def offline_rl(run: Run) -> list[str]:
+    """metrics.json of the method: what it learned from, and how its policy solves."""
+    name = run.config.method
+    problems, _, gold, _ = run.records()
+    answers = {s.problem_id: s for s in run.work.read(f"solutions/{name}")}
+    measured: dict[str, Any] = {"method": name}
+    files = {"pairs": f"preferences/{name}_train.counts.json", "training": f"policies/{name}/training.json"}
+    for part, file in files.items():
+        measured[part] = run.work.read_json(file) if (run.work.path / file).exists() else None
+    for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
+        of_side = [(problem, gold[problem.id], answers[problem.id]) for problem in _of(problems, split)]
+        measured[side] = _solved(run, of_side) if of_side else None
+    settings = {key: run.config[key].to_dict() for key in ("solve", "sft", "pairs", "policy")}
+    written = [f"policies/{name}/metrics.json", "metrics.json"]  # the second is that of the method that ran last
+    for path in written:
+        run.work.write_json(path, cell(run, settings, measured))
+    return written
+
+
+def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
+    """How often the answer is right, and how often a right one is reached by a wrong step, which outcomes cannot see
+    (None where the task is no world)."""
+    right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
+    wrong_process = None
+    if run.task.world:
+        errors = [truth(run.task, *item).first_error is not None for item in found]
+        wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
+    accuracy = bootstrap(right, run.config.seed)
+    return {
+        "accuracy": accuracy["mean"],
+        "accuracy_interval": accuracy,
+        "wrong_process": wrong_process and wrong_process["mean"],
+        "wrong_process_interval": wrong_process,
+        "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
+        "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
+        "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
+        "right": [int(ok) for ok in right],  # one per problem, in the order of their ids
+    }
+
+
+PIPELINE = ("sft", "sample_policy", "judge", "pair", "train_policy", "greedy", "offline_rl")
+
+_SAMPLED = ("seed", "task", "data", "models.generator", "engine", "mesh", "solve")
+
+STAGES = {
+    "sft": Stage(sft, ("seed", "task", "data", "models.generator", "mesh", "sft")),
+    "sample_policy": Stage(sample_policy, _SAMPLED, reads=("policies/sft1/export",)),
+    "pair": Stage(
+        pair,
+        ("seed", "task", "pairs"),
+        stages.RECORDS,
+        reads=("judgements/outcome.jsonl", "judgements/truth.jsonl", "judgements/spare.jsonl"),
+        per="method",
+    ),
+    "train_policy": Stage(
+        train_policy,
+        ("seed", "task", "mesh", "policy", "sft.neftune_alpha", "rounds"),
+        ("problems.jsonl", "gold.jsonl"),
+        reads=("policies/sft1/export", "preferences/{}_train.jsonl", "preferences/{}_dev.jsonl"),
+        per="method",
+    ),
+    "greedy": Stage(
+        greedy,
+        ("seed", "task", "engine", "mesh", "solve"),
+        ("problems.jsonl",),
+        reads=("policies/{}/export", "rounds"),
+        per="method",
+    ),
+    "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{}.jsonl"), derived=True, per="method"),
+}
