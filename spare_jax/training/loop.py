@@ -276,12 +276,13 @@ def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Pa
         functools.partial(losses.pair_logps, dtype=jnp.dtype(config.dtype)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
-    found = [np.zeros((0, *rows.arrays["pair_weights"].shape[1:], 2), np.float32)]
     with jax.set_mesh(mesh):
         model = jax.device_put(model, sharding.shardings_of(model, mesh))
-        for batch in _on_devices(rows, config.batch_rows // config.accumulate, _batch_sharding(mesh)):
-            found.append(jax.device_get(logps(model, batch)))
-    return dataclasses.replace(rows, arrays=rows.arrays | {"reference_logps": np.concatenate(found)[: rows.rows]})
+        in_order = _on_devices(rows, config.batch_rows // config.accumulate, _batch_sharding(mesh))
+        found = jax.device_get([logps(model, batch) for batch in in_order])
+    none = np.zeros((0, rows.arrays["pair_weights"].shape[1], 2), np.float32)
+    reference = np.concatenate([none, *found])[: rows.rows]
+    return dataclasses.replace(rows, arrays=rows.arrays | {"reference_logps": reference})
 
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
