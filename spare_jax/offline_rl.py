@@ -94,7 +94,11 @@ def _with_policy(run: Run, method: str, rounds: int = 1) -> Run:
 
 def _policy(method: str, rounds: int = 1) -> str:
     """Where the policy of a method lies after so many rounds, in the work directory."""
-    return f"policies/{method}/export" if rounds == 1 else f"rounds/{rounds}/policies/{ROUND}/export"
+    return f"policies/{method}/export" if rounds == 1 else f"{_round(method, rounds)}/policies/{ROUND}/export"
+
+
+def _round(method: str, number: int) -> str:
+    return f"policies/{method}/rounds/{number}"
 
 
 # sft
@@ -208,7 +212,7 @@ def _go_on(run: Run) -> list[str]:
     annotates, and ORPO makes the next."""
     written = []
     for number in range(2, run.config.rounds + 1):
-        work = WorkDir(run.work.path / f"rounds/{number}")
+        work = WorkDir(run.work.path / _round(run.config.method, number))
         work.path.mkdir(parents=True, exist_ok=True)
         begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
         names = ("sample_policy", "judge", "pair", "train_policy")
@@ -349,7 +353,7 @@ STAGES = {
         greedy,
         ("seed", "task", "engine", "mesh", "solve"),
         ("problems.jsonl",),
-        reads=("policies/{}/export", "rounds"),
+        reads=("policies/{}/export", "policies/{}/rounds"),
         per="method",
     ),
     "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{}.jsonl"), derived=True, per="method"),

@@ -124,8 +124,8 @@ def compare(family: str, kind: str, directory: pathlib.Path) -> Compared:
     found = safetensors.numpy.load_file(directory / "model.safetensors")
     assert found.keys() == expected.keys() and rows.counts.too_long == 0
     return Compared(
-        loss=float(loss),
-        difference=abs(float(value) - float(loss)),
+        loss=loss.item(),
+        difference=abs(float(value) - loss.item()),
         gradient=float(max(np.abs(found[name] - g).max() / np.abs(g).max() for name, g in expected.items())),
         lengths=[len(pair.prompt) + len(text) for pair in made for text in (pair.chosen, pair.rejected)],
     )

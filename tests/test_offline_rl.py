@@ -59,6 +59,13 @@ def test_methods_share_what_stands_before_them(work):
     assert sampled == {"train", "dev"}  # nothing that is measured has been sampled
 
 
+def test_what_is_done_is_not_done_again(work):
+    before = {path: path.stat().st_mtime_ns for path in work.path.glob("policies/*/export/*")}
+    for method in METHODS:
+        main.run(config_of_method(method), "offline_rl_study", str(work.path))
+    assert before == {path: path.stat().st_mtime_ns for path in work.path.glob("policies/*/export/*")}
+
+
 def test_policies_differ_from_their_start_and_from_each_other(work):
     exports = {method: weights(work.path / f"policies/{method}/export") for method in ("sft1", *METHODS)}
     assert exports["iterated"] == exports["spare_orpo"]  # its first round
@@ -66,13 +73,13 @@ def test_policies_differ_from_their_start_and_from_each_other(work):
 
 
 def test_a_round_begins_with_the_policy_of_the_one_before(work):
-    round_2 = WorkDir(work.path / "rounds/2")
+    round_2 = WorkDir(work.path / "policies/iterated/rounds/2")
     sampled = json.loads((round_2.path / "manifests/sample_policy.json").read_text())
     assert sampled["settings"]["models"]["generator"]["path"] == str(work.path / "policies/iterated/export")
     assert {p.id for p in round_2.read("problems")} == {p.id for p in work.read("problems")}
     assert weights(round_2.path / "policies/spare_orpo/export") != weights(work.path / "policies/iterated/export")
     greedy = json.loads((work.path / "manifests/greedy-iterated.json").read_text())
-    assert "rounds" in greedy["inputs"]
+    assert "policies/iterated/rounds" in greedy["inputs"]
 
 
 def test_pairs_keep_to_the_rule_of_their_method(work):
