@@ -22,7 +22,7 @@ def get_config(argument: str | None = None):
         raise ValueError(f"config argument world={config.task!r} is unknown: choose among {', '.join(splits.WORLDS)}")
     settings.use_own_models_of_world(config)
     config.stages = ("solve", "compare_judges", "label_value", "annotation_study")
-    config.data.train_problems = 160
+    config.data.train_problems = 480  # with 160 a PRM learns nothing that its labels could show
     config.data.dev_problems = 60
     config.data.test_problems = 200
     config.data.held_out_problems = 30

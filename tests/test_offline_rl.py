@@ -18,8 +18,10 @@ from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
 from spare_jax.store import WorkDir
+from spare_jax.tasks.task import world_of
 from spare_jax.training.batches import pack_pairs
 
+WORLD = world_of(splits.task_of("arithmetic"))
 METHODS = ("spare_orpo", "step_dpo", "sft2", "iterated")
 
 
@@ -103,12 +105,16 @@ def test_pairs_keep_to_the_rule_of_their_method(work):
 def test_metrics_are_those_of_the_greedy_answers(work):
     task = splits.task_of("arithmetic")
     golds = {g.problem_id: g for g in work.read("gold")}
+    problems = {p.id: p for p in work.read("problems")}
     for method in METHODS:
         metrics = json.loads((work.path / f"policies/{method}/metrics.json").read_text())
         answers = {s.problem_id: s for s in work.read(f"solutions/{method}")}
         tested = [p.id for p in work.read("problems") if splits.split_of(p.id) == "test"]
         right = [int(is_correct(task, golds[i], answers[i])) for i in tested]
         assert metrics["greedy"]["right"] == right and metrics["greedy"]["accuracy"] == np.mean(right)
+        reached = [i for i, ok in zip(tested, right, strict=True) if ok]
+        wrong = [not all(v.correct for v in WORLD.judge(problems[i], golds[i], answers[i].steps)) for i in reached]
+        assert metrics["greedy"]["wrong_process"] == (np.mean(wrong) if wrong else None)
         assert metrics["method"] == method and metrics["seed"] == 3
         assert (metrics["pairs"]["pairs"] > 0) and metrics["training"]["steps"] > 0
     last = work.path / "metrics.json"
