@@ -32,7 +32,7 @@ GRADE = PHASE | dict(
 STEPS = {
     "arithmetic": dict(seeds=(1, 2), solve=2500, short=1000, all=9000, verdicts=3500),
     "multihop": dict(seeds=(2, 1), solve=500, short=600, all=1800, verdicts=3000),
-    "spatial": dict(seeds=(1, 2), solve=2500, short=600, all=4000, verdicts=1000),
+    "spatial": dict(seeds=(4, 3), solve=2500, short=600, all=1800, verdicts=3000),
 }
 
 
