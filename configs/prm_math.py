@@ -4,11 +4,9 @@
     python -m spare_jax.main --config=configs/prm_math.py:runlocal           the same in small, under a minute
     python -m spare_jax.main --config=configs/prm_math.py:task=gsm8k \\
         --config.data.path=DIR --config.models.generator.path=HF_DIR         real problems, a real model
-    python -m spare_jax.main --config=configs/prm_math.py:task=multihop       another world, with its embedded models
-    python -m spare_jax.main --config=configs/prm_math.py:task=spatial \\
-        --config.models.generator.path=BASE --config.models.judge.path=TEACHER   what configs/tiny_models.py has made
+    python -m spare_jax.main --config=configs/prm_math.py:task=multihop      another world, or spatial
 
-The default runs on generated arithmetic problems with the embedded models.
+The worlds' problems are generated and their models are embedded; the default is the arithmetic world.
 """
 
 from spare_jax import settings, splits

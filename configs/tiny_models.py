@@ -4,9 +4,9 @@
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
-spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of multihop as multihop-base and
-multihop-teacher. docs/embedded.md says how good they are, and what the spatial world's still lack. A phase of training
-names the lengths and the number of its problems, all new ones, and its settings (training/loop.py).
+spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of the others as <world>-base and
+<world>-teacher. docs/embedded.md says how good they are. A phase of training names the lengths and the number of its
+problems, all new ones, and its settings (training/loop.py).
 """
 
 from ml_collections import ConfigDict

@@ -212,12 +212,16 @@ def judge_with_real_models(config: Config, laptop: bool) -> None:
 
 
 def use_own_models_of_world(config: Config) -> None:
-    """Name the embedded models of the config's world; one that has none leaves them to be named."""
+    """Name the embedded models of the config's world; where the task is none, they are left to be named."""
     models = config.models
     models.generator.path, models.judge.path = _OWN_MODELS.get(config.task, ("", ""))
 
 
-_OWN_MODELS = {"arithmetic": ("tiny-base", "tiny-teacher"), "multihop": ("multihop-base", "multihop-teacher")}
+_OWN_MODELS = {
+    "arithmetic": ("tiny-base", "tiny-teacher"),
+    "multihop": ("multihop-base", "multihop-teacher"),
+    "spatial": ("spatial-base", "spatial-teacher"),
+}
 
 
 def model_entry(path: str) -> ml_collections.ConfigDict:

@@ -39,7 +39,10 @@ def test_models_are_small_and_load(name):
     assert all(path.suffix in (".json", ".safetensors", ".jinja") for path in files)  # data, no code
 
 
-@pytest.mark.parametrize(("name", "world"), [("tiny-base", "arithmetic"), ("multihop-base", "multihop")])
+@pytest.mark.parametrize(
+    ("name", "world"),
+    [("tiny-base", "arithmetic"), ("multihop-base", "multihop"), ("spatial-base", "spatial")],
+)
 def test_the_shipped_tokenizer_is_the_one_that_is_built(name, world):
     built = embedded.build_tokenizer(task_of(world), **config_of("tiny_models", f"world={world}").tokenizer)
     shipped = huggingface.load_tokenizer(assets.resolve(name))
@@ -63,6 +66,8 @@ def test_manifests_are_what_the_config_asks_for():
         ("tiny-teacher", "teacher", "arithmetic"),
         ("multihop-base", "base", "multihop"),
         ("multihop-teacher", "teacher", "multihop"),
+        ("spatial-base", "base", "spatial"),
+        ("spatial-teacher", "teacher", "spatial"),
     ):
         config, made = config_of("tiny_models", f"world={world}"), manifest(name)
         assert made.pop("stage") == stage

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-NAMES = ("tiny-base", "tiny-teacher", "multihop-base", "multihop-teacher")
+NAMES = (
+    "tiny-base", "tiny-teacher", "multihop-base", "multihop-teacher", "spatial-base", "spatial-teacher",
+)  # fmt: skip
 
 
 def directory(name: str) -> Path:
