@@ -22,12 +22,12 @@ class Collective:
     @property
     def bytes(self) -> int:
         """Of the result, on one device."""
-        return round(sum(WIDTHS.get(kind, 4) * math.prod(shape) for kind, shape in self.arrays))
+        return sum(map(_bytes, self.arrays))
 
     @property
-    def elements(self) -> int:
-        """Of the largest array."""
-        return max(math.prod(shape) for _, shape in self.arrays)
+    def largest(self) -> int:
+        """Bytes of the largest array of the result."""
+        return max(map(_bytes, self.arrays))
 
     def of_all_rows(self, rows: int, length: int) -> bool:
         """Whether an array has all rows of a batch in its shape: a dimension of each size, or one of their product."""
@@ -47,9 +47,13 @@ def collectives_of(text: str) -> list[Collective]:
             channels.add((match[2], channel[1]))
         arrays = [(kind, tuple(map(int, filter(None, shape.split(","))))) for kind, shape in _ARRAY.findall(match[1])]
         if match[3]:  # the type of a start names the operand, the result and flags
-            arrays = [max(arrays, key=lambda array: math.prod(array[1]))]
+            arrays = [max(arrays, key=_bytes)]
         found.append(Collective(match[2], tuple(arrays)))
     return found
+
+
+def _bytes(array: tuple[str, tuple[int, ...]]) -> int:
+    return math.ceil(WIDTHS.get(array[0], 4) * math.prod(array[1]))
 
 
 def table(found: Sequence[Collective], least: int = 0) -> list[dict]:

@@ -63,7 +63,7 @@ def main() -> dict[str, dict]:
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
             "kernels": sorted(set(KERNEL.findall(compiled.as_text()))),
-            "largest_collective": max((one.bytes for one in collectives_of(compiled.as_text())), default=0),
+            "largest_collective": max((one.largest for one in collectives_of(compiled.as_text())), default=0),
         }
     return found
 

@@ -3,7 +3,7 @@
 The second argument is an optimiser; or "adapters": a model with low-rank adapters and dropout over nf4 kernels, which
 adamw trains; or another loss, over chunks of tokens: "sft" (with NEFTune), "orpo", "dpo". Prints one JSON object: per
 mesh the losses, how often the step compiled, which arrays of the optimiser's state are laid out otherwise than their
-parameter, and the largest array that a collective of the step makes.
+parameter, and the bytes of the largest array that a collective of the step makes.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ def main(directory: pathlib.Path, kind: str) -> dict:
         def run(*arguments):
             if "largest_collective" not in seen[name]:
                 found = collectives_of(step.lower(*arguments).compile().as_text())
-                seen[name]["largest_collective"] = max((one.elements for one in found), default=0)
+                seen[name]["largest_collective"] = max((one.largest for one in found), default=0)
             outputs = step(*arguments)
             seen[name]["compiled"] = step._cache_size()
             seen[name]["misplaced"] = misplaced(*outputs[:2])
