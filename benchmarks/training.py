@@ -121,6 +121,7 @@ def ours(work: Work, steps: int) -> Callable[[], float]:
 
     def run() -> float:
         nonlocal trained, state
+        metrics: dict[str, jax.Array] = {}
         start = time.perf_counter()
         with jax.set_mesh(mesh):
             for number in range(steps):

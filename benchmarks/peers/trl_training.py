@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from typing import Any
 
 import datasets
 import torch
@@ -45,7 +46,8 @@ def trainer_of(job, directory):
     numbers.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=numbers, pad_token="<pad>", eos_token="<end>")
     torch.manual_seed(0)
-    config = Qwen2Config(**job["model"], num_labels=2, pad_token_id=0, eos_token_id=1, bos_token_id=None)
+    sizes = {"num_labels": 2, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    config = Qwen2Config(**(job["model"] | sizes))
     steps = len(job["texts"]) // job["batch"]
     settings = job["settings"] | {
         "output_dir": directory, "per_device_train_batch_size": job["batch"], "max_steps": steps, "use_cpu": True,
@@ -68,7 +70,8 @@ def trainer_of(job, directory):
         model=Qwen2ForCausalLM(config), args=ORPOConfig(**settings), processing_class=tokenizer, train_dataset=data,
         callbacks=[Clock()],
     )  # fmt: skip
-    for row, (prompt, chosen, rejected) in zip(trainer.train_dataset, job["texts"], strict=True):
+    encoded: Any = trainer.train_dataset
+    for row, (prompt, chosen, rejected) in zip(encoded, job["texts"], strict=True):
         assert row["chosen_input_ids"] == [*prompt, *chosen, 1] and row["rejected_input_ids"] == [*prompt, *rejected, 1]
     return trainer
 
