@@ -4,68 +4,86 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-WIDTHS = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
-KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-_COLLECTIVE = re.compile(rf"= (.*?) ({KINDS})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_KINDS = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
+_COLLECTIVE = re.compile(rf"= (.*?) ({_KINDS})(-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+
+
+class ArrayType(NamedTuple):
+    """Type and shape of an array as it lies on one device, such as bf16[4096,14336]."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    @property
+    def bytes(self) -> int:
+        """Types tell their bits (bf16, u4, f8e4m3fn); a pred is a byte."""
+        bits = re.search(r"\d+", self.dtype)
+        return math.ceil(math.prod(self.shape) * (int(bits[0]) if bits else 8) / 8)
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One instruction: its kind and the arrays of its result, (type, shape) each, as they lie on one device."""
+    """One instruction: its kind and the arrays of its result."""
 
     kind: str
-    arrays: tuple[tuple[str, tuple[int, ...]], ...]
+    arrays: tuple[ArrayType, ...]
 
     @property
     def bytes(self) -> int:
         """Of the result, on one device."""
-        return sum(map(_bytes, self.arrays))
+        return sum(array.bytes for array in self.arrays)
 
     @property
     def largest(self) -> int:
         """Bytes of the largest array of the result."""
-        return max(map(_bytes, self.arrays))
+        return max(array.bytes for array in self.arrays)
 
-    def of_all_rows(self, rows: int, length: int) -> bool:
-        """Whether an array has all rows of a batch in its shape: a dimension of each size, or one of their product."""
-        return any({rows, length} <= set(shape) or rows * length in shape for _, shape in self.arrays)
+    def largest_of_all_rows(self, rows: int, length: int) -> int:
+        """Bytes of the largest array that can hold all rows of a batch: one with a dimension of their number, or of
+        the number of their tokens. 0 where there is none."""
+        wanted = {rows, rows * length}
+        return max((array.bytes for array in self.arrays if wanted & set(array.shape)), default=0)
 
 
 def collectives_of(text: str) -> list[Collective]:
-    """The collectives of a compiled function's text (`compiled.as_text()`). What stands in a loop is there once; one
-    that the compiler cut into start, middle and end has one channel and is there once, too."""
+    """The collectives of a compiled function's text (`compiled.as_text()`).
+
+    What stands in a loop is there once. One that the compiler cut into start, middle and end has one channel and is
+    there once, too.
+    """
     found, channels = [], set()
     for line in text.splitlines():
         if not (match := _COLLECTIVE.search(line)):
             continue
+        result, kind, start = match.groups()
         if channel := _CHANNEL.search(line):
-            if (match[2], channel[1]) in channels:
+            if (kind, channel[1]) in channels:
                 continue
-            channels.add((match[2], channel[1]))
-        arrays = [(kind, tuple(map(int, filter(None, shape.split(","))))) for kind, shape in _ARRAY.findall(match[1])]
-        if match[3]:  # the type of a start names the operand, the result and flags
-            arrays = [max(arrays, key=_bytes)]
-        found.append(Collective(match[2], tuple(arrays)))
+            channels.add((kind, channel[1]))
+        arrays = [ArrayType(dtype, _dimensions(shape)) for dtype, shape in _ARRAY.findall(result)]
+        if start and kind != "all-reduce":  # whose type is the result; that of others: operands, as many results, flags
+            arrays = [array for array in arrays if array.shape]
+            arrays = arrays[len(arrays) // 2 :]
+        found.append(Collective(kind, tuple(arrays)))
     return found
 
 
-def _bytes(array: tuple[str, tuple[int, ...]]) -> int:
-    return math.ceil(WIDTHS.get(array[0], 4) * math.prod(array[1]))
-
-
 def table(found: Sequence[Collective], least: int = 0) -> list[dict]:
-    """Those of a kind and a result together, the largest first, and how many there are; without results of fewer than
-    `least` bytes."""
+    """Rows of kind, arrays, count and bytes: equal collectives together, the largest first, without those whose results
+    have fewer than `least` bytes."""
     return [
-        {
-            "kind": one.kind,
-            "arrays": [f"{kind}[{','.join(map(str, shape))}]" for kind, shape in one.arrays],
-            "count": found.count(one),
-            "bytes": one.bytes,
-        }
+        {"kind": one.kind, "arrays": list(map(str, one.arrays)), "count": found.count(one), "bytes": one.bytes}
         for one in sorted(dict.fromkeys(found), key=lambda one: -one.bytes)
         if one.bytes >= least
     ]
+
+
+def _dimensions(shape: str) -> tuple[int, ...]:
+    return tuple(map(int, filter(None, shape.split(","))))

@@ -7,13 +7,14 @@ chips send each other.
 Needs no TPU: arrays are shapes alone and nothing is run. The step is `loop.make_train_step`'s, in bfloat16 over float32
 parameters and moments, blocks recomputed (`train.remat`); `prm` is the loss at step tags, `orpo` that of pairs, and
 `-qlora` behind them means adapters of rank 64 over nf4 kernels in place of full fine-tuning. The table has every
-collective of a MB or more; what stands in the loop over layers is counted once. A collective is flagged as moving the
-whole batch where its result has all rows in its shape and is larger than a chip's own hidden states in float32.
+collective of a MiB or more; what stands in the loop over layers is counted once. A collective moves the whole batch
+where an array of its result can hold all rows and is larger than a chip's own hidden states in float32.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import pathlib
 import time
 from typing import Any
@@ -27,6 +28,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, sharding
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, loop, losses, optimizer
 
 LLAMA_3_8B = DecoderConfig(
@@ -47,6 +49,7 @@ def packed(kind: str, rows: int, length: int) -> batches.Packed:
 
 
 def abstract_model(config: DecoderConfig, qlora: bool) -> Decoder:
+    """Shapes of a model in float32; or of its adapters in float32 over nf4 kernels, the rest in bfloat16."""
     if not qlora:
         return jax.eval_shape(lambda: init_decoder(config, jax.random.key(0)))
     made = adapters.AdapterConfig(quantize="nf4")
@@ -56,9 +59,9 @@ def abstract_model(config: DecoderConfig, qlora: bool) -> Decoder:
 
 
 def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length: int) -> dict:
-    """Bytes per chip and collectives of one of STEPS."""
-    kind, _, base = name.partition("-")
-    model = abstract_model(config, bool(base))
+    """Bytes per chip and collectives of one of STEPS, for `rows` rows of `length` tokens."""
+    kind, _, qlora = name.partition("-")
+    model = abstract_model(config, bool(qlora))
     where = sharding.shardings_of(model, mesh)
     loss = losses.ORPOLoss() if kind == "orpo" else losses.TokenTagLoss(good_id=10, bad_id=12)
     settings = loop.TrainConfig(batch_rows=rows, row_length=length, remat=True, dtype="bfloat16")
@@ -69,8 +72,9 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
     state = jax.eval_shape(lambda m: optimizer.init_state(tx, m), trained)
     moments = sharding.shard_moments(state, trained_shardings, mesh)
     replicated = NamedSharding(mesh, PartitionSpec())
-    by_rows = NamedSharding(mesh, PartitionSpec(None, loop.BATCH_AXES))
-    batch = {name: placed((1, *x.shape), x.dtype, by_rows) for name, x in packed(kind, rows, length).arrays.items()}
+    shared_out = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+    arrays = packed(kind, rows, length).arrays
+    batch = {field: placed((1, *array.shape), array.dtype, shared_out) for field, array in arrays.items()}
     key = jax.eval_shape(lambda: jax.random.key(0))
     step: Any = loop.make_train_step(settings, loss, tx, trained_shardings, moments, replicated)
 
@@ -102,8 +106,8 @@ def placed(shape: tuple[int, ...], dtype, where: NamedSharding) -> jax.ShapeDtyp
 
 
 def moves_the_batch(one: Collective, config: DecoderConfig, mesh: Mesh, rows: int, length: int) -> bool:
-    own = 4 * rows * length * config.hidden_size // (mesh.shape["data"] * mesh.shape["fsdp"])
-    return one.of_all_rows(rows, length) and one.bytes > own
+    own = 4 * rows * length * config.hidden_size // math.prod(mesh.shape[axis] for axis in ROW_AXES)
+    return one.largest_of_all_rows(rows, length) > own
 
 
 def main() -> None:
@@ -116,11 +120,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=LLAMA_3_8B.num_layers)
     parser.add_argument("--json", type=pathlib.Path)
     chosen = parser.parse_args()
+    names = chosen.steps.split(",")
+    if unknown := set(names) - set(STEPS):
+        parser.error(f"--steps={','.join(sorted(unknown))} is unknown: use some of {','.join(STEPS)}")
     config = dataclasses.replace(LLAMA_3_8B, num_layers=chosen.layers)
     devices = np.array(topologies.get_topology_desc(chosen.topology, platform="tpu").devices)
     mesh = Mesh(devices.reshape(1, -1, chosen.tensor), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     results = []
-    for name in chosen.steps.split(","):
+    for name in names:
         found = compile_step(name, config, mesh, chosen.rows, chosen.length)
         results.append(found)
         sizes = {word: found[f"{word}_bytes"] / 1e9 for word in ("argument", "temporary", "output", "aliased", "code")}
