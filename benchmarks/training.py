@@ -23,7 +23,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ from engine import CONFIG, Peer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, attention, decoder, sharding
+from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, loop, losses, optimizer
 
 BATCH, END = 8, 1
@@ -116,7 +117,7 @@ def ours(work: Work, steps: int) -> Callable[[], float]:
     replicated = NamedSharding(mesh, PartitionSpec())
     moments = sharding.shard_moments(state, where, mesh)
     step = loop.make_train_step(config, work.loss, tx, where, moments, replicated)
-    by_rows, key = NamedSharding(mesh, PartitionSpec(None, loop.BATCH_AXES)), jax.random.key(0)
+    shared_out, key = NamedSharding(mesh, PartitionSpec(None, ROW_AXES)), jax.random.key(0)
     trained, state = loop.place(trained, where), jax.device_put(state, moments)
 
     def run() -> float:
@@ -126,8 +127,9 @@ def ours(work: Work, steps: int) -> Callable[[], float]:
         with jax.set_mesh(mesh):
             for number in range(steps):
                 wanted = np.arange(number * rows, (number + 1) * rows)
-                batch = batches.take(work.rows, np.where(wanted < work.rows.rows, wanted, -1))
-                trained, state, metrics = step(trained, state, frozen, loop.to_devices(batch, 1, by_rows), key, number)
+                taken = batches.take(work.rows, np.where(wanted < work.rows.rows, wanted, -1))
+                batch = loop.to_devices(taken, 1, shared_out)
+                trained, state, metrics = step(trained, state, frozen, batch, key, number)
         assert math.isfinite(float(metrics["loss"]))
         return time.perf_counter() - start
 
@@ -143,7 +145,7 @@ def trl(work: Work, peer: Peer) -> Callable[[], float]:
     return lambda: peer.seconds(**job)[""]
 
 
-def parts(rounds: int, rows: int = BATCH, length: int = 512) -> dict[str, float]:
+def parts(rounds: int, rows: int = BATCH, length: int = 512) -> list[dict[str, Any]]:
     """Seconds of the gradients of a step's parts, each compiled by itself: medians over `rounds`, in turn."""
     model = decoder.init_decoder(CONFIG, jax.random.key(0))
     shape, heads = (rows, length), (rows, length, CONFIG.num_kv_heads)
@@ -172,8 +174,8 @@ def parts(rounds: int, rows: int = BATCH, length: int = 512) -> dict[str, float]
 
     timed = {
         "hidden states": functools.partial(jax.jit(jax.grad(hidden)), model),
-        "attention of 8 layers": functools.partial(jax.jit(jax.grad(mixed, (0, 1, 2))), q, k, k),
-        "projections and MLPs of 8 layers": functools.partial(jax.jit(jax.grad(products, (0, 1))), model.blocks, x),
+        "attention of all layers": functools.partial(jax.jit(jax.grad(mixed, (0, 1, 2))), q, k, k),
+        "projections and MLPs of all layers": functools.partial(jax.jit(jax.grad(products, (0, 1))), model.blocks, x),
     }
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds + 1):
@@ -181,11 +183,17 @@ def parts(rounds: int, rows: int = BATCH, length: int = 512) -> dict[str, float]
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(found[1:]) for name, found in seconds.items()}
+    found = []
+    for name, all_rounds in seconds.items():
+        median = statistics.median(all_rounds[1:])
+        print(f"{name:35} {1000 * median:8.1f} ms")
+        found.append({"part": name, "seconds": median, "rounds": all_rounds[1:]})
+    return found
 
 
-def compared(works: Sequence[Work], steps: int, rounds: int) -> list[dict[str, Any]]:
-    peer, found = Peer(sys.executable, "trl_training.py"), []
+def compared(works: Sequence[Work], steps: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """A row of the table for each work, as soon as its rounds are through."""
+    peer = Peer(sys.executable, "trl_training.py")
     for work in works:
         sides = ours(work, steps), trl(work, peer)
         seconds = [tuple(side() for side in sides) for _ in range(rounds + 1)]
@@ -197,13 +205,12 @@ def compared(works: Sequence[Work], steps: int, rounds: int) -> list[dict[str, A
             "ours_tokens_per_second": work.tokens / mine, "theirs_tokens_per_second": work.tokens / theirs,
             "ratio": theirs / mine, "bar": work.bar, "rounds": seconds[1:], "device": jax.devices()[0].device_kind,
         }  # fmt: skip
-        found.append(row)
         print(
             f"{work.name:35} ours {mine:7.2f} s ({work.tokens / mine:6.0f} tok/s, rows {row['filled']:.0%} full)  "
             f"TRL {theirs:7.2f} s ({work.tokens / theirs:6.0f} tok/s)  ratio {row['ratio']:5.2f} (bar {work.bar})",
             flush=True,
         )
-    return found
+        yield row
 
 
 def main() -> None:
@@ -214,14 +221,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name has this word")
     parser.add_argument("--parts", action="store_true", help="the parts of a step in place of the table")
     chosen = parser.parse_args()
+    found: list[dict[str, Any]] = []
     if chosen.parts:
-        found: Any = parts(chosen.rounds)
-        for name, seconds in found.items():
-            print(f"{name:35} {1000 * seconds:8.1f} ms")
+        rows: Iterable[dict[str, Any]] = parts(chosen.rounds)
     else:
-        found = compared([w for w in works(chosen.steps) if chosen.only in w.name], chosen.steps, chosen.rounds)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+        wanted = [work for work in works(chosen.steps) if chosen.only in work.name]
+        rows = compared(wanted, chosen.steps, chosen.rounds)
+    for row in rows:
+        found.append(row)
+        if chosen.json:
+            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
