@@ -292,6 +292,19 @@ def test_probabilities_are_the_mean_of_the_votes_that_have_one():
         assert read.rstrip().endswith(behind) and len(request.all_ids()) == request.positions[-1] + 1
 
 
+def test_verdicts_are_read_in_whatever_order_they_stand():
+    text = f"{YES}\nStep 2: Correct\nStep 1: Incorrect\n"
+    by_place = lambda request: [position / 1000 for position in request.positions]  # noqa: E731
+    judgement, (_, of_steps, of_answer) = judge("prm", [text], by_place, scoring="probability")
+    for request, behind in ((of_steps, ["Step 2:", "Step 1:"]), (of_answer, ["(Yes/No)?"])):
+        ids = request.all_ids()
+        assert all(position < len(ids) for position in request.positions)
+        read = [decode(TOKENIZER, ids[: position + 1]).rstrip() for position in request.positions]
+        assert [text.endswith(end) for text, end in zip(read, behind, strict=True)] == [True] * len(behind)
+    assert [step.score for step in judgement.steps] == [of_steps.positions[1] / 1000, of_steps.positions[0] / 1000]
+    assert judgement.outcome_score == of_answer.positions[0] / 1000
+
+
 def test_nothing_is_asked_without_room_or_steps():
     judgement, requests = judge("prm", [""], max_length=10)
     assert not requests and "no room" in judgement.failure and all(step.missed for step in judgement.steps)
