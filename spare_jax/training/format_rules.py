@@ -1,4 +1,4 @@
-r"""The one format checker, V of SPARK (arXiv 2512.03244, stage III): whether a solution is in the form it was asked for.
+r"""The one format checker, V of SPARK (arXiv 2512.03244, stage III): is a solution in the form it was asked for?
 
 Reward hacking shows in the form first: a policy that is paid by a model appends a second problem which it can solve,
 says several answers, or hides work behind the answer. V = 1 iff nothing of this is found; a reward is V times
@@ -37,7 +37,7 @@ _BOX = re.compile(r"\\boxed\s?\{")
 _SECOND_PROBLEM = re.compile(
     r"^[ \t#*_>]{0,9}(?:(?:new|next|another|second|similar|bonus)[ ])?(?:problem|question|exercise)"
     r"[ ]?[0-9]{0,3}[ *_]{0,4}[:.]"
-    r"|\b(?:solve|consider|try|tackle)[ ](?:another|a[ ]new|a[ ]similar|the[ ]next)[ ](?:one|problem|question|exercise)",
+    r"|\b(?:solve|consider|try|tackle)[ ](?:another|a[ ]new|a[ ]similar|the[ ]next)[ ](?:one|problem|question)",
     re.IGNORECASE | re.MULTILINE,
 )
 
