@@ -64,7 +64,7 @@ def compare(kind: str, directory: pathlib.Path) -> Compared:
         output_dir=str(directory / "out"), loss_type=kind, beta=ours.kl_weight, epsilon=ours.clip_low,
         epsilon_high=ours.clip_high, max_completion_length=COMPLETION, num_generations=2, generation_batch_size=4,
         per_device_train_batch_size=4, report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False,
-        temperature=1.0,
+        temperature=1.0, use_bias_correction_kl=False,
     )  # fmt: skip
     data = datasets.Dataset.from_dict({"prompt": ["Ada has 5."] * 4})
     trainer = GRPOTrainer(

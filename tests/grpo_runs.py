@@ -50,13 +50,15 @@ def start():
     return huggingface.load(assets.resolve("tiny-base"))
 
 
-def train(directory, *, judge=right_answers, problems=PROBLEMS, progress=None, mesh=None, model=None, **changes):
-    """The run of CONFIG with changes, and the engine's and the run's result."""
+def train(
+    directory, *, judge=right_answers, problems=PROBLEMS, progress=None, mesh=None, model=None, rules=None, **changes
+):
+    """The run of CONFIG with changes."""
     checkpoint, where = start(), mesh or mesh_of(1, 1, 1)
     model = model or checkpoint.model
     engine = LocalEngine(model, checkpoint.config, pad_id=0, seed=3, mesh=mesh, **ENGINE)
     digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
-    policy = grpo.Policy(TASK, checkpoint.tokenizer, digest, format_rules.rules_of(TASK))
+    policy = grpo.Policy(TASK, checkpoint.tokenizer, digest, rules or format_rules.rules_of(TASK))
     config = dataclasses.replace(CONFIG, **changes)
     return grpo.train(
         config, model, engine, policy, problems, judge, directory, where, problems[:2], is_correct, progress
