@@ -311,10 +311,11 @@ def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[s
     """How often the answer is right, and how often a right one is reached by a wrong step, which outcomes cannot see
     (None where the task is no world)."""
     right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
-    wrong_process = None
+    wrong_process = sound = None
     if run.task.world:
         errors = [truth(run.task, *item).first_error is not None for item in found]
         wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
+        sound = [int(ok and not error) for error, ok in zip(errors, right, strict=True)]
     accuracy = bootstrap(right, run.config.seed)
     return {
         "accuracy": accuracy["mean"],
@@ -324,7 +325,9 @@ def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[s
         "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
         "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
         "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
-        "right": [int(ok) for ok in right],  # one per problem, in the order of their ids
+        # One per problem, in the order of their ids: the answer is right, and so is every step that leads to it.
+        "right": [int(ok) for ok in right],
+        "sound": sound,
     }
 
 

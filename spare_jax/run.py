@@ -287,7 +287,8 @@ class Stage:
     """A stage: its function, which returns the names of what it wrote, and what it is made from.
 
     `keys` are the parts of the config that it reads; `needs` are files or directories of the work directory that must
-    be there, `reads` those that it reads where there are any. A `derived` stage is quick and made anew in every run.
+    be there, `reads` those that it reads where there are any. `given` are keys of the config that may name a file from
+    elsewhere, which must stay what it was. A `derived` stage is quick and made anew in every run.
     Where the stage is run once `per` value of a key of the config, "{}" in its needs and reads is that value.
     """
 
@@ -295,6 +296,7 @@ class Stage:
     keys: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     derived: bool = False
     per: str = ""
 
@@ -331,6 +333,12 @@ def settings_of(config: Config, keys: Iterable[str]) -> dict[str, Any]:
     return part
 
 
+def _given_files(config: Config, keys: Iterable[str]) -> dict[str, Path]:
+    """The files that the config names under `keys`, by their keys; what names a directory or a hub id is left out."""
+    named = {f"config.{key}": Path(functools.reduce(ConfigDict.__getitem__, key.split("."), config)) for key in keys}
+    return {name: path.resolve() for name, path in named.items() if path.is_file()}
+
+
 def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None:
     """Run the stages that have not ended yet, each under its manifest.
 
@@ -352,7 +360,9 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
             stage.run(run)
         else:
             label, part = stage.label(name, run.config), settings_of(run.config, stage.keys)
-            inputs = {path: path for path in (*needs, *reads) if (run.work.path / path).exists()}
+            inputs: dict[str, str | Path] = {
+                path: path for path in (*needs, *reads) if (run.work.path / path).exists()
+            } | _given_files(run.config, stage.given)
             if run.work.done(label, part, inputs):
                 logger.info("%-22s done before", label)
                 continue

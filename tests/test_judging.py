@@ -74,6 +74,12 @@ def test_a_file_of_one_s_own_is_labelled_row_by_row(tmp_path, caplog):
     assert "In May she sold 48 * 2 = 96." in page and "Steps as alignment labels them" in page
 
 
+def test_a_file_that_has_changed_is_not_taken_for_the_one_that_was_labelled(tmp_path):
+    annotate(tmp_path, ROWS, "alignment")
+    with pytest.raises(StoreError, match=r"annotate .* was made from another 'config.data.path' than there is now"):
+        annotate(tmp_path, ROWS[:2], "alignment")
+
+
 def test_hostile_text_is_escaped(tmp_path):
     rows = [ROWS[0] | {"solution": ["<script>alert(1)</script> 5", "The answer is 5."]}]
     page = (annotate(tmp_path, rows, "alignment") / "report.html").read_text()

@@ -23,11 +23,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, decoder, sharding
+from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
 from spare_jax.training.checkpoints import Checkpoints
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-BATCH_AXES = ("data", "fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,9 +292,9 @@ def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Pa
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
     """Raise ValueError where the batch cannot be cut into microbatches and laid over the mesh."""
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = math.prod(mesh.shape[axis] for axis in ROW_AXES)
     if config.batch_rows % (shards * config.accumulate):
-        by = f"mesh axes {' x '.join(BATCH_AXES)} = {shards}"
+        by = f"mesh axes {' x '.join(ROW_AXES)} = {shards}"
         if config.accumulate > 1:
             by = f"{config.accumulate} microbatches times {by}"
         raise ValueError(
@@ -328,7 +328,7 @@ def on_devices(rows: batches.Packed, batch_rows: int, batch_sharding: NamedShard
 
 def batch_sharding_of(mesh: Mesh) -> NamedSharding:
     """Of arrays [microbatches, rows, ...]."""
-    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
 
 
 def _stopped(config: TrainConfig, position: _Position) -> bool:

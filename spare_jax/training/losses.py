@@ -19,12 +19,13 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from spare_jax.models import decoder
+from spare_jax.models.rows import row_shares
 
 Batch = Mapping[str, Array]
 
-# Up to this many logits (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
+# Up to this many logits on a device (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
 WHOLE_LOGITS = 2**24
-# Where there are more, so many tokens' logits exist at once.
+# Where there are more, the logits of so many tokens of a device exist at once.
 CHUNK_TOKENS = 2048
 
 
@@ -267,8 +268,8 @@ def token_logps(
     """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32.
 
     At the end of a text the next token is another's, or the row's first: weigh what stands there with 0. `noise` is
-    added to the embeddings. More than WHOLE_LOGITS logits are made CHUNK_TOKENS tokens at a time, and again in the
-    backward pass.
+    added to the embeddings. More than WHOLE_LOGITS logits on a device are made for CHUNK_TOKENS of its tokens at a
+    time, and again in the backward pass.
     """
     hidden = _hidden_states(model, batch, noise=noise, remat=remat, dtype=dtype)
     targets = jnp.roll(batch["ids"], -1, axis=1)
@@ -278,10 +279,12 @@ def token_logps(
         return -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
 
     rows, length = targets.shape
-    if rows * length * model.config.vocab_size <= WHOLE_LOGITS:
+    rows_here = rows // row_shares(rows)
+    if rows_here * length * model.config.vocab_size <= WHOLE_LOGITS:
         return of_chunk((hidden, targets))
-    # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk.
-    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows <= CHUNK_TOKENS))
+    # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk. Over fsdp every
+    # chunk gathers the head and adds up its gradient, so a chunk is as long as a device's own tokens allow.
+    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows_here <= CHUNK_TOKENS))
     chunks = jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(rows, length // width, width, *x.shape[2:]), 1, 0), (hidden, targets)
     )

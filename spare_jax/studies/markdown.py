@@ -1,0 +1,26 @@
+"""Figures as the tables of docs/results show them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point, "-" where there is none."""
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def rate(value: float | None) -> str:
+    """A fraction with three digits: .873."""
+    return number(value, 3).replace("0.", ".", 1) if value is not None and abs(value) < 1 else number(value, 3)
+
+
+def interval(found: Mapping[str, float | None]) -> str:
+    """A difference and its interval, as statistics.bootstrap has them: +0.012 [-0.004, +0.031]."""
+    if found["mean"] is None:
+        return "-"
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
