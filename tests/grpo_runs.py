@@ -19,7 +19,7 @@ from spare_jax.engines.local import LocalEngine
 from spare_jax.judges.outcome import outcome
 from spare_jax.models import huggingface, sharding
 from spare_jax.tasks.task import world_of
-from spare_jax.training import format_rules, grpo, losses, loop
+from spare_jax.training import format_rules, grpo, loop, losses
 
 TASK = splits.task_of("arithmetic")
 PAIRS = list(world_of(TASK).generate(0, "train", 5))

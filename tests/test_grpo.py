@@ -17,14 +17,15 @@ from test_training import assert_equal
 from spare_jax.models import adapters
 from spare_jax.records import Judgement
 from spare_jax.training import loop, watch
+from spare_jax.training.format_rules import FormatRules, Parts
 from spare_jax.training.watch import Alarm
 
 SCRIPT = pathlib.Path(__file__).parent / "grpo_runs.py"
 
 
-def brief(name, groups):
-    """A judge that pays solutions of two steps or fewer."""
-    return [[Judgement(s.id, "brief", outcome=len(s.steps) <= 2) for s in solutions] for _, solutions in groups]
+def short(name, groups):
+    """A judge that pays solutions of twenty tokens or fewer."""
+    return [[Judgement(s.id, "short", outcome=len(s.token_ids) <= 20) for s in solutions] for _, solutions in groups]
 
 
 def script(*arguments, **environment):
@@ -91,12 +92,15 @@ def test_the_order_of_the_problems_does_not_matter(unbroken, tmp_path):
 
 
 def test_a_policy_learns_what_it_is_paid_for(tmp_path):
+    model = grpo_runs.start().model
+    model.final_norm.set_value(0.6 * model.final_norm.get_value())  # less sure of itself: groups differ within
     train(
-        tmp_path, judge=brief, iterations=8, prompts=4, samples=8, reward="process_aware",
-        updates=2, checkpoint_every=8, watch_every=9,
+        tmp_path, judge=short, model=model, rules=FormatRules(lambda text: Parts(1, 1, ""), boxed=False), iterations=6,
+        prompts=4, samples=8, reward="process_aware", updates=2, checkpoint_every=6, watch_every=9,
+        train=grpo_runs.dataclasses.replace(grpo_runs.CONFIG.train, learning_rate=1e-3),
     )  # fmt: skip
-    found = rows(tmp_path)
-    assert np.mean([row["correct"] for row in found[-2:]]) > np.mean([row["correct"] for row in found[:2]]) + 0.2
+    paid = [row["reward"] for row in rows(tmp_path)]
+    assert np.mean(paid[-2:]) > np.mean(paid[:2]) + 0.2
 
 
 def test_a_reward_nobody_can_give_moves_nothing_and_is_counted(tmp_path):
@@ -129,7 +133,7 @@ def test_an_alarm_rolls_back_and_goes_on_with_other_problems(tmp_path):
 def test_adapters_learn_over_a_base_that_is_the_reference(tmp_path):
     config = adapters.AdapterConfig(rank=2, dropout=0.0)
     model = adapters.adapt(grpo_runs.start().model, config, jax.random.key(0))
-    result = train(tmp_path, model=model, judge=brief, iterations=2, samples=8, prompts=4, updates=2)
+    result = train(tmp_path, model=model, judge=short, iterations=2, samples=8, prompts=4, updates=2)
     before, after = (adapters.split(of) for of in (model, result.model))
     assert_equal(before[1], after[1])
     assert any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (before[0], after[0])), strict=True))

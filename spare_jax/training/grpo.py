@@ -28,6 +28,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from spare_jax import programs, solving
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import adapters, decoder, sharding
+from spare_jax.models.rows import ROW_AXES
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
@@ -324,7 +325,7 @@ def _rows(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh:
     prompts = (encode_chat(policy.tokenizer, render(policy.task, problem)) for problem in problems)
     longest = max(map(len, prompts)) + config.max_tokens
     rows = batches.rows_for(config.prompts * config.samples, longest, config.train.row_length)
-    unit = config.train.accumulate * math.prod(mesh.shape[axis] for axis in loop.BATCH_AXES)
+    unit = config.train.accumulate * math.prod(mesh.shape[axis] for axis in ROW_AXES)
     return math.ceil(rows / unit) * unit
 
 

@@ -28,7 +28,7 @@ def of_solutions(
 
     `checks` and `texts` are those of all solutions in a line. reward and reward_std (within a group, its mean); correct
     (y); valid (V); void; flat, the share of groups without any advantage; format/<kind>; judge/<fault>; per solution
-    steps, tokens and boxes; tokens_per_step.
+    steps, tokens, boxes and the judge_tokens that were generated over it; tokens_per_step.
     """
     graded = [one for group in groups for one in group]
     solutions = [one.solution for one in graded]
@@ -44,6 +44,7 @@ def of_solutions(
         "steps": steps,
         "tokens": tokens,
         "boxes": sum(map(count_boxes, texts)),
+        "judge_tokens": sum(one.judgement.generated_tokens for one in graded),
     }
     return {
         "reward": float(np.mean(np.concatenate([of.rewards for of in found]))),
