@@ -6,7 +6,7 @@
         --config.data.path=DIR --config.models.generator.path=HF_DIR --config.models.judge.path=HF_DIR
                                                                             the paper's settings
 
-The policy is in policies/grpo/export, its metrics per iteration in policies/grpo/checkpoints/steps.jsonl (docs/grpo.md).
+The policy is in policies/grpo/export, metrics per iteration in policies/grpo/checkpoints/steps.jsonl (docs/grpo.md).
 :runlocal is the same with few problems and iterations.
 """
 

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from spare_jax import judging, programs, splits
+from spare_jax.engines.local import LocalEngine
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
@@ -32,9 +33,11 @@ def train_policy(run: Run) -> list[str]:
     start = run.load_to_train("generator", how.lora, how.train.dtype)
     # What is sampled with is what is trained, so nothing of it is quantized for the engine alone.
     engine = run.with_settings({"engine.quantize": ""}).engine(start, how.max_tokens)
+    assert isinstance(engine, LocalEngine)  # load_to_train refuses a server
     digest = huggingface.tokenizer_digest(start.tokenizer)
     policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task))
     directory = "policies/grpo"
+    checkpoints = run.work.path / directory / "checkpoints"
     with progress_bar(config.iterations, f"grpo {how.reward}", "iteration") as bar:
 
         def progress(iteration: int, iterations: int, metrics: Mapping[str, float]) -> None:
@@ -42,8 +45,8 @@ def train_policy(run: Run) -> list[str]:
             bar.set_postfix({name: f"{metrics[name]:.3g}" for name in ("reward", "valid", "kl")}, refresh=False)
 
         result = grpo.train(
-            config, start.model, engine, policy, problems, judge_of(run, gold), run.work.path / directory / "checkpoints",
-            run.mesh, held_out, lambda solution: is_correct(run.task, gold[solution.problem_id], solution), progress,
+            config, start.model, engine, policy, problems, judge_of(run, gold), checkpoints, run.mesh, held_out,
+            lambda solution: is_correct(run.task, gold[solution.problem_id], solution), progress,
         )  # fmt: skip
     said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by")}
     run.work.write_json(f"{directory}/training.json", said)
