@@ -71,7 +71,7 @@ def rows(directory):
 
 def main(command: str, directory: str, iteration: str = "0") -> None:
     if command == "meshes":
-        for sizes in ((1, 1, 1), (2, 2, 2)):
+        for sizes in ((1, 1, 1), (4, 2, 1)):
             name = "x".join(map(str, sizes))
             train(pathlib.Path(directory) / name, mesh=mesh_of(*sizes), iterations=2)
             print(json.dumps({name: rows(pathlib.Path(directory) / name)}))
