@@ -50,17 +50,26 @@ def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution], va
     Raises:
       ValueError: there is no such judge.
     """
-    if name not in JUDGES:
-        raise ValueError(f"config.judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
     if name == "ensemble":
         return _ensemble(run, stage, found)
     part = variant or name
     ids = [f"{part}/{number:08d}" for number in range(len(found))]
     solution_of = {i: item.solution for i, item in zip(ids, found, strict=True)}
-    start, engines = _START[name](run)
+    start, engines = begin(run, name)
     started = {i: functools.partial(start, item) for i, item in zip(ids, found, strict=True)}
     judged = run.answer(stage, part, engines, started, lambda i, why: not_judged(solution_of[i], part, why))
     return [replace(judgement, judge=part) for judgement in judged] if variant else judged
+
+
+def begin(run: Run, name: str) -> "tuple[_Start, _Engines]":
+    """How judge `name` starts on a solution, and the engines that it then asks.
+
+    Raises:
+      ValueError: there is no such judge, or it is an ensemble, which asks others.
+    """
+    if name not in _START:
+        raise ValueError(f"judge {name!r} is unknown: choose among {', '.join(JUDGES)}")
+    return _START[name](run)
 
 
 def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:

@@ -144,6 +144,41 @@ def default() -> Config:
     policy.dpo_beta = 0.1
     policy.lora = _lora()
     policy.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)  # both texts of a pair lie in one row
+
+    # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
+    config.grpo = grpo = ml_collections.ConfigDict()
+    grpo.reward = "process_aware"  # training/advantages.py has them all, and the controls
+    grpo.judge = "verify"  # who pays (judging.py), where the reward asks a judge
+    grpo.baseline = "grpo"  # grpo | dr_grpo | leave_one_out
+    grpo.least_steps = placeholder(int)  # limits on a solution's steps; null: the reward's own (4 and 20, 3 and 20)
+    grpo.most_steps = placeholder(int)
+    grpo.iterations = 40
+    grpo.prompts = 8  # problems of an iteration (256)
+    grpo.samples = 8  # solutions of each (16)
+    grpo.max_tokens = 176  # of a solution (2048)
+    grpo.updates = 1  # steps on an iteration's samples (1: on-policy)
+    grpo.loss = loss = ml_collections.ConfigDict()  # training/losses.py, GRPOLoss
+    loss.clip_low = loss.clip_high = 0.2  # (0.2); a greater clip_high is DAPO's clip-higher
+    loss.kl_weight = 0.001  # (0.001); 0: no reference is kept
+    loss.kl = "k3"  # (k3) | k1 | k2
+    loss.mean = "token"  # over what the loss is divided: token | sequence | constant (docs/grpo.md)
+    grpo.watch_problems = 16  # dev problems on which the reward is compared with the truth; 0: no gold is looked at
+    grpo.watch_every = 10
+    grpo.alarms = alarms = ml_collections.ConfigDict()  # by a name of one's own: training/watch.py, Alarm
+    alarms.appended = ml_collections.ConfigDict(
+        {"metric": "format/second_problem", "threshold": 0.2, "below": False, "patience": 3, "action": "roll_back"}
+    )
+    grpo.checkpoint_every = 10
+    grpo.lora = _lora()
+    grpo.lora.dropout = 0.0  # what is updated has to be what has sampled
+    grpo.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
+    train.row_length = 512  # of rows that hold a prompt and a solution, or several
+    train.accumulate = 1
+    train.learning_rate = 3e-5  # (1e-6), constant
+    train.weight_decay = 0.0
+    train.clip = 1.0
+    train.dtype = "float32"
+    train.remat = False
     return config
 
 

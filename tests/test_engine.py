@@ -492,3 +492,26 @@ def test_buckets():
         64, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 4096,
     ]  # fmt: skip
     assert bucket_length(257, 300) == 300
+
+
+def test_a_renewed_engine_has_forgotten_all_that_the_old_parameters_read(model):
+    other = init_decoder(CONFIG, jax.random.key(1))
+    shared = Prefix(prompt(140, seed=8), Prefix(prompt(30, seed=9)))
+    asked = [
+        *((f"s{i}", Sample("m", prompt(9, i), 12, prefix=shared, n=2)) for i in range(3)),
+        ("score", Score("m", prompt(9), (175, 178), prefix=shared)),
+    ]
+    engine = new_engine(model)
+    before = answers(engine, asked)
+    read = engine.stats["computed_tokens"]
+    engine.renew(other)
+    assert answers(engine, asked) == answers(new_engine(other), asked) != before
+    assert engine.stats["computed_tokens"] == 2 * read  # every prompt was read again
+    engine.renew(model)
+    assert answers(engine, asked) == before
+
+
+def test_an_engine_at_work_is_not_renewed(model, engine):
+    engine.submit("a", sample())
+    with pytest.raises(ValueError, match="1 requests are under way: renew it once they are done"):
+        engine.renew(model)

@@ -29,6 +29,7 @@ from spare_jax.engines.slots import MAX_STOPS
 from spare_jax.models.cache import KEY_BLOCK, Piece, blocks_of
 from spare_jax.models.decoder import Decoder, DecoderConfig
 from spare_jax.models.heads import Head, ReadOut
+from spare_jax.models.sharding import shardings_of
 from spare_jax.programs import Completion, Failure, Request, Sample, Score
 
 MAX_ROWS = 16  # of a batch of pieces
@@ -138,7 +139,7 @@ class LocalEngine:
                 f"LocalEngine: max_length={max_length} exceeds the {config.max_length} positions of the model: lower it"
             )
         self._model = model
-        self._config = config
+        self._config, self._mesh = config, mesh
         self._pad_id = pad_id
         self._max_length, self._max_tokens = max_length, max_tokens
         self._prefill_tokens = prefill_tokens
@@ -152,7 +153,7 @@ class LocalEngine:
         tile = min(slots // lanes, 8 if jax.default_backend() == "cpu" else 64)
         self._lanes = [Lane(self._compiled, slots // lanes, chunk, self._blocks, tile, seed_key) for _ in range(lanes)]
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
-        self._pages = self._compiled.pages()
+        self._pages, self._num_pages = self._compiled.pages(), pages
         self._tree = PrefixTree(pages)
         self._grammars = Grammars([*tokens, *[b""] * (config.vocab_size - len(tokens))]) if tokens else None
         self._tables: tuple[Any, Any] = None, None  # as the grammars have them, and on the device
@@ -173,6 +174,20 @@ class LocalEngine:
         were taken up (a prompt counts for each of its n samples), computed_tokens what this one has.
         """
         return dict(self._stats)
+
+    def renew(self, model: Decoder) -> None:
+        """Answer with other parameters of the same decoder from now on, and forget every prompt that the old ones read.
+
+        Parameters that lie where the engine computes are not copied: they must not be donated while it works.
+
+        Raises:
+          ValueError: a request is under way: it would be answered half by each.
+        """
+        if self._underway:
+            raise ValueError(f"LocalEngine: {len(self._underway)} requests are under way: renew it once they are done")
+        where = self._compiled.place if self._mesh is None else shardings_of(model, self._mesh)
+        self._model = jax.device_put(model, where)
+        self._tree = PrefixTree(self._num_pages)
 
     def submit(self, request_id: str, request: Request) -> None:
         """Queue a request.
