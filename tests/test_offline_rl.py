@@ -10,12 +10,12 @@ from tests_config import config_of
 
 from spare_jax import main, offline_rl, preferences, splits
 from spare_jax.jsonlines import fingerprint
-from spare_jax.judges.labels import REFERENCE
+from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
 from spare_jax.prompts import solve
-from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
 from spare_jax.store import WorkDir
 from spare_jax.studies import offline_rl_tables
@@ -162,6 +162,12 @@ def test_a_completion_ends_where_the_solution_ended(work, start):
     assert offline_rl._completion(start, sampled, 1) == ids[sampled.spans[1][0] :]
     for reason in ("length", preferences.CUT):
         assert end not in offline_rl._completion(start, dataclasses.replace(sampled, finish_reason=reason))
+
+
+def test_a_reference_is_learnt_as_the_base_has_learnt_it(work, start):
+    for gold in work.read("gold")[:3]:
+        ids = offline_rl._completion(start, reference_solution(splits.task_of("arithmetic"), gold))
+        assert ids == [*encode(start.tokenizer, "\n".join(gold.steps)), start.tokenizer.eos_token_id]
 
 
 def test_shared_steps_are_given_and_the_steps_behind_them_learnt(work, start):
