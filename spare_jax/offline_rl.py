@@ -291,7 +291,7 @@ def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[s
         "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
         "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
         "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
-        # One per problem, in the order of their ids: the answer is right, and so is every step that leads to it.
+        # One per problem, in the order of their ids: whether the answer is right; and whether no step is wrong either.
         "right": [int(ok) for ok in right],
         "sound": sound,
     }

@@ -44,14 +44,15 @@ def train_verifier(
     convention = conventions.GenerativeConvention(kind, guidelines.get(kind, ""))
     rows, left_out = [], {}
     for split in ("train", "dev"):
-        whole = [item for item in labelled[split] if generative.target(kind, item.judgement) is not None]
+        found = ((item.judgement.outcome, example(run, start, convention, item)) for item in labelled[split])
+        whole = [(outcome, learnt) for outcome, learnt in found if learnt is not None]
         left_out[split] = len(labelled[split]) - len(whole)
         if how.balanced:
-            outcomes = [bool(item.judgement.outcome) for item in whole]
+            outcomes = [bool(outcome) for outcome, _ in whole]
             whole, warning = batches.outcome_balanced(whole, outcomes, run.config.seed)
             if warning:
                 logger.warning("%s %s, %s split: %s", stage, kind, split, warning)
-        rows.append(batches.pack([example(run, start, convention, item) for item in whole], how.train.row_length))
+        rows.append(batches.pack([learnt for _, learnt in whole], how.train.row_length))
     if any(left_out.values()):
         logger.warning(
             "%s %s: of %d train and %d dev solutions %d and %d have no whole target and are left out",
@@ -68,10 +69,11 @@ def train_verifier(
 
 def example(
     run: Run, start: Checkpoint, convention: conventions.GenerativeConvention, item: LabelledSolution
-) -> batches.Example:
-    """What is learnt of a solution: its target and the end of the text, behind the prompt."""
+) -> batches.Example | None:
+    """What is learnt of a solution: its target and the end of the text, behind the prompt; None where the target is not
+    whole."""
+    if (text := generative.target(convention.kind, item.judgement)) is None:
+        return None
     messages = verify.render(run.task, item.problem, item.solution.steps, convention.guidelines)
-    text = generative.target(convention.kind, item.judgement)
-    assert text is not None, "its target is whole"
     prompt = encode_chat(start.tokenizer, messages)
     return batches.completion_example([*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)], len(prompt))

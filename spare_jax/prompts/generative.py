@@ -35,9 +35,7 @@ GUIDELINES = {
 {verify.ROLE}\
 Is the answer that the student gives in the end correct? Reply with one word: Yes or No.""",
     "prm": f"""\
-{verify.ROLE}\
-Check the steps one after another, strictly. A step is correct if it follows from the problem and from correct steps \
-before it, by whatever valid route. A step with an error is incorrect, and so is every later step that builds on it.
+{verify.ROLE}{verify.RULE}\
 Write one line per step, in its order, and nothing else:
 Step k: Correct or Step k: Incorrect
 

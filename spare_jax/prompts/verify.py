@@ -32,10 +32,13 @@ question [q] where it stands by itself) and the student's steps [s1], [s2], ... 
 everything out yourself.
 """
 
-GUIDELINES = f"""\
-{ROLE}\
+RULE = """\
 Check the steps one after another, strictly. A step is correct if it follows from the problem and from correct steps \
 before it, by whatever valid route. A step with an error is incorrect, and so is every later step that builds on it.
+"""
+
+GUIDELINES = f"""\
+{ROLE}{RULE}\
 For each step write, in its order:
 ## Step k: a title of a few words
 your analysis, in lines that begin with neither "#" nor "*"

@@ -7,11 +7,9 @@ The JSON is what `spare_jax.studies.collect` has put together.
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_json
-from spare_jax.studies.markdown import interval, number, rate, table
+from spare_jax.studies.markdown import interval, number, print_tables, rate, table
 
 SIDES = {"in_distribution": "in distribution", "out_of_distribution": "out of distribution"}
 
@@ -123,9 +121,4 @@ def _surface(value: Mapping[str, Any], flips: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("error: name the study's JSON file")
-    try:
-        print(tables(read_json(Path(sys.argv[1]))), end="")
-    except StoreError as error:
-        sys.exit(f"error: {error}")
+    print_tables(tables, sys.argv[1:])

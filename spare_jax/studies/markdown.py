@@ -1,6 +1,21 @@
-"""Figures as the tables of docs/results show them."""
+"""Figures as the tables of docs/results show them, and the command that prints those of a study."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from spare_jax.jsonlines import StoreError, read_json
+
+
+def print_tables(tables: Callable[[Mapping[str, Any]], str], arguments: Sequence[str]) -> None:
+    """Print the `tables` of a study's file, the one argument; anything else ends with one clear line."""
+    if len(arguments) != 1:
+        sys.exit("error: name the study's JSON file")
+    try:
+        print(tables(read_json(Path(arguments[0]))), end="")
+    except StoreError as error:
+        sys.exit(f"error: {error}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -9,12 +9,10 @@ taken together, each with its own problems.
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap, ratio_or_none
-from spare_jax.jsonlines import StoreError, read_json
-from spare_jax.studies.markdown import interval, number, rate, table
+from spare_jax.studies.markdown import interval, number, print_tables, rate, table
 
 SIDES = {"greedy": "in distribution", "out_of_distribution": "out of distribution"}
 OURS = "spare_orpo"
@@ -112,9 +110,4 @@ def _trained_on(cells: _Cells) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("error: name the study's JSON file")
-    try:
-        print(tables(read_json(Path(sys.argv[1]))), end="")
-    except StoreError as error:
-        sys.exit(f"error: {error}")
+    print_tables(tables, sys.argv[1:])
