@@ -35,7 +35,7 @@ def test_rewards_without_a_judge_are_paid_by_gold_a_vote_or_a_coin():
     assert len(tosses) > 3 and outcomes(Run(reward="random")) == outcomes(Run(reward="random"))
     with pytest.raises(ValueError, match="no accepted answer"):
         online_rl.judge_of(Run(reward="rlvr"), {"train-1": Gold("train-1", ())})("0", GROUPS)
-    with pytest.raises(ValueError, match="judge 'nobody' is unknown: choose among spare"):
+    with pytest.raises(ValueError, match="judge='nobody' is unknown: choose among spare"):
         online_rl.judge_of(Run(judge="nobody"), GOLD)
 
 
