@@ -45,8 +45,8 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
         number = int(item.solution.id[-1])
         if number == 1:
             raise ValueError("broken")
-        if number == 2:
-            return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))  # its answer could not be read
+        if number == 2:  # its answer could not be read
+            return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
         return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
 
     monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
