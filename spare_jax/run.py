@@ -245,6 +245,42 @@ class Run:
                 )  # fmt: skip
         return result
 
+    def fine_tune(
+        self,
+        description: str,
+        directory: str,
+        start: Checkpoint,
+        loss: losses.Loss,
+        rows: Sequence[batches.Packed],
+        how: Config,
+        counted: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Train `start` on the rows of train and dev by the settings `how`, and write checkpoints/, what `export` does
+        and training.json, the training's figures and what was `counted`, below `directory`; returns what it wrote.
+
+        Raises:
+          ValueError: there is nothing to learn from.
+        """
+        train_rows, dev_rows = rows
+        if not train_rows.rows:
+            raise ValueError(
+                f"{description}: nothing to learn from {train_rows.counts.examples} examples, of which "
+                f"{train_rows.counts.too_long} are longer than row_length={how.row_length}: give more problems, more "
+                "samples or longer rows"
+            )
+        checkpoints, config = self.work.path / directory / "checkpoints", self.train_config(how)
+        result = self.train(description, checkpoints, config, start.model, loss, train_rows, dev_rows)
+        said = {
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "best_loss": result.best_loss,
+            "stopped_early": result.stopped_early,
+            "train": dataclasses.asdict(result.train_counts),
+            "dev": dataclasses.asdict(result.dev_counts),
+        }
+        self.work.write_json(f"{directory}/training.json", said | dict(counted or {}))
+        return [*self.export(directory, result.model, start), f"{directory}/training.json"]
+
     def export(self, directory: str, model: Decoder, start: Checkpoint) -> list[str]:
         """Write what was trained from `start` as a Hugging Face directory, `directory`/export, and its adapters, if it
         has any, as `directory`/adapter; returns the two."""

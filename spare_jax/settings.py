@@ -36,6 +36,7 @@ def default() -> Config:
     models.generator = model_entry("tiny-base")
     models.judge = model_entry("tiny-teacher")  # empty path: the generator
     models.prm = model_entry("")  # what PRM and ORM are trained from; empty path: the generator
+    models.verifier = model_entry("")  # a generative reward model; what one is trained from; empty path: the generator
     models.prm.convention = ""  # how an existing PRM is read, where its directory does not say (docs/models.md)
 
     config.mesh = mesh_entry()
@@ -83,6 +84,15 @@ def default() -> Config:
     verify.max_tokens = 640
     verify.grammar = True
 
+    config.generative = generative = ml_collections.ConfigDict()  # judge generative, and models.verifier
+    generative.kind = ""  # orm | prm | prm_cot (prompts/generative.py), where the model's directory does not say
+    generative.scoring = "verdict"  # "verdict" (0 or 1), or the "probability" of its token; the mean over votes
+    generative.votes = 1
+    generative.temperature = 0.0
+    generative.top_p = 1.0
+    generative.max_tokens = 640
+    generative.grammar = True  # off where a critique is to come before the verification
+
     config.rollouts = rollouts = ml_collections.ConfigDict()  # judges rollouts and tree_search, models.generator
     rollouts.samples = 8  # K rollouts behind a step
     rollouts.temperature = 1.0
@@ -111,6 +121,13 @@ def default() -> Config:
     prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
     prm.lora = _lora()
     prm.train = _train(row_length=384, epochs=2.0, learning_rate=1e-3)
+
+    config.verifier = verifier = ml_collections.ConfigDict()  # verifiers.py: generative reward models, by SFT
+    verifier.kind = "prm_cot"  # orm | prm | prm_cot
+    verifier.brief = True  # ask by BRIEF_GUIDELINES, in training and ever after; False: by GUIDELINES
+    verifier.balanced = False  # as many targets that say Yes as No
+    verifier.lora = _lora()
+    verifier.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)
 
     # Offline reinforcement learning (offline_rl.py). A policy learns first from references, then from pairs.
     config.method = "spare_orpo"  # sft1 | sft2 | outcome_orpo | spare_orpo | dpo | step_dpo | iterated, and controls
@@ -234,12 +251,13 @@ def learn_offline_in_small(config: Config) -> None:
 def judge_with_real_models(config: Config, laptop: bool) -> None:
     """Have judges read their guidelines whole, with exemplars and room, on models that the user names; on a `laptop` in
     float32, with the room for short texts alone."""
-    for role in ("generator", "judge", "prm"):
+    for role in ("generator", "judge", "prm", "verifier"):
         config.models[role].path = ""
     config.annotate.guidelines = config.verify.guidelines = ""
     config.annotate.exemplars = 5
     config.annotate.draws = 32
-    config.annotate.max_tokens = config.verify.max_tokens = 1500
+    config.annotate.max_tokens = config.verify.max_tokens = config.generative.max_tokens = 1500
+    config.verifier.brief = False
     config.rollouts.max_tokens = 500
     config.engine.slots = 8 if laptop else 64
     config.engine.max_length = 2048 if laptop else 6144

@@ -505,8 +505,8 @@ def report(run: Run) -> list[str]:
 RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 
 _JUDGED = (
-    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "rollouts", "flips",
-    "ensemble",
+    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "generative",
+    "rollouts", "flips", "ensemble",
 )  # fmt: skip
 
 STAGES = {
