@@ -3,7 +3,7 @@
     python -m spare_jax.main --config=configs/grpo.py                       verify pays, on the arithmetic world
     python -m spare_jax.main --config=configs/grpo.py:reward=selective      or rlvr, random, majority_vote, ...
     python -m spare_jax.main --config=configs/grpo.py:task=math,model=real \\
-        --config.data.path=DIR --config.models.generator.path=HF_DIR --config.models.judge.path=HF_DIR
+        --config.data.path=DIR --config.models.generator.path=HF_DIR --config.models.verifier.path=HF_DIR
                                                                             the paper's settings
 
 The policy is in policies/grpo/export, metrics per iteration in policies/grpo/checkpoints/steps.jsonl (docs/grpo.md).
@@ -48,4 +48,5 @@ def _real_model(config) -> None:
     config.data.held_out_problems = 0
     config.grpo.update(prompts=256, samples=16, max_tokens=2048, iterations=200)
     config.grpo.train.update(row_length=4096, learning_rate=1e-6, accumulate=64, dtype="bfloat16", remat=True)
-    config.verify.max_tokens = 4096
+    config.grpo.judge = "generative"
+    config.generative.max_tokens = 4096

@@ -68,7 +68,7 @@ def begin(run: Run, name: str) -> "tuple[_Start, _Engines]":
       ValueError: there is no such judge, or it is an ensemble, which asks others.
     """
     if name not in _START:
-        raise ValueError(f"judge {name!r} is unknown: choose among {', '.join(JUDGES)}")
+        raise ValueError(f"judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
     return _START[name](run)
 
 

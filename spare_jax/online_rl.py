@@ -122,6 +122,6 @@ def _read(solution: Solution, judge: str, said: Judgement | programs.Failure, th
 
 PIPELINE = ("grpo",)
 
-_JUDGES = ("annotate", "verify", "rollouts", "flips", "threshold")  # the settings of whatever judge is asked
+_JUDGES = ("annotate", "verify", "generative", "rollouts", "flips", "threshold")  # settings of judges
 
 STAGES = {"grpo": Stage(train_policy, ("seed", "task", "data", "models", "engine", "mesh", "grpo", *_JUDGES))}

@@ -150,7 +150,7 @@ def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
 def test_mistakes_are_told(tmp_path):
     for name in "abc":
         (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match=r"config\.judge='oracle' is unknown: choose among spare"):
+    with pytest.raises(ValueError, match=r"judge='oracle' is unknown: choose among spare"):
         annotate(tmp_path / "a", ROWS, "oracle")
     with pytest.raises(StoreError, match=r"own\.jsonl:1: field 'question' is missing"):
         annotate(tmp_path / "b", [{"solution": "x"}], "alignment")

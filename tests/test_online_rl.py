@@ -35,7 +35,7 @@ def test_rewards_without_a_judge_are_paid_by_gold_a_vote_or_a_coin():
     assert len(tosses) > 3 and outcomes(Run(reward="random")) == outcomes(Run(reward="random"))
     with pytest.raises(ValueError, match="no accepted answer"):
         online_rl.judge_of(Run(reward="rlvr"), {"train-1": Gold("train-1", ())})("0", GROUPS)
-    with pytest.raises(ValueError, match="judge 'nobody' is unknown: choose among spare"):
+    with pytest.raises(ValueError, match="judge='nobody' is unknown: choose among spare"):
         online_rl.judge_of(Run(judge="nobody"), GOLD)
 
 
@@ -45,8 +45,8 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
         number = int(item.solution.id[-1])
         if number == 1:
             raise ValueError("broken")
-        if number == 2:
-            return Judgement(item.solution.id, "j", (StepJudgement(label=True),))  # its answer could not be read
+        if number == 2:  # its answer could not be read
+            return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
         return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
 
     monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
