@@ -135,7 +135,7 @@ def default() -> Config:
     config.sft = sft = ml_collections.ConfigDict()
     sft.neftune_alpha = 5.0  # noise on the embeddings (arXiv 2310.05914); 0: none
     sft.lora = _lora()
-    sft.train = _train(row_length=384, epochs=1.0, learning_rate=3e-4)
+    sft.train = _train(row_length=384, epochs=1.0, learning_rate=1e-4)
     config.pairs = ml_collections.ConfigDict()  # preferences.py, PairSettings
     config.pairs.train = _pairs(sampled_pairs=10, pairs_per_problem=10)
     config.pairs.dev = _pairs(sampled_pairs=1, pairs_per_problem=2)
