@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from spare_jax.models.decoder import Decoder, Linear, parameter
+from spare_jax.models.decoder import Decoder, Linear, parameter, product
 from spare_jax.models.quantization import dequantize, quantize
 
 PROJECTIONS = {
@@ -67,7 +67,8 @@ class AdaptedLinear:
         if self.dropout_key is not None:
             kept = jax.random.bernoulli(self.dropout_key, 1 - self.dropout, x.shape)
             x = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
-        return y + (x @ self.a[...].astype(x.dtype)) @ self.b[...].astype(x.dtype) * self.scale
+        down, up = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
+        return y + product(product(x, down), up) * self.scale
 
 
 def adapt(model: Decoder, config: AdapterConfig, key: PRNGKeyArray) -> Decoder:

@@ -273,6 +273,12 @@ def parameter(kind: type[P], value: Array, axes: tuple[str, ...]) -> P:
         return kind(value, logical_axes=axes)
 
 
+def product(x: Float[Array, "*batch in"], kernel: Float[Array, "in out"]) -> Float[Array, "*batch out"]:
+    """x @ kernel, as one product of two matrices: on a CPU its gradients take less than half the time of those over
+    [batch, length] (docs/performance.md)."""
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class Linear(nnx.Module):
     """y = x @ kernel (+ bias), computed in the dtype of x."""
 
@@ -281,7 +287,7 @@ class Linear(nnx.Module):
         self.bias = parameter(nnx.Param, jnp.zeros((out_size,), dtype), axes[1:]) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        y = x @ self.kernel[...].astype(x.dtype)
+        y = product(x, self.kernel[...].astype(x.dtype))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
