@@ -26,6 +26,7 @@ def get_config(argument: str | None = None):
     config.data.dev_problems = 60
     config.data.test_problems = 200
     config.data.held_out_problems = 30
+    config.prm.train.epochs = 4.0  # with 2, chance says which PRM gets to look things up (docs/results/annotation.md)
     config.study = ConfigDict(
         dict(
             problems=100,  # of the test problems, whose solutions are judged

@@ -40,16 +40,19 @@ class Method:
 
     `labels` names a file of judgements/, or is "noisy_truth": the truth with as many labels flipped as SPARE has wrong.
     The loss "sft" takes the reference of each pair's problem in its place: as many instances (SFT-2). An `iterated`
-    method goes on in rounds.
+    method goes on in rounds. `rate` times the config's learning rate is the method's: DPO, whose loss has no term that
+    holds on to the chosen text, unlearns to end a text at a rate that suits ORPO (docs/results/offline_rl.md).
     """
 
     loss: str
     rule: str = "spare"
     labels: str = "spare"
     iterated: bool = False
+    rate: float = 1.0
 
 
 SFT1 = "sft1"
+_DPO_RATE = 0.1
 METHODS: Mapping[str, Method | None] = {
     SFT1: None,
     "sft2": Method("sft"),
@@ -57,8 +60,8 @@ METHODS: Mapping[str, Method | None] = {
     "spare_orpo": Method("orpo"),
     "truth_orpo": Method("orpo", labels="truth"),
     "noisy_truth_orpo": Method("orpo", labels="noisy_truth"),
-    "dpo": Method("dpo"),
-    "step_dpo": Method("dpo", rule="step"),
+    "dpo": Method("dpo", rate=_DPO_RATE),
+    "step_dpo": Method("dpo", rule="step", rate=_DPO_RATE),
     "iterated": Method("orpo", iterated=True),
 }
 ROUND = "spare_orpo"  # the method of a later round
@@ -191,18 +194,20 @@ def train_policy(run: Run) -> list[str]:
     name, method, how = run.config.method, _method(run), run.config.policy
     if method is None:
         return []
-    start = _with_policy(run, SFT1).load_to_train("generator", how.lora, how.train.dtype)
+    settings = how.train.copy_and_resolve_references()
+    settings.learning_rate *= method.rate
+    start = _with_policy(run, SFT1).load_to_train("generator", how.lora, settings.dtype)
     pairs = [run.work.read(f"preferences/{name}_{split}") for split in ("train", "dev")]
     if method.loss == "sft":
         gold, loss = run.records()[2], losses.LanguageModelLoss(run.config.sft.neftune_alpha)
         texts = [[_reference(run, start, pair.problem, gold[pair.problem.id]) for pair in of] for of in pairs]
-        rows = [batches.pack(of, how.train.row_length) for of in texts]
+        rows = [batches.pack(of, settings.row_length) for of in texts]
     else:
         loss = losses.ORPOLoss(how.orpo_beta) if method.loss == "orpo" else losses.DPOLoss(how.dpo_beta)
-        rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], how.train.row_length) for of in pairs]
+        rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], settings.row_length) for of in pairs]
         if method.loss == "dpo":
-            rows = [loop.with_reference(run.train_config(how.train), start.model, of, run.mesh) for of in rows]
-    written = run.fine_tune(f"train_policy {name}", f"policies/{name}", start, loss, rows, how.train)
+            rows = [loop.with_reference(run.train_config(settings), start.model, of, run.mesh) for of in rows]
+    written = run.fine_tune(f"train_policy {name}", f"policies/{name}", start, loss, rows, settings)
     return [*written, *(_go_on(run) if method.iterated else ())]
 
 
