@@ -94,6 +94,12 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
     )
 
 
+def verify_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> VerifySettings:
+    """How `config.verify` asks the verifier."""
+    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
+    return replace(settings, grammar=False) if isinstance(checkpoint, Endpoint) else settings
+
+
 def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
@@ -123,9 +129,7 @@ def _spare(run: Run) -> tuple[_Start, _Engines]:
 
 def _verify(run: Run) -> tuple[_Start, _Engines]:
     checkpoint = run.load_to_ask("judge")
-    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
-    if isinstance(checkpoint, Endpoint):
-        settings = replace(settings, grammar=False)
+    settings = verify_settings(run, checkpoint)
     engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
     return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
 

@@ -1,11 +1,20 @@
 """Verification: a generative judge that sees no reference (SPARK, arXiv 2512.03244, stage I)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges import votes
-from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
+from spare_jax.programs import (
+    Completion,
+    Prefix,
+    Program,
+    Request,
+    RequestFailed,
+    Sample,
+    tokens_read,
+    tokens_written,
+)
 from spare_jax.prompts import verify as prompt
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode
@@ -47,11 +56,45 @@ def verify(
     """
     if not solution.steps:
         return Judgement(solution.id, settings.judge)
-    ids = encode_chat(tokenizer, prompt.render(task, problem, solution.steps, settings.guidelines or prompt.GUIDELINES))
+    found = yield from verifications(task, problem, solution, tokenizer, settings)
+    if found[0].failure:
+        return replace(found[0], judge=settings.judge)
+    answers = [said.outcome for said in found if said.outcome is not None]
+    return Judgement(
+        solution_id=solution.id,
+        judge=settings.judge,
+        steps=votes.majority([said.steps for said in found]),
+        outcome=2 * sum(answers) > len(answers) if answers else None,
+        text="\n\n".join(said.text for said in found),
+        parsed=any(said.parsed for said in found),
+        surplus=sum(said.surplus for said in found),
+        prompt_tokens=sum(said.prompt_tokens for said in found),
+        generated_tokens=sum(said.generated_tokens for said in found),
+    )
+
+
+def verifications(
+    task: "Task",
+    problem: Problem,
+    solution: Solution,
+    tokenizer: "Tokenizer",
+    settings: VerifySettings,
+    answers: Sequence[str] = (),
+) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[Judgement, ...]]:
+    """The program that verifies one solution `settings.votes` times, by a single `Sample`, and returns a Judgement of
+    each; their judges are `settings.judge` with a number from 000.
+
+    The prompt is read once, and its tokens are the first one's. The accepted `answers` are shown to the verifier where
+    any are given: the reference-guided control. Where the verifier could not be asked, every judgement says why.
+    """
+    names = [f"{settings.judge}_{k:03d}" for k in range(settings.votes)]
+    guidelines = settings.guidelines or prompt.GUIDELINES
+    ids = encode_chat(tokenizer, prompt.render(task, problem, solution.steps, guidelines, answers))
     room = min(settings.max_tokens, settings.max_length - len(ids))
     if room < 1:
-        return not_judged(solution, settings.judge, f"the prompt of {len(ids)} tokens leaves no room for an answer")
-    stop, n_steps = end_ids(tokenizer), len(solution.steps)
+        why = f"the prompt of {len(ids)} tokens leaves no room for an answer"
+        return tuple(not_judged(solution, name, why) for name in names)
+    stop = end_ids(tokenizer)
     request = Sample(
         model=settings.model,
         ids=(),
@@ -61,29 +104,40 @@ def verify(
         temperature=settings.temperature,
         top_p=settings.top_p,
         stop=() if settings.grammar else stop,
-        grammar=prompt.grammar(n_steps) if settings.grammar else None,
+        grammar=prompt.grammar(len(solution.steps)) if settings.grammar else None,
     )
     try:
         (completions,) = yield [request]
     except RequestFailed as failed:
-        return not_judged(solution, settings.judge, str(failed))
-    texts = [decode(tokenizer, [token for token in c.ids if token not in stop]) for c in completions]
-    parsed = [prompt.parse(text, n_steps) for text in texts]
-    answers = [p.answer for p in parsed if p.answer is not None]
-    return Judgement(
-        solution_id=solution.id,
-        judge=settings.judge,
-        steps=votes.majority([_steps(p, n_steps) for p in parsed]),
-        outcome=2 * sum(answers) > len(answers) if answers else None,
-        text="\n\n".join(texts),
-        parsed=any(p.steps for p in parsed),
-        surplus=sum(p.surplus for p in parsed),
-        prompt_tokens=tokens_read(request, completions),
-        generated_tokens=tokens_written(completions),
+        return tuple(not_judged(solution, name, str(failed)) for name in names)
+    read = tokens_read(request, completions)
+    return tuple(
+        verification(solution, name, tokenizer, completion, 0 if k else read)
+        for k, (name, completion) in enumerate(zip(names, completions, strict=True))
     )
 
 
-def _steps(parsed: prompt.ParsedVerification, n_steps: int) -> Sequence[StepJudgement]:
+def verification(
+    solution: Solution, judge: str, tokenizer: "Tokenizer", completion: Completion, prompt_tokens: int
+) -> Judgement:
+    """What one completion says of the solution, which has steps."""
+    stop = end_ids(tokenizer)
+    text = decode(tokenizer, [token for token in completion.ids if token not in stop])
+    parsed = prompt.parse(text, len(solution.steps))
+    return Judgement(
+        solution_id=solution.id,
+        judge=judge,
+        steps=_steps(parsed, len(solution.steps)),
+        outcome=parsed.answer,
+        text=text,
+        parsed=bool(parsed.steps),
+        surplus=parsed.surplus,
+        prompt_tokens=prompt_tokens,
+        generated_tokens=tokens_written([completion]),
+    )
+
+
+def _steps(parsed: prompt.ParsedVerification, n_steps: int) -> tuple[StepJudgement, ...]:
     steps = []
     for number in range(1, n_steps + 1):
         said = parsed.steps.get(number)
@@ -91,4 +145,4 @@ def _steps(parsed: prompt.ParsedVerification, n_steps: int) -> Sequence[StepJudg
             steps.append(StepJudgement(missed=True))
         else:
             steps.append(StepJudgement(label=said.correct, explanation=f"{said.title}: {said.analysis}"))
-    return steps
+    return tuple(steps)
