@@ -6,6 +6,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from spare_jax.prompts import annotate as annotation
+from spare_jax.prompts import meta_critique as criticism
 from spare_jax.prompts import verify as verification
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
@@ -127,6 +128,19 @@ def default() -> Config:
     policy.dpo_beta = 0.1
     policy.lora = _lora()
     policy.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)  # both texts of a pair lie in one row
+
+    # SPARK's synthetic verifications (spark.py): config.solve.samples solutions, config.verify.votes of each.
+    config.spark = spark = ml_collections.ConfigDict()
+    spark.targets = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
+    spark.tie = "drop"  # a vote that ends even: "drop" the solution, or take it as "correct" or "incorrect"
+    spark.no_match = "drop"  # no verification has the consensus on all steps: "drop", or keep the "closest"
+    spark.keep = "first"  # of several verifications that match: the "first", or the "shortest" in tokens
+    spark.critique = criticism.BRIEF_CRITIQUE  # what the verifier is asked then; empty: prompts/meta_critique.py's
+    spark.merge = criticism.BRIEF_MERGE
+    spark.filter = ml_collections.ConfigDict()  # judges/quality.py
+    spark.filter.max_tokens = placeholder(int)  # the longest text of a target; null: any
+    spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
+    spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on
     return config
 
 
@@ -194,6 +208,13 @@ def learn_offline_in_small(config: Config) -> None:
     config.rounds = 2
     for trained in (config.sft, config.policy):
         trained.train.update(batch_rows=4, eval_every=2, checkpoint_every=2)
+
+
+def verify_in_small(config: Config) -> None:
+    """Set the pipeline of spark.py to what a tiny model does in about a minute: for a first look and for tests."""
+    config.data.train_problems, config.data.dev_problems = 6, 2
+    config.solve.samples = 2
+    config.verify.votes = 3
 
 
 def judge_with_real_models(config: Config, laptop: bool) -> None:
