@@ -106,6 +106,8 @@ def verify_guided(run: Run) -> list[str]:
 
 
 def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]]) -> list[str]:
+    modes(run)  # what is misspelt there, or in the rules, is told now and not hours later
+    _rules(run)
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions") if s.steps}
     checkpoint = run.load_to_ask("judge")
     settings = dataclasses.replace(judging.verify_settings(run, checkpoint), judge="verification")
@@ -144,12 +146,10 @@ def targets(run: Run) -> list[str]:
     chosen = [c.kept for name, of_mode in choices.items() if MODES[name].critique for c in of_mode if c.kept]
     critiques = _criticise(run, {said.id: said for said in chosen if not said.failure}) if chosen else []
     run.work.write(CRITIQUES, critiques)
-    how = run.config.spark.filter
-    allowed = QualityFilter(how.max_tokens, how.grammar, how.agreement)
-    written = [f"{CRITIQUES}.jsonl"]
+    written, quality_filter = [f"{CRITIQUES}.jsonl"], QualityFilter(**run.config.spark.filter)
     for name, of_mode in choices.items():
         file = f"judgements/targets_{name}"
-        kept, counts = made(name, of_mode, {said.id: said for said in critiques}, allowed)
+        kept, counts = make_targets(name, of_mode, {said.id: said for said in critiques}, quality_filter)
         run.work.write(file, kept)
         run.work.write_json(f"{file}.counts.json", dataclasses.asdict(counts))
         written += [f"{file}.jsonl", f"{file}.counts.json"]
@@ -160,8 +160,8 @@ def targets(run: Run) -> list[str]:
 class TargetCounts:
     """What became of the solutions in one mode, and what it took.
 
-    `solutions` = `kept` + all of `dropped`, by reason: "failed" (the verifier could not be asked), those of
-    `Choice.dropped`, those of quality.REASONS. `tied` and `unmatched` count the solutions whose vote ended even or
+    `solutions` = `kept` + all of `dropped`, by reason: "failed" (the verifier could not be asked), then those of
+    consistency.REASONS and of quality.REASONS. `tied` and `unmatched` count the solutions whose vote ended even or
     whose consensus nobody met, dropped or not. `passes` are the texts that the verifier wrote for this mode and
     `tokens` all that it read and wrote for them, a prompt once for the texts behind it.
     """
@@ -175,8 +175,8 @@ class TargetCounts:
     tokens: int
 
 
-def made(
-    name: str, choices: Sequence[Choice], critiques: Mapping[str, Judgement], allowed: QualityFilter
+def make_targets(
+    name: str, choices: Sequence[Choice], critiques: Mapping[str, Judgement], quality_filter: QualityFilter
 ) -> tuple[list[Judgement], TargetCounts]:
     """The targets of a mode, whose judge is "targets_<name>", and its counts.
 
@@ -184,22 +184,22 @@ def made(
       choices: one per solution.
       critiques: by their ids, the critique and the merged verification of every choice, where the mode has any.
     """
+    critiques = critiques if MODES[name].critique else {}
     kept: list[Judgement] = []
     dropped: dict[str, int] = dict.fromkeys((FAILED, *consistency.REASONS, *quality.REASONS), 0)
     asked: list[Judgement] = []
     for choice in choices:
-        asked += choice.read
-        target, why = choice.kept, FAILED if choice.read[0].failure else choice.dropped
-        if target and not why and MODES[name].critique:
-            asked += [critiques[i] for part in PARTS if (i := f"{target.id}_{part}") in critiques]
-            target = critiques[f"{target.id}_merged"]
-            why = FAILED if target.failure else ""
-        if target and not why:
-            why = allowed.refuses(target, choice.agreement)
-        if target and not why:
-            kept.append(dataclasses.replace(target, judge=f"targets_{name}"))
+        written = [critiques[i] for part in PARTS if choice.kept and (i := f"{choice.kept.id}_{part}") in critiques]
+        asked += [*choice.read, *written]
+        target = written[-1] if written else choice.kept
+        if choice.read[0].failure or (target and target.failure):
+            dropped[FAILED] += 1
+        elif target is None:
+            dropped[choice.dropped] += 1
+        elif refused := quality_filter.refuses(target, choice.agreement):
+            dropped[refused] += 1
         else:
-            dropped[why] += 1
+            kept.append(dataclasses.replace(target, judge=f"targets_{name}"))
     counts = TargetCounts(
         solutions=len(choices),
         kept=len(kept),
@@ -214,11 +214,14 @@ def made(
 
 def _choices(run: Run, mode: Mode) -> list[Choice]:
     """What the mode's rule makes of every solution's verifications, in the order of the solutions."""
-    spark, of_solution = run.config.spark, defaultdict(list)
-    rules = ConsistencySettings(spark.tie, spark.no_match, spark.keep)
+    rules, of_solution = _rules(run), defaultdict(list)
     for said in run.work.read(mode.verifications):
         of_solution[said.solution_id].append(said)
     return [mode.rule(several, rules) for _, several in sorted(of_solution.items())]
+
+
+def _rules(run: Run) -> ConsistencySettings:
+    return ConsistencySettings(run.config.spark.tie, run.config.spark.no_match, run.config.spark.keep)
 
 
 def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
@@ -256,13 +259,13 @@ def spark_data(run: Run) -> list[str]:
     of_mode = {}
     for name, mode in modes(run).items():
         counts = run.work.read_json(f"judgements/targets_{name}.counts.json")
-        made = list(run.judgements(f"targets_{name}").values())
+        found = list(run.judgements(f"targets_{name}").values())
         of_mode[name] = {
             **counts,
             "kept_share": ratio_or_none(counts["kept"], len(solutions)),
             "passes_per_problem": ratio_or_none(counts["passes"], n_problems),
             "tokens_per_problem": ratio_or_none(counts["tokens"], n_problems),
-            "quality": _quality(run, made, truths, problem_of),
+            "quality": _quality(run, found, truths, problem_of),
             "critique": _critique_changes(run, mode, truths) if mode.critique else None,
         }
     measured = {"problems": n_problems, "solutions": len(solutions), "verified": len(verified), "targets": of_mode}
@@ -277,21 +280,21 @@ def _truth(run: Run, problem: Problem, gold: Gold, solution: Solution) -> Judgem
 
 
 def _quality(
-    run: Run, made: Sequence[Judgement], truths: Mapping[str, Judgement], problem_of: Mapping[str, str]
+    run: Run, targets: Sequence[Judgement], truths: Mapping[str, Judgement], problem_of: Mapping[str, str]
 ) -> dict[str, Any]:
     """Targets against what is known; None where that is nothing. The positive class is "error"."""
-    answers = [(said.outcome, truths[said.solution_id].outcome) for said in made if said.outcome is not None]
+    answers = [(said.outcome, truths[said.solution_id].outcome) for said in targets if said.outcome is not None]
     measured = {
         "says_right": ratio_or_none(sum(bool(said) for said, _ in answers), len(answers)),
         "outcome_accuracy": ratio_or_none(sum(said == real for said, real in answers), len(answers)),
     }
     if not run.task.world:
         return measured | dict.fromkeys((*_STEP_QUALITY, "first_error_f1_interval"))
-    said = judge_metrics(made, list(truths.values()))
+    said = judge_metrics(targets, list(truths.values()))
     interval = first_error_interval(
-        [target.first_error for target in made],
-        [truths[target.solution_id].first_error for target in made],
-        [problem_of[target.solution_id] for target in made],
+        [target.first_error for target in targets],
+        [truths[target.solution_id].first_error for target in targets],
+        [problem_of[target.solution_id] for target in targets],
         run.config.seed,
     )
     return measured | {key: said[key] for key in _STEP_QUALITY} | {"first_error_f1_interval": interval}

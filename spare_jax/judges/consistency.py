@@ -88,12 +88,13 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
     Args:
       verifications: all of one solution, in their order; at least one.
     """
-    shares = _step_shares(verifications)
+    shares = [share for share in _step_shares(verifications) if share is not None]
     consensus = [_verdict(share, settings) for share in shares]
-    known = [share for share in shares if share is not None]
-    tied = 0.5 in known
-    if len(known) < len(shares) or None in consensus:
-        return Choice(None, verifications, tied=tied and len(known) == len(shares))
+    if len(shares) < len(verifications[0].steps):
+        return Choice(None, verifications)
+    tied = 0.5 in shares
+    if None in consensus:
+        return Choice(None, verifications, tied=tied)
     differ = [
         sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True))
         for said in verifications
@@ -105,7 +106,7 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
     kept = _with_votes(_keep(nearest, settings), verifications)
     agreements = [
         0.0 if step.label is None else share if step.label else 1 - share
-        for step, share in zip(kept.steps, known, strict=True)
+        for step, share in zip(kept.steps, shares, strict=True)
     ]
     return Choice(kept, verifications, min(agreements, default=None), tied, unmatched=fewest > 0)
 
