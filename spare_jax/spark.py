@@ -213,11 +213,11 @@ def make_targets(
 
 
 def _choices(run: Run, mode: Mode) -> list[Choice]:
-    """What the mode's rule makes of every solution's verifications, in the order of the solutions."""
+    """What the mode's rule makes of every solution's verifications."""
     rules, of_solution = _rules(run), defaultdict(list)
     for said in run.work.read(mode.verifications):
         of_solution[said.solution_id].append(said)
-    return [mode.rule(several, rules) for _, several in sorted(of_solution.items())]
+    return [mode.rule(several, rules) for several in of_solution.values()]
 
 
 def _rules(run: Run) -> ConsistencySettings:

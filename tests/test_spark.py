@@ -118,7 +118,8 @@ def answer(request):
         else:
             n_steps = len(re.findall(r"^\[s[0-9]+\]", asked, re.MULTILINE))
             labels = [chance(asked, k, i) < 0.6 for i in range(n_steps)]
-            text = written(*labels, answer=chance(asked, k, "y") < 0.6)
+            yes = 0.2 if instructions.BRIEF_MERGE in asked else 0.6  # most of these answers are wrong
+            text = written(*labels, answer=chance(asked, k, "y") < yes)
             completions.append(completion(text if chance(asked, k, "cut") < 0.9 else text[: len(text) // 2]))
     return tuple(completions)
 
@@ -298,6 +299,28 @@ def test_figures_are_those_of_the_targets_against_the_truth(made):
         assert quality["outcome_accuracy"] == pytest.approx(answers / len(targets))
 
 
+def test_fixed_and_broke_are_those_of_the_first_verification_and_its_critique(made):
+    golds = {g.problem_id: g for g in made.work.read("gold")}
+    problems, solutions = ({r.id: r for r in made.work.read(kind)} for kind in ("problems", "solutions"))
+    merged = {row.id: row for row in made.work.read(spark.CRITIQUES)}
+    found = {part: collections.Counter() for part in ("steps", "answers")}
+    for row in made.work.read(spark.FREE):
+        if not row.judge.endswith("_000"):
+            continue
+        after, s = merged[f"{row.id}_merged"], solutions[row.solution_id]
+        gold = golds[s.problem_id]
+        verdicts = made.task.world.judge(problems[s.problem_id], gold, s.steps)
+        pairs = [("answers", row.outcome, after.outcome, s.answer in gold.answers)]
+        for old, new, verdict in zip(row.steps, after.steps, verdicts, strict=True):
+            pairs.append(("steps", old.label, new.label, verdict.correct))
+        for part, old, new, real in pairs:
+            if old is not None and new is not None:
+                found[part].update(n=1, changed=old != new, fixed=old != new == real, broke=new != old == real)
+    metrics = json.loads((made.work.path / "metrics.json").read_text())
+    assert metrics["targets"]["meta_critique"]["critique"] == found
+    assert all(of["fixed"] != of["broke"] for of in found.values())  # so that one cannot stand for the other
+
+
 @pytest.mark.parametrize("stage", ["verify_solutions", "targets"])
 def test_killed_and_restarted_it_writes_the_same_bytes(made, tmp_path, stage):
     run = scripted(tmp_path)
@@ -358,6 +381,7 @@ def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     execute(run, DATA[1:], spark.STAGES)
     rows = {row.solution_id: row for row in run.work.read(spark.FREE)}
     assert "no room" in rows[long.id].failure and empty.id not in rows
+    assert long.id not in {row.solution_id for row in run.work.read(spark.CRITIQUES)}
     for mode in FREE_MODES:
         counts = json.loads((tmp_path / f"judgements/targets_{mode}.counts.json").read_text())
         assert counts["dropped"]["failed"] == 1 and counts["solutions"] == len(short) + 1
