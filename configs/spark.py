@@ -1,11 +1,11 @@
 """SPARK, stage I: solutions verified several times without a reference, and targets made of the verifications.
 
-    python -m spare_jax.main --config=configs/spark.py                 on the arithmetic world, with embedded models
+    python -m spare_jax.main --config=configs/spark.py                 on the arithmetic world, in about three minutes
     python -m spare_jax.main --config=configs/spark.py:guided          with the reference-guided control
     python -m spare_jax.main --config=configs/spark.py:task=multihop
 
-No embedded model has been trained to verify yet: these targets are whole texts and little else. configs/spark_math.py
-asks real models. The targets of a mode are judgements/targets_<mode>.jsonl; metrics.json has what became of the
+The models are embedded ones, and none has been trained to verify yet: these targets are whole texts and little else.
+configs/spark_math.py asks real models. The targets of a mode are judgements/targets_<mode>.jsonl; metrics.json has what became of the
 solutions, what a problem took, and the targets against the world's truth (docs/spark.md). :runlocal is the same with
 few problems.
 """
@@ -21,7 +21,7 @@ def get_config(argument: str | None = None):
     config.data.train_problems, config.data.dev_problems, config.data.test_problems = 48, 8, 0
     config.data.held_out_problems = 0
     config.solve.samples = 4
-    config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=192)  # the critique has to fit behind it
+    config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=240)  # the critique has to fit behind it
     settings.use_own_models_of_world(config)
     if chosen["guided"]:
         spark.with_control(config)
