@@ -53,7 +53,7 @@ class Row:
 
 
 class Peer:
-    """Another sampler in a process of its own."""
+    """Another sampler or trainer in a process of its own."""
 
     def __init__(self, python: str, script: str):
         command = [python, str(PEERS / script)]
@@ -62,7 +62,7 @@ class Peer:
         )
 
     def seconds(self, **job: object) -> dict[str, float]:
-        """The seconds that a job took, by cache."""
+        """The seconds that a job took, by cache; a trainer has none and names it ""."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps({"model": SIZES, "dtype": "float32"} | job) + "\n")
         self._process.stdin.flush()

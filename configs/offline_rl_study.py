@@ -3,6 +3,7 @@
     python -m spare_jax.main --workdir=DIR \\
         --config=configs/offline_rl_study.py:world=arithmetic,method=spare_orpo,seed=21
     python -m spare_jax.studies.collect docs/results/offline_rl.json DIR/policies/spare_orpo ...
+    python -m spare_jax.studies.offline_rl_tables docs/results/offline_rl.json
 
 The methods are those of spare_jax/offline_rl.py; of one world and seed they share a directory, and what stands before
 them. metrics.json, in the directory and for good in its policies/<method>, has `greedy.accuracy` and

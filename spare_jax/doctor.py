@@ -20,9 +20,18 @@ from absl import app, flags, logging
 from spare_jax import assets
 from spare_jax.formats import files
 from spare_jax.models import conventions, huggingface
-from spare_jax.models.conventions import Known, ProgramReader, Reader, TokenTagConvention
+from spare_jax.models.conventions import (
+    Convention,
+    GenerativeConvention,
+    Known,
+    ProgramConvention,
+    ProgramReader,
+    Reader,
+    TokenTagConvention,
+)
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import step_scores
+from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Problem, Solution
 from spare_jax.tasks import gsm8k
 from spare_jax.tasks.answers import MathVerifier
@@ -80,9 +89,13 @@ def _examine(report: Report, model: str, convention: str, data: str, max_length:
     reads = _convention(report, directory, convention, tokenizer, kind)
     if reads is None:
         return
+    dtype = jnp.bfloat16 if _parameters(config) >= LARGE else jnp.float32
+    if isinstance(reads, GenerativeConvention):
+        huggingface.load(directory, dtype=dtype)
+        _verdicts(report, reads, tokenizer)
+        return
     reader = _reader(reads, tokenizer)
     _tokens(report, reads, reader, tokenizer)
-    dtype = jnp.bfloat16 if _parameters(config) >= LARGE else jnp.float32
     if isinstance(reader, ProgramReader):
         huggingface.load(directory, dtype=dtype)
         report.say("steps", "scored by several requests each, or by what the model writes: not tried here")
@@ -133,6 +146,8 @@ def _convention(report: Report, directory: Any, name: str, tokenizer: Any, kind:
                 f"for {found.tag!r}, '+', '-' and the tokenizer has {ids}: use the tokenizer the model was trained with"
             )
         report.say("convention", f"spare_jax (its own file), aggregation {found.aggregation}")
+    elif isinstance(found, GenerativeConvention):
+        report.say("convention", f"spare_jax (its own file), generative: it writes {found.kind}")
     else:
         report.say("convention", f"{found.source}; aggregation {found.aggregation}, threshold {found.threshold}")
     return found
@@ -145,7 +160,7 @@ def _id(tokenizer: Any, text: str) -> int | None:
         return None
 
 
-def _reader(found: Known, tokenizer: Any) -> Reader | ProgramReader:
+def _reader(found: TokenTagConvention | Convention | ProgramConvention, tokenizer: Any) -> Reader | ProgramReader:
     if isinstance(found, TokenTagConvention):
         return found.reader(tokenizer, _task(), huggingface.tokenizer_digest(tokenizer))
     return found.reader(tokenizer)
@@ -168,6 +183,14 @@ def _tokens(report: Report, found: Known, reader: Reader | ProgramReader, tokeni
     if reader.read_out.columns:
         names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in reader.read_out.columns)
         report.say("labels", f"wrong and right: {names}")
+
+
+def _verdicts(report: Report, found: GenerativeConvention, tokenizer: Any) -> None:
+    """The tokens between which a generative reward model decides."""
+    for name, tokens in zip(("steps", "answer"), verdict_tokens(tokenizer, found.kind), strict=True):
+        if tokens:
+            names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in (tokens.wrong, tokens.right))
+            report.say(name, f"verdicts, wrong and right, begin with {names}")
 
 
 def _cut(ids: Sequence[int]) -> str:

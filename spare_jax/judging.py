@@ -16,6 +16,7 @@ from spare_jax.evaluation.process_errors import choose_threshold
 from spare_jax.formats import files
 from spare_jax.judges import ensemble
 from spare_jax.judges.alignment import alignment
+from spare_jax.judges.generative import GenerativeSettings, generative
 from spare_jax.judges.labels import LabelPolicy
 from spare_jax.judges.outcome import outcome, require_answers
 from spare_jax.judges.reward_model import RewardModelSettings
@@ -27,13 +28,15 @@ from spare_jax.judges.verify import VerifySettings, verify
 from spare_jax.models import conventions, huggingface
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
 from spare_jax.run import Run
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
 
 JUDGES = (
-    "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "truth", "outcome", "ensemble",
+    "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "generative", "truth", "outcome",
+    "ensemble",
 )  # fmt: skip
 
 
@@ -41,23 +44,32 @@ def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution], va
     """The judgements of judge `name` on `found`, in that order; resumable under the journal of `stage`.
 
     `variant` names the judgements where one stage asks a judge in several ways; each draws its own samples.
-    `verify` is handed nothing of the gold, `reward_model` the reference steps, for the one convention that reads them.
-    A solution that could not be judged has a judgement that says why (`failure`).
+    `verify` and `generative` are handed nothing of the gold, `reward_model` the reference steps, for the one convention
+    that reads them. A solution that could not be judged has a judgement that says why (`failure`).
 
     Raises:
       ValueError: there is no such judge.
     """
-    if name not in JUDGES:
-        raise ValueError(f"config.judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
     if name == "ensemble":
         return _ensemble(run, stage, found)
     part = variant or name
     ids = [f"{part}/{number:08d}" for number in range(len(found))]
     solution_of = {i: item.solution for i, item in zip(ids, found, strict=True)}
-    start, engines = _START[name](run)
+    start, engines = begin(run, name)
     started = {i: functools.partial(start, item) for i, item in zip(ids, found, strict=True)}
     judged = run.answer(stage, part, engines, started, lambda i, why: not_judged(solution_of[i], part, why))
     return [replace(judgement, judge=part) for judgement in judged] if variant else judged
+
+
+def begin(run: Run, name: str) -> "tuple[_Start, _Engines]":
+    """How judge `name` starts on a solution, and the engines that it then asks.
+
+    Raises:
+      ValueError: there is no such judge, or it is an ensemble, which asks others.
+    """
+    if name not in _START:
+        raise ValueError(f"judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
+    return _START[name](run)
 
 
 def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:
@@ -103,6 +115,11 @@ def verify_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> VerifySettin
 def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
+    if isinstance(convention, conventions.GenerativeConvention):
+        raise huggingface.ModelError(
+            f"{checkpoint.path} is a generative reward model and reads no tags: set config.judge='generative' and "
+            "config.models.verifier.path"
+        )
     if isinstance(convention, conventions.TokenTagConvention):
         digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
         return convention.reader(checkpoint.tokenizer, run.task, digest, whole)
@@ -182,6 +199,35 @@ def _reward_model(run: Run) -> tuple[_Start, _Engines]:
     return start, {settings.model: run.engine(checkpoint, how.max_tokens, how.read_out)}
 
 
+def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> GenerativeSettings:
+    """How `config.generative` asks a generative reward model, of the kind that it names or the model's directory.
+
+    Raises:
+      ValueError: probabilities are asked of a server, or of a tokenizer that cannot tell verdicts apart.
+    """
+    how = run.config.generative.to_dict()
+    server = isinstance(checkpoint, Endpoint)
+    said = conventions.of_verifier(checkpoint.model if server else checkpoint.path, how.pop("kind"))
+    settings = GenerativeSettings(run.max_length(checkpoint), **asdict(said), **how)
+    if server:
+        if settings.scoring == "probability":
+            raise ValueError("a server gives no probabilities of verdicts: set config.generative.scoring='verdict'")
+        return replace(settings, grammar=False)
+    if settings.scoring == "probability":
+        verdict_tokens(checkpoint.tokenizer, settings.kind)  # a tokenizer without them is told before anything runs
+    return settings
+
+
+def _generative(run: Run) -> tuple[_Start, _Engines]:
+    checkpoint = run.load_to_ask("verifier")
+    settings = generative_settings(run, checkpoint)
+    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return (
+        lambda item: generative(run.task, item.problem, item.solution, checkpoint.tokenizer, settings),
+        {settings.model: engine},
+    )
+
+
 def _without_model(of: Callable[[Task, LabelledSolution], Judgement]) -> Callable[[Run], tuple[_Start, _Engines]]:
     """A judge that asks nobody, as one that does."""
 
@@ -211,6 +257,7 @@ _START: dict[str, Callable[[Run], tuple[_Start, _Engines]]] = {
     "rollouts": _rollouts,
     "tree_search": _tree_search,
     "reward_model": _reward_model,
+    "generative": _generative,
     "truth": _truth,
     "alignment": _without_model(lambda task, item: alignment(task, item.problem, _gold(item), item.solution)),
     "outcome": _without_model(_outcome),

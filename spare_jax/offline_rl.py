@@ -27,7 +27,6 @@ from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
 from spare_jax.run import Run, Stage, execute
-from spare_jax.settings import Config
 from spare_jax.store import WorkDir
 from spare_jax.studies.collect import cell
 from spare_jax.training import batches, loop, losses
@@ -114,7 +113,7 @@ def sft(run: Run) -> list[str]:
         for split in ("train", "dev")
     ]
     loss = losses.LanguageModelLoss(how.neftune_alpha)
-    return ["problems.jsonl", "gold.jsonl", *_train(run, "sft", SFT1, start, loss, rows, how.train)]
+    return ["problems.jsonl", "gold.jsonl", *run.fine_tune("sft", f"policies/{SFT1}", start, loss, rows, how.train)]
 
 
 def _reference(run: Run, start: Checkpoint, problem: Problem, gold: Gold) -> batches.Example:
@@ -203,7 +202,7 @@ def train_policy(run: Run) -> list[str]:
         rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], how.train.row_length) for of in pairs]
         if method.loss == "dpo":
             rows = [loop.with_reference(run.train_config(how.train), start.model, of, run.mesh) for of in rows]
-    written = _train(run, f"train_policy {name}", name, start, loss, rows, how.train)
+    written = run.fine_tune(f"train_policy {name}", f"policies/{name}", start, loss, rows, how.train)
     return [*written, *(_go_on(run) if method.iterated else ())]
 
 
@@ -236,39 +235,6 @@ def _completion(start: Checkpoint, solution: Solution, shared: int = 0) -> list[
     pieces = solve.piece_ids(start.tokenizer, solution, huggingface.tokenizer_digest(start.tokenizer))
     cut_off = solution.finish_reason in ("length", preferences.CUT)
     return [*(token for piece in pieces[shared:] for token in piece), *(() if cut_off else end_ids(start.tokenizer))]
-
-
-def _train(
-    run: Run,
-    description: str,
-    method: str,
-    start: Checkpoint,
-    loss: losses.Loss,
-    rows: Sequence[batches.Packed],
-    how: Config,
-) -> list[str]:
-    """Train `start` on the rows of train and dev, and write checkpoints/, export/ and training.json below
-    policies/<method>."""
-    directory = f"policies/{method}"
-    train_rows, dev_rows = rows
-    if not train_rows.rows:
-        raise ValueError(
-            f"{description}: nothing to learn from {train_rows.counts.examples} examples, of which "
-            f"{train_rows.counts.too_long} are longer than row_length={how.row_length}: give more problems, more "
-            "samples or longer rows"
-        )
-    checkpoints, config = run.work.path / directory / "checkpoints", run.train_config(how)
-    result = run.train(description, checkpoints, config, start.model, loss, train_rows, dev_rows)
-    said = {
-        "steps": result.steps,
-        "best_step": result.best_step,
-        "best_loss": result.best_loss,
-        "stopped_early": result.stopped_early,
-        "train": dataclasses.asdict(result.train_counts),
-        "dev": dataclasses.asdict(result.dev_counts),
-    }
-    run.work.write_json(f"{directory}/training.json", said)
-    return [*run.export(directory, result.model, start), f"{directory}/training.json"]
 
 
 # greedy
@@ -311,10 +277,11 @@ def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[s
     """How often the answer is right, and how often a right one is reached by a wrong step, which outcomes cannot see
     (None where the task is no world)."""
     right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
-    wrong_process = None
+    wrong_process = sound = None
     if run.task.world:
         errors = [truth(run.task, *item).first_error is not None for item in found]
         wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
+        sound = [int(ok and not error) for error, ok in zip(errors, right, strict=True)]
     accuracy = bootstrap(right, run.config.seed)
     return {
         "accuracy": accuracy["mean"],
@@ -324,7 +291,9 @@ def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[s
         "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
         "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
         "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
-        "right": [int(ok) for ok in right],  # one per problem, in the order of their ids
+        # One per problem, in the order of their ids: whether the answer is right; and whether no step is wrong either.
+        "right": [int(ok) for ok in right],
+        "sound": sound,
     }
 
 

@@ -63,12 +63,17 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Ask reward model `model` for its step score at each of `positions` (indices into prefix + ids)."""
+    """Ask reward model `model` for its step score at each of `positions` (indices into prefix + ids).
+
+    With `answers`, two token ids, the score is the probability that the second and not the first comes next, whatever
+    the engine reads otherwise.
+    """
 
     model: str
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     prefix: Prefix | None = None
+    answers: tuple[int, int] | None = None
 
     def all_ids(self) -> tuple[int, ...]:
         """All that the model reads."""

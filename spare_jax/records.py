@@ -103,9 +103,9 @@ class Judgement(Record):
     """A judge's answer on one solution.
 
     `steps` has one entry per step of the solution, or none where the judge looks at the outcome alone.
-    `outcome` is the judge's verdict on the final answer. `surplus` counts records about steps that do not exist;
-    `parsed` is False where the judge's text held no readable record at all. `failure` says why there is no judgement
-    where the judge could not be asked.
+    `outcome` is the judge's verdict on the final answer, `outcome_score` a probability of its being correct. `surplus`
+    counts records about steps that do not exist; `parsed` is False where the judge's text held no readable record at
+    all. `failure` says why there is no judgement where the judge could not be asked.
     """
 
     solution_id: str
@@ -119,6 +119,7 @@ class Judgement(Record):
     prompt_tokens: int = 0
     generated_tokens: int = 0
     failure: str = ""
+    outcome_score: float | None = None
 
     @property
     def id(self) -> str:

@@ -245,6 +245,42 @@ class Run:
                 )  # fmt: skip
         return result
 
+    def fine_tune(
+        self,
+        description: str,
+        directory: str,
+        start: Checkpoint,
+        loss: losses.Loss,
+        rows: Sequence[batches.Packed],
+        how: Config,
+        counted: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Train `start` on the rows of train and dev by the settings `how`, and write checkpoints/, what `export` does
+        and training.json, the training's figures and what was `counted`, below `directory`; returns what it wrote.
+
+        Raises:
+          ValueError: there is nothing to learn from.
+        """
+        train_rows, dev_rows = rows
+        if not train_rows.rows:
+            raise ValueError(
+                f"{description}: nothing to learn from {train_rows.counts.examples} examples, of which "
+                f"{train_rows.counts.too_long} are longer than row_length={how.row_length}: give more problems, more "
+                "samples or longer rows"
+            )
+        checkpoints, config = self.work.path / directory / "checkpoints", self.train_config(how)
+        result = self.train(description, checkpoints, config, start.model, loss, train_rows, dev_rows)
+        said = {
+            "steps": result.steps,
+            "best_step": result.best_step,
+            "best_loss": result.best_loss,
+            "stopped_early": result.stopped_early,
+            "train": dataclasses.asdict(result.train_counts),
+            "dev": dataclasses.asdict(result.dev_counts),
+        }
+        self.work.write_json(f"{directory}/training.json", said | dict(counted or {}))
+        return [*self.export(directory, result.model, start), f"{directory}/training.json"]
+
     def export(self, directory: str, model: Decoder, start: Checkpoint) -> list[str]:
         """Write what was trained from `start` as a Hugging Face directory, `directory`/export, and its adapters, if it
         has any, as `directory`/adapter; returns the two."""
@@ -287,7 +323,8 @@ class Stage:
     """A stage: its function, which returns the names of what it wrote, and what it is made from.
 
     `keys` are the parts of the config that it reads; `needs` are files or directories of the work directory that must
-    be there, `reads` those that it reads where there are any. A `derived` stage is quick and made anew in every run.
+    be there, `reads` those that it reads where there are any. `given` are keys of the config that may name a file from
+    elsewhere, which must stay what it was. A `derived` stage is quick and made anew in every run.
     Where the stage is run once `per` value of a key of the config, "{}" in its needs and reads is that value.
     """
 
@@ -295,6 +332,7 @@ class Stage:
     keys: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
     derived: bool = False
     per: str = ""
 
@@ -331,6 +369,12 @@ def settings_of(config: Config, keys: Iterable[str]) -> dict[str, Any]:
     return part
 
 
+def _given_files(config: Config, keys: Iterable[str]) -> dict[str, Path]:
+    """The files that the config names under `keys`, by their keys; what names a directory or a hub id is left out."""
+    named = {f"config.{key}": Path(functools.reduce(ConfigDict.__getitem__, key.split("."), config)) for key in keys}
+    return {name: path.resolve() for name, path in named.items() if path.is_file()}
+
+
 def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None:
     """Run the stages that have not ended yet, each under its manifest.
 
@@ -352,7 +396,9 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
             stage.run(run)
         else:
             label, part = stage.label(name, run.config), settings_of(run.config, stage.keys)
-            inputs = {path: path for path in (*needs, *reads) if (run.work.path / path).exists()}
+            inputs: dict[str, str | Path] = {
+                path: path for path in (*needs, *reads) if (run.work.path / path).exists()
+            } | _given_files(run.config, stage.given)
             if run.work.done(label, part, inputs):
                 logger.info("%-22s done before", label)
                 continue

@@ -37,6 +37,7 @@ def default() -> Config:
     models.generator = model_entry("tiny-base")
     models.judge = model_entry("tiny-teacher")  # empty path: the generator
     models.prm = model_entry("")  # what PRM and ORM are trained from; empty path: the generator
+    models.verifier = model_entry("")  # a generative reward model; what one is trained from; empty path: the generator
     models.prm.convention = ""  # how an existing PRM is read, where its directory does not say (docs/models.md)
 
     config.mesh = mesh_entry()
@@ -84,6 +85,15 @@ def default() -> Config:
     verify.max_tokens = 640
     verify.grammar = True
 
+    config.generative = generative = ml_collections.ConfigDict()  # judge generative, and models.verifier
+    generative.kind = ""  # orm | prm | prm_cot (prompts/generative.py), where the model's directory does not say
+    generative.scoring = "verdict"  # "verdict" (0 or 1), or the "probability" of its token; the mean over votes
+    generative.votes = 1
+    generative.temperature = 0.0
+    generative.top_p = 1.0
+    generative.max_tokens = 640
+    generative.grammar = True  # off where a critique is to come before the verification
+
     config.rollouts = rollouts = ml_collections.ConfigDict()  # judges rollouts and tree_search, models.generator
     rollouts.samples = 8  # K rollouts behind a step
     rollouts.temperature = 1.0
@@ -113,6 +123,13 @@ def default() -> Config:
     prm.lora = _lora()
     prm.train = _train(row_length=384, epochs=2.0, learning_rate=1e-3)
 
+    config.verifier = verifier = ml_collections.ConfigDict()  # verifiers.py: generative reward models, by SFT
+    verifier.kind = "prm_cot"  # orm | prm | prm_cot
+    verifier.brief = True  # ask by BRIEF_GUIDELINES, in training and ever after; False: by GUIDELINES
+    verifier.balanced = False  # as many targets that say Yes as No
+    verifier.lora = _lora()
+    verifier.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)
+
     # Offline reinforcement learning (offline_rl.py). A policy learns first from references, then from pairs.
     config.method = "spare_orpo"  # sft1 | sft2 | outcome_orpo | spare_orpo | dpo | step_dpo | iterated, and controls
     config.rounds = 3  # of the iterated method: the policy of the last one samples, SPARE annotates, ORPO trains
@@ -141,6 +158,41 @@ def default() -> Config:
     spark.filter.max_tokens = placeholder(int)  # the longest text of a target; null: any
     spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
     spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on
+
+    # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
+    config.grpo = grpo = ml_collections.ConfigDict()
+    grpo.reward = "process_aware"  # training/advantages.py has them all, and the controls
+    grpo.judge = "verify"  # who pays (judging.py), where the reward asks a judge
+    grpo.baseline = "grpo"  # grpo | dr_grpo | leave_one_out
+    grpo.least_steps = placeholder(int)  # limits on a solution's steps; null: the reward's own (4 and 20, 3 and 20)
+    grpo.most_steps = placeholder(int)
+    grpo.iterations = 40
+    grpo.prompts = 8  # problems of an iteration (256)
+    grpo.samples = 8  # solutions of each (16)
+    grpo.max_tokens = 176  # of a solution (2048)
+    grpo.updates = 1  # steps on an iteration's samples (1: on-policy)
+    grpo.loss = loss = ml_collections.ConfigDict()  # training/losses.py, GRPOLoss
+    loss.clip_low = loss.clip_high = 0.2  # (0.2); a greater clip_high is DAPO's clip-higher
+    loss.kl_weight = 0.001  # (0.001); 0: no reference is kept
+    loss.kl = "k3"  # (k3) | k1 | k2
+    loss.mean = "token"  # over what the loss is divided: token | sequence | constant (docs/grpo.md)
+    grpo.watch_problems = 16  # dev problems on which the reward is compared with the truth; 0: no gold is looked at
+    grpo.watch_every = 10
+    grpo.alarms = alarms = ml_collections.ConfigDict()  # by a name of one's own: training/watch.py, Alarm
+    alarms.appended = ml_collections.ConfigDict(
+        {"metric": "format/second_problem", "threshold": 0.2, "below": False, "patience": 3, "action": "roll_back"}
+    )
+    grpo.checkpoint_every = 10
+    grpo.lora = _lora()
+    grpo.lora.dropout = 0.0  # what is updated has to be what has sampled
+    grpo.train = train = ml_collections.ConfigDict()  # training/loop.py, TrainConfig
+    train.row_length = 512  # of rows that hold a prompt and a solution, or several
+    train.accumulate = 1
+    train.learning_rate = 3e-5  # (1e-6), constant
+    train.weight_decay = 0.0
+    train.clip = 1.0
+    train.dtype = "float32"
+    train.remat = False
     return config
 
 
@@ -220,12 +272,13 @@ def verify_in_small(config: Config) -> None:
 def judge_with_real_models(config: Config, laptop: bool) -> None:
     """Have judges read their guidelines whole, with exemplars and room, on models that the user names; on a `laptop` in
     float32, with the room for short texts alone."""
-    for role in ("generator", "judge", "prm"):
+    for role in ("generator", "judge", "prm", "verifier"):
         config.models[role].path = ""
     config.annotate.guidelines = config.verify.guidelines = ""
     config.annotate.exemplars = 5
     config.annotate.draws = 32
-    config.annotate.max_tokens = config.verify.max_tokens = 1500
+    config.annotate.max_tokens = config.verify.max_tokens = config.generative.max_tokens = 1500
+    config.verifier.brief = False
     config.rollouts.max_tokens = 500
     config.engine.slots = 8 if laptop else 64
     config.engine.max_length = 2048 if laptop else 6144

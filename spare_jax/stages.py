@@ -505,14 +505,14 @@ def report(run: Run) -> list[str]:
 RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 
 _JUDGED = (
-    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "rollouts", "flips",
-    "ensemble",
+    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "generative",
+    "rollouts", "flips", "ensemble",
 )  # fmt: skip
 
 STAGES = {
     "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
     "judge": Stage(judge, ("seed", "task", "models", "engine", "mesh", "annotate"), RECORDS),
-    "labels": Stage(labels, ("seed", "task", "data", "prm.path")),
+    "labels": Stage(labels, ("seed", "task", "data", "prm.path"), given=("data.labels",)),
     "train_prm": Stage(
         train_prm,
         ("seed", "task", "models", "mesh", "prm", "annotate"),
@@ -522,9 +522,9 @@ STAGES = {
     "rank": Stage(
         rank, ("seed", "task", "models", "prm.path", "engine", "mesh"), RECORDS, reads=("prm/export", "orm/export")
     ),
-    "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh")),
-    "annotate": Stage(annotate, _JUDGED),
-    "benchmark": Stage(benchmark, _JUDGED),
+    "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh"), given=("data.path",)),
+    "annotate": Stage(annotate, _JUDGED, given=("data.path", "ensemble.truth")),
+    "benchmark": Stage(benchmark, _JUDGED, given=("data.path", "ensemble.truth")),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

@@ -4,26 +4,23 @@ Needs libtpu and no TPU. Prints one JSON object: bytes per chip and kernels of e
 """
 
 import json
-import math
 import re
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from collectives import collectives_of
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from tpu_training import LLAMA_3_8B
 
 from spare_jax.engines.compiled import compile_functions
 from spare_jax.engines.lanes import MEMBERS, readers_of
 from spare_jax.models import sharding
 from spare_jax.models.cache import Piece, blocks_of
-from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder
+from spare_jax.models.decoder import hidden_states, init_decoder
 
-LLAMA_3_8B = DecoderConfig(
-    vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_layers=32, num_heads=32, num_kv_heads=8,
-    head_dim=128, rope_theta=500000.0, norm_eps=1e-5, tie_embeddings=False, max_length=8192, family="llama",
-)  # fmt: skip
 SLOTS, MAX_LENGTH, MAX_TOKENS, PAGES, ROWS, BUCKET = 64, 4096, 1024, 1024, 4, 512
 
 
@@ -66,20 +63,12 @@ def main() -> dict[str, dict]:
             "arguments": memory.argument_size_in_bytes,
             "temporaries": memory.temp_size_in_bytes,
             "kernels": sorted(set(KERNEL.findall(compiled.as_text()))),
-            "largest_collective": max(map(bytes_of, COLLECTIVE.findall(compiled.as_text())), default=0),
+            "largest_collective": max((one.largest for one in collectives_of(compiled.as_text())), default=0),
         }
     return found
 
 
 KERNEL = re.compile(r"%(see_pages|splash_mha_[a-z]+)\S* = .*tpu_custom_call")
-COLLECTIVE = re.compile(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
-WIDTHS = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4}
-
-
-def bytes_of(result: str) -> int:
-    """The largest array in the type of an instruction, such as "(bf16[4,512]{1,0}, bf16[8,512]{1,0})"."""
-    arrays = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)
-    return max(WIDTHS.get(kind, 4) * math.prod(map(int, filter(None, shape.split(",")))) for kind, shape in arrays)
 
 
 if __name__ == "__main__":

@@ -312,6 +312,23 @@ def test_scores_are_the_softmax_at_their_positions(model, engine):
         assert all(type(score) is float for score in completion.scores)
 
 
+def test_a_request_may_say_which_answers_are_compared(model):
+    """In one batch with others, and on an engine that has no read-out of its own; the same text behind a prefix too."""
+    engine = LocalEngine(model, CONFIG, pad_id=0, seed=0, **SIZES)
+    ids, wanted = prompt(40), (7, 25, 39)
+    at = jax.nn.softmax(all_logits(model, jnp.array(ids)[None])[0, jnp.array(wanted)], axis=-1)
+    pairs = ((3, 8), (8, 3), (60, 2))
+    requests = [(str(pair), Score("m", ids, wanted, answers=pair)) for pair in pairs]
+    requests += [(f"{pair} behind", Score("m", ids[20:], wanted, Prefix(ids[:20]), pair)) for pair in pairs]
+    found = answers(engine, requests)
+    own = answers(new_engine(model), [*requests, ("own", Score("m", ids, wanted))])
+    for pair in (*pairs, READ_OUT.columns):
+        expected = at[:, pair[1]] / (at[:, pair[0]] + at[:, pair[1]])
+        names = ("own",) if pair == READ_OUT.columns else (str(pair), f"{pair} behind")
+        for completion in (of[name][0] for of in (found, own) for name in names if name in of):
+            np.testing.assert_allclose(completion.scores, expected, atol=1e-6)
+
+
 def test_a_program_runs_on_it(model):
     """Samples, then scores of what was sampled: as best-of-n does."""
 
@@ -401,6 +418,7 @@ def test_logits_that_are_not_finite_fail_their_request_alone(model):
         (sample(stop=(67,)), "a stop id lies outside"),
         (Score("m", prompt(225), (0,)), "225 tokens exceed max_length=224"),
         (Score("m", prompt(20), (20,)), "a position lies outside the 20 tokens"),
+        (Score("m", prompt(20), (2,), answers=(3, 67)), "an answer lies outside the vocabulary of 67"),
     ],
 )
 def test_impossible_requests_are_refused_by_name(engine, request_, words):
@@ -474,3 +492,26 @@ def test_buckets():
         64, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 4096,
     ]  # fmt: skip
     assert bucket_length(257, 300) == 300
+
+
+def test_a_renewed_engine_has_forgotten_all_that_the_old_parameters_read(model):
+    other = init_decoder(CONFIG, jax.random.key(1))
+    shared = Prefix(prompt(140, seed=8), Prefix(prompt(30, seed=9)))
+    asked = [
+        *((f"s{i}", Sample("m", prompt(9, i), 12, prefix=shared, n=2)) for i in range(3)),
+        ("score", Score("m", prompt(9), (175, 178), prefix=shared)),
+    ]
+    engine = new_engine(model)
+    before = answers(engine, asked)
+    read = engine.stats["computed_tokens"]
+    engine.renew(other)
+    assert answers(engine, asked) == answers(new_engine(other), asked) != before
+    assert engine.stats["computed_tokens"] == 2 * read  # every prompt was read again
+    engine.renew(model)
+    assert answers(engine, asked) == before
+
+
+def test_an_engine_at_work_is_not_renewed(model, engine):
+    engine.submit("a", sample())
+    with pytest.raises(ValueError, match="1 requests are under way: renew it once they are done"):
+        engine.renew(model)

@@ -74,6 +74,12 @@ def test_a_file_of_one_s_own_is_labelled_row_by_row(tmp_path, caplog):
     assert "In May she sold 48 * 2 = 96." in page and "Steps as alignment labels them" in page
 
 
+def test_a_file_that_has_changed_is_not_taken_for_the_one_that_was_labelled(tmp_path):
+    annotate(tmp_path, ROWS, "alignment")
+    with pytest.raises(StoreError, match=r"annotate .* was made from another 'config.data.path' than there is now"):
+        annotate(tmp_path, ROWS[:2], "alignment")
+
+
 def test_hostile_text_is_escaped(tmp_path):
     rows = [ROWS[0] | {"solution": ["<script>alert(1)</script> 5", "The answer is 5."]}]
     page = (annotate(tmp_path, rows, "alignment") / "report.html").read_text()
@@ -144,7 +150,7 @@ def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
 def test_mistakes_are_told(tmp_path):
     for name in "abc":
         (tmp_path / name).mkdir()
-    with pytest.raises(ValueError, match=r"config\.judge='oracle' is unknown: choose among spare"):
+    with pytest.raises(ValueError, match=r"judge='oracle' is unknown: choose among spare"):
         annotate(tmp_path / "a", ROWS, "oracle")
     with pytest.raises(StoreError, match=r"own\.jsonl:1: field 'question' is missing"):
         annotate(tmp_path / "b", [{"solution": "x"}], "alignment")

@@ -10,14 +10,15 @@ from tests_config import config_of
 
 from spare_jax import main, offline_rl, preferences, splits
 from spare_jax.jsonlines import fingerprint
-from spare_jax.judges.labels import REFERENCE
+from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
 from spare_jax.prompts import solve
-from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
 from spare_jax.store import WorkDir
+from spare_jax.studies import offline_rl_tables
 from spare_jax.tasks.task import world_of
 from spare_jax.training.batches import pack_pairs
 
@@ -82,6 +83,9 @@ def test_a_round_begins_with_the_policy_of_the_one_before(work):
     assert weights(round_2.path / "policies/spare_orpo/export") != weights(work.path / "policies/iterated/export")
     greedy = json.loads((work.path / "manifests/greedy-iterated.json").read_text())
     assert "policies/iterated/rounds" in greedy["inputs"]
+    # The last round's policy answers, not the first's, which is SPARE-ORPO's.
+    first, last = ({s.id: s.mean_logprob for s in work.read(f"solutions/{m}")} for m in ("spare_orpo", "iterated"))
+    assert first.keys() == last.keys() and first != last
 
 
 def test_pairs_keep_to_the_rule_of_their_method(work):
@@ -115,10 +119,29 @@ def test_metrics_are_those_of_the_greedy_answers(work):
         reached = [i for i, ok in zip(tested, right, strict=True) if ok]
         wrong = [not all(v.correct for v in WORLD.judge(problems[i], golds[i], answers[i].steps)) for i in reached]
         assert metrics["greedy"]["wrong_process"] == (np.mean(wrong) if wrong else None)
+        assert sum(metrics["greedy"]["sound"]) == len(wrong) - sum(wrong)
         assert metrics["method"] == method and metrics["seed"] == 3
         assert (metrics["pairs"]["pairs"] > 0) and metrics["training"]["steps"] > 0
     last = work.path / "metrics.json"
     assert last.read_bytes() == (work.path / f"policies/{METHODS[-1]}/metrics.json").read_bytes()
+
+
+def test_the_tables_hold_what_was_measured(work):
+    cells = [json.loads((work.path / f"policies/{method}/metrics.json").read_text()) for method in METHODS]
+    ours, theirs = (next(cell for cell in cells if cell["method"] == m) for m in ("spare_orpo", "sft2"))
+    ours["greedy"] |= {"right": [1, 1, 1, 0, 0, 0], "sound": [1, 1, 0, 0, 0, 0]}
+    theirs["greedy"] |= {"right": [0, 1, 0, 0, 0, 0], "sound": [0, 0, 0, 0, 0, 0]}
+    again = json.loads(json.dumps(ours)) | {"seed": 4}  # a seed that the other has not
+    text = offline_rl_tables.tables({"cells": [*cells, again]})
+    assert "## arithmetic, seeds 3, 4" in text
+    row = next(line for line in text.splitlines() if line.startswith("| spare_orpo | 2 |"))
+    assert row.split(" | ")[2].startswith(".500 [") and row.split(" | ")[3].startswith(".333 [")
+    assert row.split(" | ")[4] == ".333"  # two of six right answers
+    row = next(line for line in text.splitlines() if line.startswith("| sft2 | +"))
+    assert row.startswith("| sft2 | +0.333 [") and " | +0.333 [" in row
+    row = next(line for line in text.splitlines() if line.startswith("| step_dpo |") and line.count("|") == 7)
+    counts = json.loads((work.path / "preferences/step_dpo_train.counts.json").read_text())
+    assert row.split(" | ")[1] == str(counts["pairs"])
 
 
 def test_a_method_that_is_run_again_is_the_same_bit_for_bit(work):
@@ -139,6 +162,12 @@ def test_a_completion_ends_where_the_solution_ended(work, start):
     assert offline_rl._completion(start, sampled, 1) == ids[sampled.spans[1][0] :]
     for reason in ("length", preferences.CUT):
         assert end not in offline_rl._completion(start, dataclasses.replace(sampled, finish_reason=reason))
+
+
+def test_a_reference_is_learnt_as_the_base_has_learnt_it(work, start):
+    for gold in work.read("gold")[:3]:
+        ids = offline_rl._completion(start, reference_solution(splits.task_of("arithmetic"), gold))
+        assert ids == [*encode(start.tokenizer, "\n".join(gold.steps)), start.tokenizer.eos_token_id]
 
 
 def test_shared_steps_are_given_and_the_steps_behind_them_learnt(work, start):

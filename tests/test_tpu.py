@@ -1,4 +1,5 @@
-"""The engine compiles ahead of time for a TPU slice, without a TPU; needs libtpu (pip install libtpu)."""
+"""The engine and steps of training compile ahead of time for TPU slices, without a TPU; needs libtpu (pip install
+libtpu)."""
 
 import importlib.util
 import json
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 TESTS = pathlib.Path(__file__).parent
+BENCHMARKS = TESTS.parent / "benchmarks"
 GIB = 2**30
 
 pytestmark = [
@@ -18,17 +20,30 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def compiled():
+def run(*command: str) -> str:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "TPU_SKIP_MDS_QUERY": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]),
     }
-    command = [sys.executable, str(TESTS / "engine_for_tpu.py"), "v5e:4x2"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+    result = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=900, check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return json.loads(run(str(TESTS / "engine_for_tpu.py"), "v5e:4x2").splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """Steps of training by name, on a slice of 16 chips."""
+    file = tmp_path_factory.mktemp("steps") / "steps.json"
+    run(str(BENCHMARKS / "tpu_training.py"), "--steps=prm,orpo", f"--json={file}")
+    return {step["step"]: step for step in json.loads(file.read_text())["steps"]}
 
 
 def test_an_8b_model_and_its_cache_fit_a_chip(compiled):
@@ -51,3 +66,15 @@ def test_no_collective_moves_the_cache(compiled):
     assert compiled["store"]["largest_collective"] == 0
     assert compiled["extend"]["largest_collective"] < 2**24
     assert compiled["decode"]["largest_collective"] <= 4096 * 128256 * 2 / 4
+
+
+def test_steps_of_an_8b_model_fit_a_chip(steps):
+    for name, step in steps.items():
+        assert step["aliased_bytes"] > 0.99 * step["output_bytes"], name
+        assert step["argument_bytes"] + step["temporary_bytes"] < 12 * GIB, name
+
+
+def test_no_collective_of_a_step_moves_the_whole_batch(steps):
+    """Kernels come to the rows. Embeddings alone are read where they lie: an all-to-all brings each chip its rows'."""
+    for name, step in steps.items():
+        assert step["collectives"] and not step["of_the_whole_batch"], name

@@ -2,8 +2,8 @@
 
 The second argument is an optimiser; or "adapters": a model with low-rank adapters and dropout over nf4 kernels, which
 adamw trains; or another loss, over chunks of tokens: "sft" (with NEFTune), "orpo", "dpo". Prints one JSON object: per
-mesh the losses, how often the step compiled, and which arrays of the optimiser's state are laid out otherwise than
-their parameter.
+mesh the losses, how often the step compiled, which arrays of the optimiser's state are laid out otherwise than their
+parameter, and the bytes of the largest array that a collective of the step makes.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import sys
 
 import jax
 import numpy as np
+from collectives import collectives_of
 from jax.sharding import AxisType
 
 from spare_jax.models import adapters, decoder, sharding
@@ -42,13 +43,16 @@ def packed(count: int, kind: str) -> batches.Packed:
 
 def main(directory: pathlib.Path, kind: str) -> dict:
     loss = LOSSES.get(kind, losses.TokenTagLoss(5, 7))
-    losses.WHOLE_LOGITS, losses.CHUNK_TOKENS = 0, 32
+    losses.WHOLE_LOGITS, losses.CHUNK_TOKENS = 0, 8
     make_step, seen = loop.make_train_step, {}
 
     def recorded(*args):
         step = make_step(*args)
 
         def run(*arguments):
+            if "largest_collective" not in seen[name]:
+                found = collectives_of(step.lower(*arguments).compile().as_text())
+                seen[name]["largest_collective"] = max((one.largest for one in found), default=0)
             outputs = step(*arguments)
             seen[name]["compiled"] = step._cache_size()
             seen[name]["misplaced"] = misplaced(*outputs[:2])

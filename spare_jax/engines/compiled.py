@@ -14,8 +14,7 @@ from spare_jax.engines import slots as device
 from spare_jax.models.cache import KVCache, Pages, init_pages, store_pages
 from spare_jax.models.decoder import DecoderConfig, extend
 from spare_jax.models.heads import step_scores
-
-BATCH_AXES = ("data", "fsdp")  # mesh axes that share out slots and rows of a batch
+from spare_jax.models.rows import ROW_AXES
 
 
 class Compiled(NamedTuple):
@@ -49,8 +48,8 @@ def compile_functions(
     if mesh is None:
         place = by_slot = slot_cache = page_cache = SingleDeviceSharding(jax.devices()[0])
     else:
-        shares = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-        slot_axes = None if slots % shares else BATCH_AXES
+        shares = math.prod(mesh.shape[axis] for axis in ROW_AXES)
+        slot_axes = None if slots % shares else ROW_AXES
         head_axis = None if config.num_kv_heads % mesh.shape["tensor"] else "tensor"
         place = NamedSharding(mesh, PartitionSpec())
         by_slot = NamedSharding(mesh, PartitionSpec(slot_axes))
@@ -75,8 +74,8 @@ def compile_functions(
 
 
 def _extend(model, pages, ids, table, before, mesh: Mesh | None):
-    if mesh is not None and ids.shape[0] % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0:
-        ids = jax.lax.with_sharding_constraint(ids, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
+    if mesh is not None and ids.shape[0] % math.prod(mesh.shape[axis] for axis in ROW_AXES) == 0:
+        ids = jax.lax.with_sharding_constraint(ids, NamedSharding(mesh, PartitionSpec(ROW_AXES)))
     with _mesh_in_force(mesh):
         return extend(model, pages, ids, table, before)
 

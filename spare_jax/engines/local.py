@@ -29,6 +29,7 @@ from spare_jax.engines.slots import MAX_STOPS
 from spare_jax.models.cache import KEY_BLOCK, Piece, blocks_of
 from spare_jax.models.decoder import Decoder, DecoderConfig
 from spare_jax.models.heads import Head, ReadOut
+from spare_jax.models.sharding import shardings_of
 from spare_jax.programs import Completion, Failure, Request, Sample, Score
 
 MAX_ROWS = 16  # of a batch of pieces
@@ -92,7 +93,7 @@ class LocalEngine:
       lanes: how many threads share out the slots. A decode step of a small model keeps one CPU core busy and no
         more, so a CPU wants as many lanes as it has cores; an accelerator wants 1.
       mesh: where to compute; None for the default device.
-      read_out: how `Score` requests are read; None if there are none.
+      read_out: how `Score` requests without answers of their own are read; None if there are none.
       head: the reward model's own, where `read_out` reads one.
       tokens: the bytes of every token (prompts/chat.py), for requests with a grammar; empty if there are none.
       dtype: of computation and cache.
@@ -138,7 +139,7 @@ class LocalEngine:
                 f"LocalEngine: max_length={max_length} exceeds the {config.max_length} positions of the model: lower it"
             )
         self._model = model
-        self._config = config
+        self._config, self._mesh = config, mesh
         self._pad_id = pad_id
         self._max_length, self._max_tokens = max_length, max_tokens
         self._prefill_tokens = prefill_tokens
@@ -152,13 +153,13 @@ class LocalEngine:
         tile = min(slots // lanes, 8 if jax.default_backend() == "cpu" else 64)
         self._lanes = [Lane(self._compiled, slots // lanes, chunk, self._blocks, tile, seed_key) for _ in range(lanes)]
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
-        self._pages = self._compiled.pages()
+        self._pages, self._num_pages = self._compiled.pages(), pages
         self._tree = PrefixTree(pages)
         self._grammars = Grammars([*tokens, *[b""] * (config.vocab_size - len(tokens))]) if tokens else None
         self._tables: tuple[Any, Any] = None, None  # as the grammars have them, and on the device
         self._jobs: dict[Any, list[tuple[int, int, Job]]] = {}  # heaps by bucket: -max_tokens, number, job
         self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are computed
-        self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and width
+        self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and what is read
         self._finished: list[tuple[str, Answer]] = []
         self._underway: set[str] = set()
         self._stats = collections.Counter(
@@ -173,6 +174,20 @@ class LocalEngine:
         were taken up (a prompt counts for each of its n samples), computed_tokens what this one has.
         """
         return dict(self._stats)
+
+    def renew(self, model: Decoder) -> None:
+        """Answer with other parameters of the same decoder from now on, and forget every prompt that the old ones read.
+
+        Parameters that lie where the engine computes are not copied: they must not be donated while it works.
+
+        Raises:
+          ValueError: a request is under way: it would be answered half by each.
+        """
+        if self._underway:
+            raise ValueError(f"LocalEngine: {len(self._underway)} requests are under way: renew it once they are done")
+        where = self._compiled.place if self._mesh is None else shardings_of(model, self._mesh)
+        self._model = jax.device_put(model, where)
+        self._tree = PrefixTree(self._num_pages)
 
     def submit(self, request_id: str, request: Request) -> None:
         """Queue a request.
@@ -193,7 +208,7 @@ class LocalEngine:
             heapq.heappush(queue, (-request.max_tokens, self._stats["requests"], job))
         elif request.positions:
             scoring = _scoring(request_id, request, pieces)
-            key = self._bucket(scoring.ids), _width(scoring)
+            key = self._bucket(scoring.ids), *_reading(scoring)
             self._scores.setdefault(key, collections.deque()).append(scoring)
         else:
             self._finished.append((request_id, (Completion(),)))
@@ -238,8 +253,10 @@ class LocalEngine:
         if not self._tree.fits(pieces):
             return "its pieces want more pages than there are: declare fewer prefixes, or raise cache_bytes"
         if isinstance(request, Score):
-            if self._read_out is None:
+            if request.answers is None and self._read_out is None:
                 return "this engine scores nothing: construct it with the read-out of a reward model"
+            if not all(0 <= answer < self._config.vocab_size for answer in request.answers or ()):
+                return f"an answer lies outside the vocabulary of {self._config.vocab_size}: use this model's tokenizer"
             if len(ids) > self._max_length:
                 return f"{len(ids)} tokens exceed max_length={self._max_length}: shorten the text or raise max_length"
             if request.positions and not 0 <= min(request.positions) <= max(request.positions) < len(ids):
@@ -356,7 +373,7 @@ class LocalEngine:
             batches: dict[Any, list[list[_Row]]] = {}
             for row in now:
                 bucket = self._bucket(row.ids)
-                some = batches.setdefault((bucket, _width(row.scoring)), [[]])
+                some = batches.setdefault((bucket, *_reading(row.scoring)), [[]])
                 if len(some[-1]) == self._rows_of(bucket):
                     some.append([])
                 some[-1].append(row)
@@ -380,7 +397,7 @@ class LocalEngine:
             table[i, : len(pages)], before[i] = pages, row.parent.end
         arrays = jax.device_put((ids, table, before), self._compiled.place)
         read = self._compiled.extend(self._model, self._pages, *arrays)
-        width = _width(batch[0].scoring)
+        width, answers = _reading(batch[0].scoring)
         if not width:
             return read, None
         positions = np.zeros((count, width), np.int32)
@@ -389,7 +406,8 @@ class LocalEngine:
                 wanted = row.scoring.request.positions
                 positions[i, : len(wanted)] = np.array(wanted) - row.parent.end
         positions = jax.device_put(positions, self._compiled.place)
-        scores = self._compiled.score(self._model, self._head, read[0], positions, self._read_out)
+        read_out = ReadOut(answers) if answers else self._read_out
+        scores = self._compiled.score(self._model, self._head, read[0], positions, read_out)
         return read, jax.device_get(scores)
 
     def _keep(self, batch: list[_Row], read: tuple[jax.Array, ...], scores: np.ndarray | None) -> None:
@@ -453,9 +471,12 @@ def _scoring(request_id: str, request: Score, pieces: Pieces) -> _Scoring:
     return _Scoring(request_id, request, pieces[:known], ids, keep)
 
 
-def _width(scoring: _Scoring | None) -> int:
-    """The padded number of positions: a power of two, at least 16; 0 where nothing is scored."""
-    return max(16, 1 << (len(scoring.request.positions) - 1).bit_length()) if scoring else 0
+def _reading(scoring: _Scoring | None) -> tuple[int, tuple[int, int] | None]:
+    """What rows of a batch have in common: the padded number of positions (a power of two, at least 16; 0 where nothing
+    is scored) and the answers that are compared there."""
+    if scoring is None:
+        return 0, None
+    return max(16, 1 << (len(scoring.request.positions) - 1).bit_length()), scoring.request.answers
 
 
 def _longest(queues: dict[Any, Q]) -> tuple[Any, Q]:

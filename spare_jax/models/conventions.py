@@ -6,8 +6,9 @@ joined and not strings wherever the model was trained on what that gives, so a s
 text. All but those of our own models read the plain question and the steps' texts.
 
 One forward pass per solution is a layout (`Convention`); what takes several requests, a forward pass per step or a
-critique that the model writes first, is a program (`ProgramConvention`). Left out: models that need a policy's
-log-probabilities beside (EurusPRM), and PathFinder.
+critique that the model writes first, is a program (`ProgramConvention`). Our generative reward models have a judge of
+their own (judges/generative.py), and their directories say what they write (`GenerativeConvention`). Left out: models
+that need a policy's log-probabilities beside (EurusPRM), and PathFinder.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from spare_jax.models.weights import ModelError
 from spare_jax.programs import Program
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.critiques import GEN_ANSWERS, THINK_ANSWERS
+from spare_jax.prompts.generative import GUIDELINES, KINDS
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Problem, Solution
 from spare_jax.tasks.task import Task
@@ -140,7 +142,24 @@ class ProgramConvention:
         return ProgramReader(program, self.read_out(tokenizer), self.aggregation, self.threshold)
 
 
-Known = TokenTagConvention | Convention | ProgramConvention
+@dataclasses.dataclass(frozen=True)
+class GenerativeConvention:
+    """Of our own generative reward models: what they write (prompts/generative.py), and the system message that asks
+    for it, as in training. It travels inside the model directory.
+
+    Raises:
+      ValueError: `kind` is unknown.
+    """
+
+    kind: str
+    guidelines: str
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} is unknown: choose among {', '.join(KINDS)}")
+
+
+Known = TokenTagConvention | Convention | ProgramConvention | GenerativeConvention
 
 
 # Layouts
@@ -380,21 +399,46 @@ def of_model(directory: str | pathlib.Path, name: str = "") -> Known:
     )
 
 
-def save_convention(directory: str | pathlib.Path, convention: TokenTagConvention) -> None:
+def of_verifier(directory: str | pathlib.Path, kind: str = "") -> GenerativeConvention:
+    """The convention of a generative reward model: the kind that is named, with its own guidelines, else what the
+    directory says.
+
+    Raises:
+      ModelError: the kind is unknown, or the directory is none of a generative reward model.
+    """
+    if kind:
+        try:
+            return GenerativeConvention(kind, GUIDELINES.get(kind, ""))
+        except ValueError as error:
+            raise ModelError(f"config.generative.kind: {error}") from None
+    path = pathlib.Path(directory) / CONVENTION_FILE
+    found = load_convention(directory) if path.is_file() else None
+    if isinstance(found, GenerativeConvention):
+        return found
+    raise ModelError(
+        f"{directory} does not say what it writes as a generative reward model: set config.models.verifier.path to one "
+        f"that was trained as such, or config.generative.kind to one of {', '.join(KINDS)}"
+    )
+
+
+def save_convention(directory: str | pathlib.Path, convention: TokenTagConvention | GenerativeConvention) -> None:
     """Write the convention into a model directory."""
     text = json.dumps(dataclasses.asdict(convention), indent=2, ensure_ascii=False)
     (pathlib.Path(directory) / CONVENTION_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def load_convention(directory: str | pathlib.Path) -> TokenTagConvention:
+def load_convention(directory: str | pathlib.Path) -> TokenTagConvention | GenerativeConvention:
     """Read the convention of a model of ours. Raises ModelError if its file is missing or incomplete."""
     path = pathlib.Path(directory) / CONVENTION_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: the directory holds no reward model; train one, or write its convention")
+    kind = TokenTagConvention
     try:
-        return TokenTagConvention(**json.loads(path.read_text(encoding="utf-8")))
+        row = json.loads(path.read_text(encoding="utf-8"))
+        kind = GenerativeConvention if "kind" in row else TokenTagConvention
+        return kind(**row)
     except (TypeError, ValueError) as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(TokenTagConvention))
+        fields = ", ".join(field.name for field in dataclasses.fields(kind))
         raise ModelError(f"{path} cannot be read ({error}): it needs exactly {fields}") from error
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
 from spare_jax.models.attention import cached_attention, extending_attention, packed_attention
 from spare_jax.models.cache import KVCache, Pages, Readers, write_token
+from spare_jax.models.rows import by_rows
 
 UNROLLED_LAYERS = 4  # a decoder of so few layers is unrolled: a sixth less time per gradient on a CPU
 
@@ -132,7 +133,7 @@ def hidden_states(
         block, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
         x = x + block.attention.output(packed_attention(q, k, v, segments, window, reach))
-        return x + block.mlp(_norm(x, block.mlp_norm, model.config)), None
+        return by_rows(x + block.mlp(_norm(x, block.mlp_norm, model.config))), None
 
     if remat:
         layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
@@ -140,7 +141,7 @@ def hidden_states(
     x = _embed(model, ids, dtype)
     if noise is not None:
         x = x + noise.astype(dtype)
-    x, _ = jax.lax.scan(layer, x, (model.blocks, windows), unroll=unroll)
+    x, _ = jax.lax.scan(layer, by_rows(x), (model.blocks, windows), unroll=unroll)
     return _norm(x, model.final_norm, model.config)
 
 

@@ -5,7 +5,6 @@ a TPU on a machine that has none takes the kernels too. XLA does not partition a
 shard_map, with key-value heads over "tensor" and the rows of a batch over ("data", "fsdp").
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +17,10 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec
 
 from spare_jax.models.cache import KEY_BLOCK, Pages
+from spare_jax.models.rows import row_axes
 
 LANES = 128  # as wide as a TPU's vectors: lengths and head sizes come in multiples of it
 MAX_ROWS = 512  # queries per unit of `see_pages`, all of which lie in a core's memory at once
-_ROWS = ("data", "fsdp")
 
 
 def can_splash(q, window, reach: int | None) -> bool:
@@ -57,7 +56,7 @@ def splash_attention(q, k, v, segments, reach: int | None, *, interpret: bool = 
         mixed: Any = jax.vmap(kernel)(q, k, v, splash.SegmentIds(segments, segments))
         return mixed
 
-    rows, heads = _axes(batch, kv_heads)
+    rows, heads = row_axes(batch), _head_axis(kv_heads)
     by_head = PartitionSpec(rows, heads)
     q = q.transpose(0, 2, 3, 1, 4).reshape(batch, kv_heads * group, length, head_dim) * head_dim**-0.5
     attend = _on_mesh(attend, (by_head, by_head, by_head, PartitionSpec(rows)), by_head)
@@ -113,7 +112,7 @@ def see_pages(seen, q, pages: Pages, layer, table, first, end, used, positions, 
         )(layer, table, first, end, window, maximum, total, mixed, q, positions, k, v)
         return tuple(seen)
 
-    _, heads = _axes(units, kv_heads)
+    heads = _head_axis(kv_heads)
     whole, by_head, by_page = PartitionSpec(), PartitionSpec(None, heads), PartitionSpec(None, None, heads)
     specs = (*(whole for _ in scalars), by_head, by_head, by_head, by_head, whole, by_page, by_page)
     read = _on_mesh(read, specs, (by_head,) * 3)
@@ -147,16 +146,11 @@ def _see_page(
         mixed[head] = mixed[head] * factor + added
 
 
-def _axes(rows: int, kv_heads: int) -> tuple[tuple[str, ...] | None, str | None]:
-    """The axes of the mesh in force that share out the rows of a batch and key-value heads; None where there is no
-    mesh, or where they do not divide."""
+def _head_axis(kv_heads: int) -> str | None:
+    """The axis of the mesh in force that shares out key-value heads; None where there is no mesh, or where they do not
+    divide."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return None, None
-    return (
-        None if rows % math.prod(mesh.shape[axis] for axis in _ROWS) else _ROWS,
-        None if kv_heads % mesh.shape["tensor"] else "tensor",
-    )
+    return None if mesh.empty or kv_heads % mesh.shape["tensor"] else "tensor"
 
 
 def _on_mesh(function: Callable, in_specs, out_specs) -> Callable:

@@ -12,6 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from spare_jax.models.decoder import Decoder, logical_axes
+from spare_jax.models.rows import ROW_AXES
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -98,4 +99,4 @@ def shard_moments(state: PyTree, model_shardings: Decoder, mesh: Mesh) -> PyTree
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays whose first axis is the batch: split over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES))

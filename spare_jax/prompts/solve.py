@@ -89,12 +89,13 @@ def solution_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: s
 def piece_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str) -> list[list[int]]:
     """Ids of every step with what stands between it and the next one, so that a policy can go on behind any of them.
 
-    The sampled ids where they are this tokenizer's, up to the end of the last step; else each step's and a newline.
+    The sampled ids where they are this tokenizer's, up to the end of the last step; else each step's and a newline,
+    which the last step has not.
     """
     if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
         return cut_pieces(solution.token_ids, solution.spans)
-    newline = encode(tokenizer, "\n")
-    return [[*ids, *([] if _ends_line(tokenizer, ids) else newline)] for ids in step_ids(tokenizer, solution.steps)]
+    newline, steps = encode(tokenizer, "\n"), step_ids(tokenizer, solution.steps)
+    return [[*ids, *([] if _ends_line(tokenizer, ids) else newline)] for ids in steps[:-1]] + steps[-1:]
 
 
 def cut_pieces(token_ids: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:

@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 BRIEF_GUIDELINES = "Verify each step."
 """What the embedded teachers were trained with: they know the rest."""
 
-GUIDELINES = """\
+ROLE = """\
 You are a teacher who checks a student's solution. You are given the sentences of the problem [c1], [c2], ... (and the \
 question [q] where it stands by itself) and the student's steps [s1], [s2], ... You are not given a solution: work \
 everything out yourself.
+"""
+
+RULE = """\
 Check the steps one after another, strictly. A step is correct if it follows from the problem and from correct steps \
 before it, by whatever valid route. A step with an error is incorrect, and so is every later step that builds on it.
+"""
+
+GUIDELINES = f"""\
+{ROLE}{RULE}\
 For each step write, in its order:
 ## Step k: a title of a few words
 your analysis, in lines that begin with neither "#" nor "*"
@@ -41,11 +48,11 @@ your analysis, in lines that begin with neither "#" nor "*"
 and after the last step one line:
 **Verification: Is the answer correct (Yes/No)? Yes** or **Verification: Is the answer correct (Yes/No)? No**"""
 
-_STEP = "**This step is {}.**"
-_ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
+STEP = "**This step is {}.**"
+ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
 _HEADING = re.compile(r"^## Step ([0-9]{1,9}):(.*)$", re.MULTILINE)
 _STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t]*$", re.MULTILINE)
-_ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
+ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
 
 VERDICTS = re.compile(
     r"\*\*(?:This step is|Verification: Is the answer correct \(Yes/No\)\?) (correct|incorrect|Yes|No)\b"
@@ -68,11 +75,13 @@ class ParsedVerification:
 
     `steps` is keyed by the 1-based step, `answer` is the Yes or No on the answer, None where there is none. `surplus`
     counts sections about steps that do not exist, `duplicates` second and later sections about one step (the first
-    counts).
+    counts). `verdicts` and `answer_verdict` say where in the text the word of each verdict begins.
     """
 
     steps: dict[int, StepVerification] = field(default_factory=dict)
     answer: bool | None = None
+    verdicts: dict[int, int] = field(default_factory=dict)
+    answer_verdict: int | None = None
     surplus: int = 0
     duplicates: int = 0
 
@@ -117,7 +126,7 @@ def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:
     for number, step in enumerate(steps, 1):
         if step.correct is None:
             raise ValueError(f"step {number} has no verdict: every step of a verification needs one")
-        verdict = _STEP.format("correct" if step.correct else "incorrect")
+        verdict = STEP.format("correct" if step.correct else "incorrect")
         section = f"## Step {number}: {step.title}\n{step.analysis}\n{verdict}\n\n"
         if "\n" in step.title or not re.fullmatch(_SECTION % number, section):
             raise ValueError(
@@ -125,27 +134,27 @@ def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:
                 'neither "#" nor "*"'
             )
         sections.append(section)
-    return "".join((*sections, _ANSWER.format("Yes" if answer else "No")))
+    return "".join((*sections, ANSWER.format("Yes" if answer else "No")))
 
 
 def grammar(n_steps: int) -> Grammar:
     """Exactly the texts that `format_verification` writes about `n_steps` steps."""
-    return Grammar("".join((*(_SECTION % step for step in range(1, n_steps + 1)), _END)))
+    return Grammar("".join((*(_SECTION % step for step in range(1, n_steps + 1)), ANSWER_PATTERN)))
 
 
 _LINE = r"[^#*\x00-\x1F\x7F][^\x00-\x1F\x7F]*"
 _SECTION = rf"## Step %d: [^\x00-\x1F\x7F]+\n({_LINE}\n)+\*\*This step is (correct|incorrect)\.\*\*\n\n"
-_END = r"\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*"
+ANSWER_PATTERN = r"\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*"
 
 
-def parse(text: str, n_steps: int) -> ParsedVerification:
-    """Read the verdicts out of a model's text, whatever the text is; never raises.
+def parse(text: str, n_steps: int, start: int = 0) -> ParsedVerification:
+    """Read the verdicts out of a model's text from `start` on, whatever the text is; never raises.
 
     A section goes from its heading to the next one. Of several verdicts in a section, or on the answer, the last one
     counts: it is the conclusion.
     """
     parsed = ParsedVerification()
-    headings = list(_HEADING.finditer(text))
+    headings = list(_HEADING.finditer(text, start))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     for heading, end in zip(headings, ends, strict=False):
         number, section = int(heading[1]), text[heading.end() : end]
@@ -158,6 +167,8 @@ def parse(text: str, n_steps: int) -> ParsedVerification:
             correct = verdicts[-1][1] == "correct" if verdicts else None
             analysis = section[: verdicts[-1].start()] if verdicts else section
             parsed.steps[number] = StepVerification(heading[2].strip(), analysis.strip(), correct)
-    if answers := _ANSWER_VERDICT.findall(text):
-        parsed.answer = answers[-1] == "Yes"
+            if verdicts:
+                parsed.verdicts[number] = heading.end() + verdicts[-1].start(1)
+    for answer in ANSWER_VERDICT.finditer(text, start):
+        parsed.answer, parsed.answer_verdict = answer[1] == "Yes", answer.start(1)
     return parsed

@@ -6,11 +6,10 @@ The JSON is what `spare_jax.studies.collect` has put together.
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_json
+from spare_jax.studies.markdown import interval, number, print_tables, rate, table
 
 SIDES = {"in_distribution": "in distribution", "out_of_distribution": "out of distribution"}
 
@@ -29,11 +28,11 @@ def tables(study: Mapping[str, Any]) -> str:
             group = comparison[side]
             parts.append(
                 f"### Judges, {words}: {group['solutions']} solutions of {group['problems']} problems, "
-                f"{_rate(group['steps_right'])} of the steps right"
+                f"{rate(group['steps_right'])} of the steps right"
             )
             parts.append(_judges(group, comparison["seconds_per_solution"]))
             parts.append("First-error F1 of the weighted ensemble minus that of others:")
-            parts.append(_table(("", "difference"), [(n, _interval(d)) for n, d in group["ensemble_minus"].items()]))
+            parts.append(table(("", "difference"), [(n, interval(d)) for n, d in group["ensemble_minus"].items()]))
             parts.append("Step accuracy by how many reference steps a step was aligned with (steps):")
             parts.append(_aligned(group["aligned"]))
         if comparison:
@@ -60,32 +59,32 @@ def _judges(group: Mapping[str, Any], seconds: Mapping[str, float | None]) -> st
     rows = [
         (
             name,
-            *(_rate(of[key]) for key in keys),
-            _number(of["tokens_per_solution"], 0),
-            _number(of["generated_per_solution"], 0),
-            _number(seconds.get(name), 3),
+            *(rate(of[key]) for key in keys),
+            number(of["tokens_per_solution"], 0),
+            number(of["generated_per_solution"], 0),
+            number(seconds.get(name), 3),
         )
         for name, of in group["judges"].items()
     ]
     rows += [
-        (name, *(["-"] * 5), _rate(group[key]["f1"]), *(["-"] * 4))
+        (name, *(["-"] * 5), rate(group[key]["f1"]), *(["-"] * 4))
         for name, key in (("never wrong", "never_wrong"), ("always the first step", "always_first"))
     ]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _aligned(of: Mapping[str, Any]) -> str:
     kinds = ("none", "one", "several")
     rows = [
-        (name, *(f"{_rate(found[kind]['step_accuracy'])} ({found[kind]['n']})" for kind in kinds))
+        (name, *(f"{rate(found[kind]['step_accuracy'])} ({found[kind]['n']})" for kind in kinds))
         for name, found in of.items()
     ]
-    return _table(("judge", *kinds), rows)
+    return table(("judge", *kinds), rows)
 
 
 def _kappa(of: Mapping[str, Mapping[str, float | None]]) -> str:
-    rows = [(name, *(_rate(row.get(other)) for other in of)) for name, row in of.items()]
-    return _table(("", *of), rows)
+    rows = [(name, *(rate(row.get(other)) for other in of)) for name, row in of.items()]
+    return table(("", *of), rows)
 
 
 def _label_value(value: Mapping[str, Any], side: str) -> str:
@@ -99,15 +98,15 @@ def _label_value(value: Mapping[str, Any], side: str) -> str:
         rows.append(
             (
                 name,
-                *(_rate(labels.get(key)) for key in ("error_precision", "error_recall", "correct_recall")),
-                _rate(found["majority"]),
-                _rate(found["weighted"]["last"]),
-                _rate(found["best_of_n"]["last"]),
-                _interval(found["minus_majority"]),
-                _rate(found["first_error"]["f1"]),
+                *(rate(labels.get(key)) for key in ("error_precision", "error_recall", "correct_recall")),
+                rate(found["majority"]),
+                rate(found["weighted"]["last"]),
+                rate(found["best_of_n"]["last"]),
+                interval(found["minus_majority"]),
+                rate(found["first_error"]["f1"]),
             )
         )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _surface(value: Mapping[str, Any], flips: Sequence[float]) -> str:
@@ -117,33 +116,9 @@ def _surface(value: Mapping[str, Any], flips: Sequence[float]) -> str:
         names = [
             f"truth_{100 * correct:.0f}_{100 * incorrect:.0f}" if correct or incorrect else "truth" for correct in flips
         ]
-        rows.append((f"{incorrect:g}", *(_interval(value[n]["in_distribution"]["minus_majority"]) for n in names)))
-    return _table(("wrong called right \\ right called wrong", *(f"{correct:g}" for correct in flips)), rows)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def _rate(value: float | None) -> str:
-    return _number(value, 3).replace("0.", ".", 1) if value is not None and abs(value) < 1 else _number(value, 3)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def _interval(found: Mapping[str, float | None]) -> str:
-    if found["mean"] is None:
-        return "-"
-    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+        rows.append((f"{incorrect:g}", *(interval(value[n]["in_distribution"]["minus_majority"]) for n in names)))
+    return table(("wrong called right \\ right called wrong", *(f"{correct:g}" for correct in flips)), rows)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("error: name the study's JSON file")
-    try:
-        print(tables(read_json(Path(sys.argv[1]))), end="")
-    except StoreError as error:
-        sys.exit(f"error: {error}")
+    print_tables(tables, sys.argv[1:])

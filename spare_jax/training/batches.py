@@ -15,6 +15,8 @@ import numpy as np
 
 Item = TypeVar("Item")
 
+_OF_SAMPLES = ("sampled_logps", "advantages", "sequence_weights")
+
 # A row is closed to further examples once this many newer rows are open: keeps first-fit linear in the examples.
 _OPEN_ROWS = 1024
 
@@ -50,6 +52,20 @@ class Pair:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sampled:
+    """A prompt and a completion that a policy sampled, as token ids, each of one token or more.
+
+    `logprobs` are the completion's in nats, as they were when it was sampled, and `advantages` what GRPO pays for each
+    of its tokens.
+    """
+
+    prompt: Sequence[int] | np.ndarray
+    completion: Sequence[int] | np.ndarray
+    logprobs: Sequence[float] | np.ndarray
+    advantages: Sequence[float] | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class PackCounts:
     """What became of the examples, or of the pairs.
 
@@ -80,7 +96,9 @@ class Packed:
     `arrays`: ids, positions, segments int32 [rows, row_length]; loss_weights float32 [rows, row_length], where t holds
     the weight of predicting token t + 1. Of examples: tags int32, labels and tag_weights float32 [rows, max_tags],
     padded with weight 0 (an unknown label has weight 0 too). Of pairs: pair_weights float32 [rows, max_pairs], padded
-    with 0, where pair p of a row is its segments 2p + 1 (chosen) and 2p + 2 (rejected).
+    with 0, where pair p of a row is its segments 2p + 1 (chosen) and 2p + 2 (rejected). Of samples, float32
+    [rows, row_length] as loss_weights: sampled_logps, advantages, and sequence_weights, 1 over the number of tokens of
+    the completion.
     """
 
     arrays: dict[str, np.ndarray]
@@ -181,6 +199,52 @@ def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
         too_long=len(pairs) - len(kept),
     )
     return Packed(arrays, counts)
+
+
+def pack_samples(samples: Sequence[Sampled], row_length: int, rows: int) -> Packed:
+    """Pack samples into exactly `rows` rows by first fit, in their order, so that every batch has the same shape.
+
+    Raises:
+      ValueError: they do not fit, a text is empty, or log-probabilities or advantages are not one per token.
+    """
+    for index, sample in enumerate(samples):
+        sizes = len(sample.completion), len(sample.logprobs), len(sample.advantages)
+        if not len(sample.prompt) or not sizes[0] or len(set(sizes)) > 1:
+            raise ValueError(
+                f"sample {index}: {len(sample.prompt)} prompt and {sizes[0]} completion tokens, {sizes[1]} "
+                f"log-probabilities and {sizes[2]} advantages: give a token or more, and one of each per token"
+            )
+    lengths = [len(sample.prompt) + len(sample.completion) for sample in samples]
+    placed, wanted = _first_fit([(length, 0) for length in lengths], row_length, None)
+    if wanted > rows or max(lengths, default=0) > row_length:
+        raise ValueError(
+            f"{len(samples)} samples of up to {max(lengths)} tokens do not fit into {rows} rows of {row_length}: "
+            "give longer rows, or more of them"
+        )
+    arrays = _empty_rows(rows, row_length)
+    extra = {name: np.zeros((rows, row_length), np.float32) for name in _OF_SAMPLES}
+    for sample, length, (row, start, segment) in zip(samples, lengths, placed, strict=True):
+        given, written = len(sample.prompt), len(sample.completion)
+        ids = np.concatenate([sample.prompt, sample.completion])
+        _write(arrays, row, start, segment, ids, np.arange(length) >= given)
+        predictions = slice(start + given - 1, start + length - 1)
+        extra["sampled_logps"][row, predictions] = sample.logprobs
+        extra["advantages"][row, predictions] = sample.advantages
+        extra["sequence_weights"][row, predictions] = 1 / written
+    targets = sum(len(sample.completion) for sample in samples)
+    return Packed(arrays | extra, PackCounts(len(samples), rows, tokens=sum(lengths), targets=targets))
+
+
+def rows_for(samples: int, length: int, row_length: int) -> int:
+    """How many rows suffice for so many samples of at most `length` tokens, however first fit places them: each row but
+    the last takes row_length // length of them or more.
+
+    Raises:
+      ValueError: one of them could be longer than a row.
+    """
+    if length > row_length:
+        raise ValueError(f"a sample may have {length} tokens and a row has {row_length}: raise row_length to {length}")
+    return math.ceil(samples / (row_length // length))
 
 
 def take(packed: Packed, rows: np.ndarray) -> dict[str, np.ndarray]:

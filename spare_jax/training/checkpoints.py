@@ -61,6 +61,7 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint holds other arrays than `like`; names the first.
         """
+        self._latest.wait_until_finished()
         step = self._latest.latest_step()
         assert step is not None, "nothing to restore: ask progress() first"
         found = self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"]

@@ -23,11 +23,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, decoder, sharding
+from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
 from spare_jax.training.checkpoints import Checkpoints
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
-BATCH_AXES = ("data", "fsdp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def train(
     learning_rates = np.asarray(jax.vmap(schedule)(jnp.arange(steps)))
     tx = optimizer.OPTIMIZERS[config.optimizer](schedule, config.weight_decay, config.clip)
 
-    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), _batch_sharding(mesh)
+    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), batch_sharding_of(mesh)
     trained, frozen = adapters.split(model)
     trained_shardings, frozen_shardings = adapters.split(model, sharding.shardings_of(model, mesh))
     init_state = functools.partial(optimizer.init_state, tx)
@@ -141,7 +141,7 @@ def train(
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
-        log = _StepLog(directory / "steps.jsonl", position.step)
+        log = StepLog(directory / "steps.jsonl", position.step)
         meter = _Meter()
         pending: list[tuple[int, Mapping[str, jax.Array]]] = []
 
@@ -204,7 +204,8 @@ def make_train_step(
     replicated: NamedSharding,
 ) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
     """The jitted step (trained, state, frozen, batch [microbatches, rows, ...], key, step) -> (trained, state,
-    metrics); donates the first two. `key` and `step` decide what the adapters drop and what noise a loss draws.
+    metrics); donates the first two. `key` and `step` decide what the adapters drop and what noise a loss draws. Metrics
+    are loss, grad_norm, supervised, and what the loss watches.
 
     The sums of every microbatch are divided by the counts of all of them, so that microbatches change nothing but the
     order of a sum.
@@ -214,9 +215,11 @@ def make_train_step(
         dropout_key, noise_key = jax.random.split(key)
         model = adapters.with_dropout(adapters.join(trained, frozen), dropout_key)
         sums = loss.sums(model, micro, key=noise_key, remat=config.remat, dtype=jnp.dtype(config.dtype))
-        return jnp.sum(sums * scales)
+        means = sums * scales
+        return jnp.sum(means[: len(means) - watched]), means[len(means) - watched :]
 
-    gradient = jax.value_and_grad(objective)
+    watched = len(loss.watched)
+    gradient = jax.value_and_grad(objective, has_aux=True)
 
     @functools.partial(jax.jit, donate_argnums=(0, 1), out_shardings=(trained_shardings, state_shardings, replicated))
     def train_step(trained, state, frozen, batch, key, step):
@@ -225,16 +228,17 @@ def make_train_step(
         # A batch of nothing but padding changes nothing; it must not divide by 0.
         scales = jnp.where(counts > 0, 1 / jnp.maximum(counts, jnp.finfo(jnp.float32).tiny), 0)
         if len(keys) == 1:
-            total, gradients = gradient(trained, frozen, scales, jax.tree.map(lambda x: x[0], batch), keys[0])
+            (total, seen), gradients = gradient(trained, frozen, scales, jax.tree.map(lambda x: x[0], batch), keys[0])
         else:
-            start = (jnp.zeros((), jnp.float32), jax.tree.map(jnp.zeros_like, trained))
-            (total, gradients), _ = jax.lax.scan(
+            start = (jnp.zeros(()), jnp.zeros(watched)), jax.tree.map(jnp.zeros_like, trained)
+            ((total, seen), gradients), _ = jax.lax.scan(
                 lambda sums, micro: (jax.tree.map(jnp.add, sums, gradient(trained, frozen, scales, *micro)), None),
                 start,
                 (batch, keys),
             )
         updates, state = tx.update(gradients, state, trained)
         metrics = {"loss": total, "grad_norm": optax.tree.norm(gradients), "supervised": counts[-1]}
+        metrics |= dict(zip(loss.watched, seen, strict=True))
         return optax.apply_updates(trained, updates), state, metrics
 
     return train_step
@@ -243,10 +247,11 @@ def make_train_step(
 def make_eval_step(
     config: TrainConfig, loss: losses.Loss, replicated: NamedSharding
 ) -> Callable[[decoder.Decoder, losses.Batch], tuple[jax.Array, jax.Array]]:
-    """The jitted (model, batch [rows, ...]) -> sums and counts of the loss's terms, without dropout or noise."""
+    """The jitted (model, batch [rows, ...]) -> sums and counts of the objective's terms, without dropout or noise."""
 
     def eval_step(model, batch):
-        return loss.sums(model, batch, remat=config.remat, dtype=jnp.dtype(config.dtype)), loss.counts(batch)
+        sums, counts = loss.sums(model, batch, remat=config.remat, dtype=jnp.dtype(config.dtype)), loss.counts(batch)
+        return tuple(terms[: len(terms) - len(loss.watched)] for terms in (sums, counts))
 
     return jax.jit(eval_step, out_shardings=(replicated, replicated))
 
@@ -259,7 +264,7 @@ def evaluate(
     batch_sharding: NamedSharding,
 ) -> float:
     """The objective over all of `rows` as one batch, added up in float64."""
-    found = [eval_step(model, batch) for batch in _on_devices(rows, batch_rows, batch_sharding)]
+    found = [eval_step(model, batch) for batch in on_devices(rows, batch_rows, batch_sharding)]
     sums, counts = np.asarray(jax.device_get(found), np.float64).sum(axis=0)
     return float((sums / counts).sum())
 
@@ -278,7 +283,7 @@ def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Pa
     )
     with jax.set_mesh(mesh):
         model = jax.device_put(model, sharding.shardings_of(model, mesh))
-        in_order = _on_devices(rows, config.batch_rows // config.accumulate, _batch_sharding(mesh))
+        in_order = on_devices(rows, config.batch_rows // config.accumulate, batch_sharding_of(mesh))
         found = jax.device_get([logps(model, batch) for batch in in_order])
     none = np.zeros((0, rows.arrays["pair_weights"].shape[1], 2), np.float32)
     reference = np.concatenate([none, *found])[: rows.rows]
@@ -287,9 +292,9 @@ def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Pa
 
 def check_batch(config: TrainConfig, mesh: Mesh) -> None:
     """Raise ValueError where the batch cannot be cut into microbatches and laid over the mesh."""
-    shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    shards = math.prod(mesh.shape[axis] for axis in ROW_AXES)
     if config.batch_rows % (shards * config.accumulate):
-        by = f"mesh axes {' x '.join(BATCH_AXES)} = {shards}"
+        by = f"mesh axes {' x '.join(ROW_AXES)} = {shards}"
         if config.accumulate > 1:
             by = f"{config.accumulate} microbatches times {by}"
         raise ValueError(
@@ -315,15 +320,15 @@ def to_devices(
     return out
 
 
-def _on_devices(rows: batches.Packed, batch_rows: int, batch_sharding: NamedSharding) -> Iterator[dict[str, jax.Array]]:
+def on_devices(rows: batches.Packed, batch_rows: int, batch_sharding: NamedSharding) -> Iterator[dict[str, jax.Array]]:
     """All rows in order, as batches [batch_rows, ...] filled up with empty rows."""
     for batch in batches.batches_in_order(rows, batch_rows):
         yield {name: array[0] for name, array in to_devices(batch, 1, batch_sharding).items()}
 
 
-def _batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding_of(mesh: Mesh) -> NamedSharding:
     """Of arrays [microbatches, rows, ...]."""
-    return NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
 
 
 def _stopped(config: TrainConfig, position: _Position) -> bool:
@@ -331,7 +336,7 @@ def _stopped(config: TrainConfig, position: _Position) -> bool:
 
 
 def _fetch(
-    pending: Sequence[tuple[int, Mapping[str, jax.Array]]], learning_rates: np.ndarray, log: "_StepLog"
+    pending: Sequence[tuple[int, Mapping[str, jax.Array]]], learning_rates: np.ndarray, log: "StepLog"
 ) -> dict[str, float]:
     """Bring the metrics of some steps to the host, write them down, and return the newest."""
     row: dict[str, float] = {}
@@ -348,7 +353,7 @@ def _fetch(
     return row
 
 
-class _StepLog:
+class StepLog:
     """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again."""
 
     def __init__(self, path: pathlib.Path, resumed_at: int):

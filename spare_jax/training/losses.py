@@ -11,7 +11,7 @@ tokens chunk by chunk (`token_logps`) and recompute a chunk's logits in the back
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +19,23 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from spare_jax.models import decoder
+from spare_jax.models.rows import row_shares
 
 Batch = Mapping[str, Array]
 
-# Up to this many logits (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
+# Up to this many logits on a device (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
 WHOLE_LOGITS = 2**24
-# Where there are more, so many tokens' logits exist at once.
+# Where there are more, the logits of so many tokens of a device exist at once.
 CHUNK_TOKENS = 2048
 
 
 class Loss(Protocol):
-    """What the loop trains with: the losses of this module."""
+    """What the loop trains with: the losses of this module.
+
+    The last terms may be `watched`: they are named there, measured in every step, and no part of the objective.
+    """
+
+    watched: ClassVar[tuple[str, ...]]
 
     def sums(
         self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat: bool, dtype: Any
@@ -54,6 +60,8 @@ class TokenTagLoss:
     One term, in nats: the mean over the tags by their weights. A batch (of `batches.pack`) has tags, labels and
     tag_weights of shape [rows, tags], weight 0 where padded or unknown.
     """
+
+    watched: ClassVar[tuple[str, ...]] = ()
 
     good_id: int
     bad_id: int
@@ -85,6 +93,8 @@ class LanguageModelLoss:
     Hugging Face takes the padded length of the batch for L. Evaluation, which has no key, adds none.
     """
 
+    watched: ClassVar[tuple[str, ...]] = ()
+
     neftune_alpha: float = 0.0
 
     def sums(
@@ -112,6 +122,8 @@ class ORPOLoss:
     The paper's likelihood is that of the completion given its prompt. TRL 1.13's (trl.experimental.orpo) is that of
     prompt and completion, all tokens but the first: `nll_on_prompt` is that one.
     """
+
+    watched: ClassVar[tuple[str, ...]] = ()
 
     beta: float = 0.2
     nll_on_prompt: bool = False
@@ -150,6 +162,8 @@ class DPOLoss:
     Step-DPO (arXiv 2406.18629) is this loss on pairs whose prompt holds the right steps before a first error.
     """
 
+    watched: ClassVar[tuple[str, ...]] = ()
+
     beta: float = 0.1
 
     def sums(
@@ -163,6 +177,76 @@ class DPOLoss:
 
     def counts(self, batch: Batch) -> Float[Array, " terms"]:
         return jnp.sum(batch["pair_weights"])[None]
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOLoss:
+    """Group relative policy optimisation (arXiv 2402.03300, eq. 3) on rows of `batches.pack_samples`.
+
+    Of a sampled token with the ratio r = exp(log pi - log pi_sampling) and the advantage A:
+    -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A) + kl_weight * KL. A `clip_high` above `clip_low` is DAPO's
+    clip-higher (arXiv 2503.14476, section 3.1). `mean` says over what the tokens are summed and divided:
+
+    - "token": all tokens of the batch by their number (DAPO; TRL's "bnpo", and its "dapo" in one process);
+    - "sequence": a completion's by their number, and the mean of these (the formula of arXiv 2402.03300; TRL's "grpo");
+    - "constant": all by `max_tokens` times the number of completions (Dr. GRPO, arXiv 2503.20783; TRL's "dr_grpo").
+
+    `kl` estimates KL(pi || reference) at a token from d = log reference - log pi: "k1" is -d, "k2" d^2 / 2, "k3"
+    exp(d) - d - 1. As a term of a loss k1 has no gradient in expectation: it is for measuring. With a `kl_weight` rows
+    need `reference_logps`, which `grpo.py` puts beside them.
+
+    Two terms in nats, the clipped objective and the weighted KL; watched, as means over tokens: "kl", "clipped" (the
+    share of tokens whose gradient the clip removes) and "log_ratio", the mean of |log r|.
+    """
+
+    watched: ClassVar[tuple[str, ...]] = ("kl", "clipped", "log_ratio")
+
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    kl_weight: float = 0.001
+    kl: str = "k3"
+    mean: str = "token"
+    max_tokens: int = 0
+
+    def __post_init__(self):
+        if self.kl not in KL_ESTIMATORS:
+            raise ValueError(f"kl={self.kl!r} is unknown: use {', '.join(KL_ESTIMATORS)}")
+        if self.mean not in ("token", "sequence", "constant"):
+            raise ValueError(f"mean={self.mean!r} is unknown: use token, sequence or constant")
+        if self.mean == "constant" and self.max_tokens < 1:
+            raise ValueError("mean='constant' divides by max_tokens: set it to the longest completion's")
+
+    def sums(
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+    ) -> Float[Array, " terms"]:
+        sampled, gains = batch["loss_weights"], batch["advantages"]
+        # Where nothing was sampled all log-probabilities count as 0: no ratio there can overflow.
+        logps = token_logps(model, batch, remat=remat, dtype=dtype) * sampled
+        log_ratios = logps - batch["sampled_logps"]
+        ratios = jnp.exp(log_ratios)
+        clipped = jnp.clip(ratios, 1 - self.clip_low, 1 + self.clip_high)
+        policy = -jnp.minimum(ratios * gains, clipped * gains)
+        kl = jnp.zeros_like(logps)
+        if self.kl_weight:
+            if "reference_logps" not in batch:
+                raise ValueError("rows without the reference's log-probabilities: add them, or set kl_weight to 0")
+            kl = KL_ESTIMATORS[self.kl](batch["reference_logps"] - logps)
+        removed = jnp.where(gains < 0, ratios < 1 - self.clip_low, (ratios > 1 + self.clip_high) & (gains > 0))
+        weights = batch["sequence_weights"] if self.mean == "sequence" else sampled
+        terms = [policy * weights, self.kl_weight * kl * weights, kl, removed, jnp.abs(log_ratios)]
+        return jnp.stack([jnp.sum(term) for term in terms])
+
+    def counts(self, batch: Batch) -> Float[Array, " terms"]:
+        tokens, sequences = jnp.sum(batch["loss_weights"]), jnp.sum(batch["sequence_weights"])
+        count = {"token": tokens, "sequence": sequences, "constant": self.max_tokens * sequences}[self.mean]
+        return jnp.stack([count, count, tokens, tokens, tokens])
+
+
+KL_ESTIMATORS = {
+    "k1": lambda d: -d,
+    "k2": lambda d: jnp.square(d) / 2,
+    "k3": lambda d: jnp.expm1(d) - d,
+}
 
 
 def pair_logps(
@@ -184,8 +268,8 @@ def token_logps(
     """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32.
 
     At the end of a text the next token is another's, or the row's first: weigh what stands there with 0. `noise` is
-    added to the embeddings. More than WHOLE_LOGITS logits are made CHUNK_TOKENS tokens at a time, and again in the
-    backward pass.
+    added to the embeddings. More than WHOLE_LOGITS logits on a device are made for CHUNK_TOKENS of its tokens at a
+    time, and again in the backward pass.
     """
     hidden = _hidden_states(model, batch, noise=noise, remat=remat, dtype=dtype)
     targets = jnp.roll(batch["ids"], -1, axis=1)
@@ -195,10 +279,12 @@ def token_logps(
         return -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
 
     rows, length = targets.shape
-    if rows * length * model.config.vocab_size <= WHOLE_LOGITS:
+    rows_here = rows // row_shares(rows)
+    if rows_here * length * model.config.vocab_size <= WHOLE_LOGITS:
         return of_chunk((hidden, targets))
-    # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk.
-    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows <= CHUNK_TOKENS))
+    # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk. Over fsdp every
+    # chunk gathers the head and adds up its gradient, so a chunk is as long as a device's own tokens allow.
+    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows_here <= CHUNK_TOKENS))
     chunks = jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(rows, length // width, width, *x.shape[2:]), 1, 0), (hidden, targets)
     )

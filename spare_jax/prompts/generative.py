@@ -1,0 +1,179 @@
+"""What generative reward models write (SPARK, arXiv 2512.03244, stage II): three kinds, one question.
+
+orm      Yes                                    (or No), of the answer
+prm      Step 1: Correct                        (or Incorrect), a line per step
+         ...
+         **Verification: Is the answer correct (Yes/No)? Yes**
+prm_cot  a verification with its analyses, as prompts/verify.py has it
+
+All are asked as a verifier is (`verify.render`): the system message alone says what to write. Each parser gives a
+ParsedVerification; what a kind does not say is left open there.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spare_jax.programs import Grammar
+from spare_jax.prompts import verify
+from spare_jax.prompts.chat import encode
+from spare_jax.prompts.solve import decode
+from spare_jax.prompts.verify import ParsedVerification, StepVerification
+from spare_jax.records import Judgement
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+
+KINDS = ("orm", "prm", "prm_cot")
+
+BRIEF_GUIDELINES = {"orm": "Verify the answer.", "prm": "Judge each step.", "prm_cot": verify.BRIEF_GUIDELINES}
+"""For models that are small and learn the rest."""
+
+GUIDELINES = {
+    "orm": f"""\
+{verify.ROLE}\
+Is the answer that the student gives in the end correct? Reply with one word: Yes or No.""",
+    "prm": f"""\
+{verify.ROLE}{verify.RULE}\
+Write one line per step, in its order, and nothing else:
+Step k: Correct or Step k: Incorrect
+
+and after the last step one line:
+{verify.ANSWER.format("Yes")} or {verify.ANSWER.format("No")}""",
+    "prm_cot": verify.GUIDELINES,
+}
+
+_STEP = "Step {}: {}\n"
+_STEP_LINE = re.compile(r"^Step ([0-9]{1,9}): (Correct|Incorrect)[ \t]*$", re.MULTILINE)
+_WORD = re.compile(r"\s*(Yes|No)\s*")
+_FIRST_SECTION = re.compile(r"^## Step 1:", re.MULTILINE)
+
+
+def format_outcome(answer: bool) -> str:
+    """The text of kind "orm"."""
+    return "Yes" if answer else "No"
+
+
+def format_labels(labels: Sequence[bool], answer: bool) -> str:
+    """The text of kind "prm": a line per step, and the line on the answer."""
+    lines = (_STEP.format(number, "Correct" if label else "Incorrect") for number, label in enumerate(labels, 1))
+    return "".join((*lines, verify.ANSWER.format(format_outcome(answer))))
+
+
+def target(kind: str, judgement: Judgement) -> str | None:
+    """The text that a model of `kind` learns to write of a judged solution, None where the judgement is not whole.
+
+    Whole is one with a verdict on the answer and, but for "orm", a label for every step. That of "prm_cot" is the
+    judgement's own text, which must say just these; before its last verification it may have others, and a critique of
+    them.
+    """
+    labels = [step.label for step in judgement.steps]
+    if judgement.outcome is None or (kind != "orm" and None in labels):
+        return None
+    if kind == "orm":
+        return format_outcome(judgement.outcome)
+    if kind == "prm":
+        return format_labels([bool(label) for label in labels], judgement.outcome)
+    parsed = parse(kind, judgement.text, len(labels))
+    said = [parsed.steps[number].correct for number in sorted(parsed.steps)]
+    whole = (said, parsed.answer, parsed.surplus, parsed.duplicates) == (labels, judgement.outcome, 0, 0)
+    return judgement.text if whole else None
+
+
+def grammar(kind: str, n_steps: int) -> Grammar:
+    """Exactly the texts that a model of `kind` should write about `n_steps` steps."""
+    if kind == "orm":
+        return Grammar("(Yes|No)")
+    if kind == "prm":
+        lines = (_STEP.format(number, "(Correct|Incorrect)") for number in range(1, n_steps + 1))
+        return Grammar("".join((*lines, verify.ANSWER_PATTERN)))
+    return verify.grammar(n_steps)
+
+
+def parse(kind: str, text: str, n_steps: int) -> ParsedVerification:
+    """Read the verdicts out of a model's text, whatever the text is; never raises.
+
+    "orm": the word must be the whole text. "prm": lines of other forms are passed over, and of several lines on a step
+    the first counts. "prm_cot": the last verification counts, which begins where step 1 is last begun.
+    """
+    if kind == "prm_cot":
+        start = max((section.start() for section in _FIRST_SECTION.finditer(text)), default=0)
+        return verify.parse(text, n_steps, start)
+    parsed = ParsedVerification()
+    if kind == "orm":
+        answers = [word] if (word := _WORD.fullmatch(text)) else []
+    else:
+        answers = verify.ANSWER_VERDICT.finditer(text)
+        for line in _STEP_LINE.finditer(text):
+            number = int(line[1])
+            if not 1 <= number <= n_steps:
+                parsed.surplus += 1
+            elif number in parsed.steps:
+                parsed.duplicates += 1
+            else:
+                parsed.steps[number] = StepVerification("", "", line[2] == "Correct")
+                parsed.verdicts[number] = line.start(2)
+    for answer in answers:
+        parsed.answer, parsed.answer_verdict = answer[1] == "Yes", answer.start(1)
+    return parsed
+
+
+# Where a verdict is read as a probability
+
+
+@dataclass(frozen=True)
+class VerdictTokens:
+    """The tokens by which a tokenizer tells the two words of a verdict apart: the first in which their texts differ.
+
+    `lead` characters of these tokens stand before the word (a blank, say).
+    """
+
+    wrong: int
+    right: int
+    lead: int
+
+
+def verdict_tokens(tokenizer: "Tokenizer", kind: str) -> tuple[VerdictTokens | None, VerdictTokens]:
+    """The tokens of a step's verdict (None for "orm") and of the answer's.
+
+    Raises:
+      ValueError: the tokenizer has no token to tell the words of a verdict apart.
+    """
+    if kind == "orm":
+        return None, _tokens(tokenizer, "{}", "No", "Yes")
+    if kind == "prm":
+        of_step = _tokens(tokenizer, _STEP.format(1, "{}"), "Incorrect", "Correct")
+    else:
+        of_step = _tokens(tokenizer, verify.STEP, "incorrect", "correct")
+    return of_step, _tokens(tokenizer, verify.ANSWER, "No", "Yes")
+
+
+def _tokens(tokenizer: "Tokenizer", template: str, wrong: str, right: str) -> VerdictTokens:
+    texts = [template.format(word) for word in (wrong, right)]
+    ids = [encode(tokenizer, text) for text in texts]
+    first = next((i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), None)
+    if first is None or tokenizer.unk_token_id in (ids[0][first], ids[1][first]):
+        raise ValueError(
+            f"the tokenizer has no token that tells {texts[0]!r} from {texts[1]!r}: set "
+            "config.generative.scoring='verdict'"
+        )
+    behind = len(decode(tokenizer, ids[0])) - len(decode(tokenizer, ids[0][:first]))
+    return VerdictTokens(ids[0][first], ids[1][first], behind - len(wrong + template.partition("{}")[2]))
+
+
+def verdict_place(
+    tokenizer: "Tokenizer", ids: Sequence[int], begins: int, right: bool, tokens: VerdictTokens
+) -> int | None:
+    """The index in `ids` of the token that decides a verdict whose word begins at character `begins` of their text.
+
+    None where the text was written in other tokens than its own encoding has: no two of them can be compared then.
+    """
+    place, end = 0, len(ids)
+    while place < end:  # the first token whose end lies behind that character
+        middle = (place + end) // 2
+        if len(decode(tokenizer, ids[: middle + 1])) > begins - tokens.lead:
+            end = middle
+        else:
+            place = middle + 1
+    return place if place < len(ids) and ids[place] == (tokens.right if right else tokens.wrong) else None

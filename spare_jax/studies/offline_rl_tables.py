@@ -1,0 +1,113 @@
+"""The tables of docs/results/offline_rl.md, from docs/results/offline_rl.json.
+
+    python -m spare_jax.studies.offline_rl_tables docs/results/offline_rl.json
+
+The JSON is what `spare_jax.studies.collect` has put together: one cell per world, method and seed. A method's seeds are
+taken together, each with its own problems.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap, ratio_or_none
+from spare_jax.studies.markdown import interval, number, print_tables, rate, table
+
+SIDES = {"greedy": "in distribution", "out_of_distribution": "out of distribution"}
+OURS = "spare_orpo"
+
+_Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # of one world, by method
+
+
+def tables(study: Mapping[str, Any]) -> str:
+    """All tables of the study's cells as Markdown; rates are fractions, intervals 95 % bootstrap over problems."""
+    worlds: dict[str, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for cell in sorted(study["cells"], key=lambda cell: cell["seed"]):
+        worlds[cell["world"]][cell["method"]].append(cell)
+    parts = []
+    for world, cells in worlds.items():
+        seeds = sorted({cell["seed"] for of in cells.values() for cell in of})
+        parts.append(f"## {world}, seeds {', '.join(map(str, seeds))}")
+        for side, words in SIDES.items():
+            parts.append(f"Greedy answers {words}:")
+            parts.append(_accuracies(cells, side))
+            if OURS in cells:
+                parts.append(f"{OURS} minus the other method, {words}, of the seeds that both have:")
+                parts.append(_differences(cells, side))
+        parts.append("What the methods learned from:")
+        parts.append(_trained_on(cells))
+    return "\n\n".join(parts) + "\n"
+
+
+def _all(of: Sequence[Mapping[str, Any]], side: str, key: str) -> list[int]:
+    return [value for cell in of for value in cell[side][key]]
+
+
+def _mean(found: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return mean_or_none([of[key] for of in found if of[key] is not None])
+
+
+def _accuracies(cells: _Cells, side: str) -> str:
+    head = ("method", "seeds", "accuracy", "right and sound", "wrong process", "steps", "tokens", "cut off")
+    rows = []
+    for method, of in cells.items():
+        right, sound = _all(of, side, "right"), _all(of, side, "sound")
+        lengths = [_mean([cell[side] for cell in of], key) for key in ("steps", "tokens", "cut_off")]
+        rows.append(
+            (
+                method,
+                str(len(of)),
+                _with_interval(right),
+                _with_interval(sound),
+                rate(ratio_or_none(sum(right) - sum(sound), sum(right))),
+                *(number(value, digits) for value, digits in zip(lengths, (2, 1, 3), strict=True)),
+            )
+        )
+    return table(head, rows)
+
+
+def _with_interval(values: Sequence[int]) -> str:
+    found = bootstrap(values)
+    return f"{rate(found['mean'])} [{rate(found['low'])}, {rate(found['high'])}]"
+
+
+def _differences(cells: _Cells, side: str) -> str:
+    rows = []
+    for method, of in cells.items():
+        shared = {cell["seed"] for cell in of} & {cell["seed"] for cell in cells[OURS]}
+        ours, theirs = ([cell for cell in found if cell["seed"] in shared] for found in (cells[OURS], of))
+        if method != OURS and shared:
+            rows.append(
+                (
+                    method,
+                    *(
+                        interval(paired_bootstrap(_all(ours, side, key), _all(theirs, side, key)))
+                        for key in ("right", "sound")
+                    ),
+                )
+            )
+    return table(("method", "accuracy", "right and sound"), rows)
+
+
+def _trained_on(cells: _Cells) -> str:
+    head = ("method", "pairs", "with the reference chosen", "steps of training", "best step", "best dev loss")
+    rows = []
+    for method, of in cells.items():
+        pairs = [cell["pairs"] for cell in of if cell["pairs"]]
+        total = sum(found["pairs"] for found in pairs)
+        training = [cell["training"] for cell in of]
+        rows.append(
+            (
+                method,
+                number(ratio_or_none(total, len(of)), 0) if pairs else "-",
+                rate(ratio_or_none(sum(found["reference_pairs"] for found in pairs), total)) if pairs else "-",
+                *(number(_mean(training, key), 0) for key in ("steps", "best_step")),
+                number(_mean(training, "best_loss"), 3),
+            )
+        )
+    return table(head, rows)
+
+
+if __name__ == "__main__":
+    print_tables(tables, sys.argv[1:])

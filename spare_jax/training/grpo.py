@@ -1,0 +1,385 @@
+"""GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
+
+The engine samples with the very arrays that training made (`LocalEngine.renew`): one set of weights, on one mesh, and
+no second program whose log-probabilities are slightly others. That they agree is measured in every iteration
+("engine_gap"), not assumed.
+
+An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
+token and the order of its rows follow from these. So a run that is killed and started again ends in the same bits.
+Samples are drawn at temperature 1 without filters, as the ratios need it: the stored log-probabilities are the model's
+own, and under another temperature they would not be those of what was drawn.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from spare_jax import programs, solving
+from spare_jax.engines.local import LocalEngine
+from spare_jax.models import adapters, decoder, sharding
+from spare_jax.models.rows import ROW_AXES
+from spare_jax.prompts.chat import encode_chat, end_ids
+from spare_jax.prompts.solve import decode, render
+from spare_jax.records import Judgement, Problem, Solution
+from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
+from spare_jax.training.advantages import REWARDS, Graded, Reward, advantages
+from spare_jax.training.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+    from spare_jax.tasks.task import Task
+
+# (name of this asking, groups of solutions by their problems) -> a judgement for every solution, in their order.
+# The name differs from asking to asking, and is the same where a killed run asks again.
+Judge = Callable[[str, Sequence[tuple[Problem, Sequence[Solution]]]], Sequence[Sequence[Judgement]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOConfig:
+    """Settings of a run; defaults are SPARK's where it gives them.
+
+    An iteration samples `samples` solutions of each of `prompts` problems, of `max_tokens` tokens at most, and takes
+    `updates` steps on all of them (1: on-policy). `reward` and `baseline` name one of advantages.py each; `least_steps`
+    and `most_steps` stand in for the reward's own limits. `loss` is the objective. Every `watch_every` iterations the
+    reward is compared with the truth on held-out problems. Of `train` are read row_length, accumulate, optimizer,
+    learning_rate (which is constant), weight_decay, clip, seed, dtype and remat; accumulate cuts an update's rows into
+    microbatches.
+    """
+
+    iterations: int
+    prompts: int = 256
+    samples: int = 16
+    max_tokens: int = 2048
+    updates: int = 1
+    reward: str = "process_aware"
+    baseline: str = "grpo"
+    least_steps: int | None = None
+    most_steps: int | None = None
+    loss: losses.GRPOLoss = dataclasses.field(default_factory=losses.GRPOLoss)
+    alarms: tuple[watch.Alarm, ...] = ()
+    watch_every: int = 10
+    checkpoint_every: int = 10
+    train: loop.TrainConfig = dataclasses.field(
+        default_factory=lambda: loop.TrainConfig(row_length=4096, learning_rate=1e-6, clip=1.0)
+    )
+
+    def __post_init__(self):
+        for name in ("iterations", "prompts", "samples", "max_tokens", "updates", "watch_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"grpo: {name}={getattr(self, name)}: set it to 1 or more")
+        if self.reward not in REWARDS:
+            raise ValueError(f"grpo: reward={self.reward!r} is unknown: choose among {', '.join(REWARDS)}")
+
+    @property
+    def reward_rule(self) -> Reward:
+        """The reward with this config's limits."""
+        limits = {name: getattr(self, name) for name in ("least_steps", "most_steps")}
+        return dataclasses.replace(REWARDS[self.reward], **{k: v for k, v in limits.items() if v is not None})
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """What a policy is asked for, and in what form: task, tokenizer with its digest, and rules of V."""
+
+    task: "Task"
+    tokenizer: "Tokenizer"
+    digest: str
+    rules: format_rules.FormatRules
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """A sampled solution with the prompt that it answers and its tokens' log-probabilities, in nats, when sampled."""
+
+    solution: Solution
+    prompt: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class GRPOResult:
+    """What a run ends with. `stopped_by` is the metric whose alarm stopped it, empty where none did."""
+
+    model: decoder.Decoder
+    iterations: int
+    rollbacks: int
+    stopped_by: str
+
+
+@dataclasses.dataclass
+class _Position:
+    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state."""
+
+    iteration: int = 0
+    rollbacks: int = 0
+
+
+def train(
+    config: GRPOConfig,
+    model: decoder.Decoder,
+    engine: LocalEngine,
+    policy: Policy,
+    problems: Sequence[Problem],
+    judge: Judge,
+    directory: str | pathlib.Path,
+    mesh: Mesh,
+    held_out: Sequence[Problem] = (),
+    is_correct: Callable[[Solution], bool] | None = None,
+    progress: loop.Progress | None = None,
+) -> GRPOResult:
+    """Train a copy of `model`, or of its adapters, which is also the reference; go on from the checkpoint where
+    `directory` holds one.
+
+    Args:
+      engine: made for a decoder like `model`; it is handed each iteration's parameters.
+      problems: in any order.
+      judge: asked for all solutions of an iteration at once.
+      held_out, is_correct: problems on which the reward is compared with the truth, which `is_correct` knows.
+      directory: gets `latest/`, `steps.jsonl`, one row of metrics per iteration (watch.py; of the updates the mean
+        loss, the last grad_norm, kl and clipped, and engine_gap; entropy, the sampled estimate in nats per token), and
+        `seconds.jsonl`, what an iteration's parts took.
+      progress: called with (iteration, iterations, metrics).
+
+    Raises:
+      ValueError: there are no problems, a prompt and its solution may exceed a row, or the checkpoint is another
+        model's.
+      FloatingPointError: a loss or gradient norm is not finite; names the iteration, and saves nothing after it.
+    """
+    if not problems:
+        raise ValueError("grpo: no problems to sample solutions of: raise config.data.train_problems")
+    problems, held_out = (sorted(of, key=lambda problem: problem.id) for of in (problems, held_out))
+    directory = pathlib.Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    reward, rows = config.reward_rule, _rows(config, policy, [*problems, *held_out], mesh)
+    how = dataclasses.replace(config.train, batch_rows=rows)
+    tx = optimizer.OPTIMIZERS[how.optimizer](optax.constant_schedule(how.learning_rate), how.weight_decay, how.clip)
+
+    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), loop.batch_sharding_of(mesh)
+    shardings = sharding.shardings_of(model, mesh)
+    trained, frozen = adapters.split(model)
+    trained_shardings, frozen_shardings = adapters.split(model, shardings)
+    init_state = functools.partial(optimizer.init_state, tx)
+    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, trained), trained_shardings, mesh)
+    train_step = loop.make_train_step(how, config.loss, tx, trained_shardings, state_shardings, replicated)
+    reference_step = jax.jit(
+        functools.partial(losses.token_logps, dtype=jnp.dtype(how.dtype)), out_shardings=replicated
+    )
+
+    # The mesh is in force where training computes, and not where the engine does, which has its own.
+    with Checkpoints(directory) as checkpoints:
+        with jax.set_mesh(mesh):
+            reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
+            trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
+            state = jax.jit(init_state, out_shardings=state_shardings)(trained)
+        key, position, streaks = jax.random.key(how.seed), _Position(), [0] * len(config.alarms)
+        if (saved := checkpoints.progress()) is not None:
+            position = _Position(**saved)
+            trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+        else:
+            checkpoints.save(0, (trained, state), dataclasses.asdict(position))  # an alarm may go off at once
+        log = loop.StepLog(directory / "steps.jsonl", position.iteration)
+        timings = loop.StepLog(directory / "seconds.jsonl", position.iteration)
+        stopped_by = ""
+
+        while position.iteration < config.iterations and not stopped_by:
+            iteration, clock = position.iteration, _Clock()
+            engine.renew(adapters.join(trained, frozen))
+            chosen = batches.rows_of_step(len(problems), config.prompts, how.seed, iteration)
+            asked = [problems[i] for i in chosen]
+            rollouts = sample(engine, policy, f"{iteration:06d}", asked, config.samples, config.max_tokens)
+            clock.lap("sample")
+
+            judged = judge(f"{iteration:06d}", _solutions(asked, rollouts))
+            graded, checks, texts = grade(policy, rollouts, judged)
+            found = [advantages(reward, group, config.baseline) for group in graded]
+            metrics = watch.of_solutions(graded, found, checks, texts, reward.reads_steps)
+            if held_out and is_correct and iteration % config.watch_every == 0:
+                metrics |= _against_truth(config, engine, policy, judge, iteration, held_out, is_correct)
+            clock.lap("reward")
+
+            packed, seen = _pack(rollouts, [of.tokens for of in found], how.row_length, rows), []
+            with jax.set_mesh(mesh):
+                if reference is not None:
+                    packed = _with_reference(reference_step, reference, packed, how, batch_sharding)
+                batch = loop.to_devices(packed.arrays, how.accumulate, batch_sharding)
+                for update in range(config.updates):  # these donate what the engine reads: it is done, and renewed next
+                    step = iteration * config.updates + update
+                    trained, state, measured = train_step(trained, state, frozen, batch, key, step)
+                    seen.append(measured)
+            metrics |= _of_updates(jax.device_get(seen), packed, iteration)
+            clock.lap("update")
+
+            position.iteration += 1
+            log.write({"step": position.iteration, **metrics})
+            timings.write({"step": position.iteration, **clock.seconds})
+            if progress:
+                progress(position.iteration, config.iterations, metrics | clock.seconds)
+            streaks = [alarm.count(metrics, before) for alarm, before in zip(config.alarms, streaks, strict=True)]
+            rung = [a for a, streak in zip(config.alarms, streaks, strict=True) if streak >= a.patience]
+            if rung:
+                trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+                stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
+                position.rollbacks += not stopped_by
+                streaks = [0] * len(config.alarms)
+            # While an alarm counts nothing is saved: what it goes back to has to be what was before.
+            due = position.iteration % config.checkpoint_every == 0 and not any(streaks)
+            if not stopped_by and (due or rung or position.iteration == config.iterations):
+                checkpoints.save(position.iteration, (trained, state), dataclasses.asdict(position))
+    return GRPOResult(adapters.join(trained, frozen), position.iteration, position.rollbacks, stopped_by)
+
+
+def sample(
+    engine: LocalEngine, policy: Policy, name: str, problems: Sequence[Problem], samples: int, max_tokens: int
+) -> list[list[Rollout]]:
+    """A group of rollouts for each problem. `name` keys their randomness beside the engine's seed, with the place of
+    the problem, which may come twice, and its id.
+
+    Raises:
+      ValueError: a problem could not be answered: its prompt is too long, or the logits are not finite.
+    """
+    settings = solving.SolveSettings(samples, 1.0, 1.0, max_tokens, policy.digest)
+    started = {
+        f"{name}/{place:04d}/{problem.id}": functools.partial(_rollouts, policy, problem, settings)
+        for place, problem in enumerate(problems)
+    }
+    found = dict(programs.run({settings.model: engine}, started.items(), Unwritten()))
+    for program_id, result in found.items():
+        if isinstance(result, programs.Failure):
+            raise ValueError(f"grpo: no solutions of {program_id}: {result.message}")
+    return [found[program_id] for program_id in started]
+
+
+def grade(
+    policy: Policy, rollouts: Sequence[Sequence[Rollout]], judged: Sequence[Sequence[Judgement]]
+) -> tuple[list[list[Graded]], list[format_rules.FormatCheck], list[str]]:
+    """The groups with judgements and V; and of all solutions in a line the check of their form, and their texts."""
+    stop, groups, checks, texts = end_ids(policy.tokenizer), [], [], []
+    for group, judgements in zip(rollouts, judged, strict=True):
+        groups.append([])
+        for rollout, judgement in zip(group, judgements, strict=True):
+            solution = rollout.solution
+            texts.append(decode(policy.tokenizer, [token for token in solution.token_ids if token not in stop]))
+            checks.append(format_rules.check(policy.rules, texts[-1], solution.finish_reason))
+            groups[-1].append(Graded(solution, judgement, checks[-1].valid))
+    return groups, checks, texts
+
+
+class Unwritten:
+    """A journal that keeps nothing: an iteration that a kill interrupts is sampled again, to the same bits."""
+
+    def get(self, request_id: str) -> None:
+        """No answer is known."""
+
+    def put(self, request_id: str, completions: tuple[programs.Completion, ...]) -> None:
+        """Nothing is kept."""
+
+
+def _rollouts(policy: Policy, problem: Problem, settings: solving.SolveSettings) -> programs.Program:
+    """As `solving.solutions`, with what training needs beside the records."""
+    program = solving.solutions(policy.task, problem, policy.tokenizer, settings)
+    requests = next(program)
+    answers = yield requests
+    try:
+        program.send(answers)
+    except StopIteration as stop:
+        prompt = requests[0].all_ids()
+        return [Rollout(s, prompt, c.logprobs) for s, c in zip(stop.value, answers[0], strict=True)]
+    raise AssertionError("a policy asks once")
+
+
+def _solutions(
+    problems: Sequence[Problem], rollouts: Sequence[Sequence[Rollout]]
+) -> list[tuple[Problem, list[Solution]]]:
+    return [(p, [rollout.solution for rollout in group]) for p, group in zip(problems, rollouts, strict=True)]
+
+
+def _against_truth(
+    config: GRPOConfig,
+    engine: LocalEngine,
+    policy: Policy,
+    judge: Judge,
+    iteration: int,
+    held_out: Sequence[Problem],
+    is_correct: Callable[[Solution], bool],
+) -> dict[str, float]:
+    """What the reward says of one sample of each held-out problem, beside the truth."""
+    name = f"{iteration:06d}-held_out"
+    asked = _solutions(held_out, sample(engine, policy, name, held_out, 1, config.max_tokens))
+    said = [judgement.outcome for group in judge(name, asked) for judgement in group]
+    return watch.disagreement(said, [is_correct(solution) for _, group in asked for solution in group])
+
+
+def _rows(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> int:
+    """Rows of an update, the same in every iteration: as many as suffice, in whole microbatches on every device."""
+    prompts = (encode_chat(policy.tokenizer, render(policy.task, problem)) for problem in problems)
+    longest = max(map(len, prompts)) + config.max_tokens
+    rows = batches.rows_for(config.prompts * config.samples, longest, config.train.row_length)
+    unit = config.train.accumulate * math.prod(mesh.shape[axis] for axis in ROW_AXES)
+    return math.ceil(rows / unit) * unit
+
+
+def _pack(
+    rollouts: Sequence[Sequence[Rollout]], tokens: Sequence[Sequence[np.ndarray]], row_length: int, rows: int
+) -> batches.Packed:
+    made = [
+        batches.Sampled(rollout.prompt, rollout.solution.token_ids, rollout.logprobs, gains)
+        for rollout, gains in zip(itertools.chain(*rollouts), itertools.chain(*tokens), strict=True)
+    ]
+    return batches.pack_samples(made, row_length, rows)
+
+
+def _with_reference(
+    step: Callable[[decoder.Decoder, losses.Batch], jax.Array],
+    reference: decoder.Decoder,
+    packed: batches.Packed,
+    how: loop.TrainConfig,
+    batch_sharding: NamedSharding,
+) -> batches.Packed:
+    """The rows with `reference_logps`, in the microbatches of an update; 0 where nothing was sampled."""
+    in_order = loop.on_devices(packed, how.batch_rows // how.accumulate, batch_sharding)
+    logps = np.concatenate(jax.device_get([step(reference, batch) for batch in in_order]))
+    logps = np.where(packed.arrays["loss_weights"] > 0, logps, 0)
+    return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
+
+
+def _of_updates(seen: Sequence[Mapping[str, Any]], packed: batches.Packed, iteration: int) -> dict[str, float]:
+    """The metrics of an iteration's updates. Before the first of them the parameters are those that sampled: what its
+    log-probabilities differ from the stored ones is the engine's doing."""
+    found = {
+        "loss": float(np.mean([row["loss"] for row in seen])),
+        "grad_norm": float(seen[-1]["grad_norm"]),
+        "kl": float(seen[-1]["kl"]),
+        "clipped": float(seen[-1]["clipped"]),
+        "engine_gap": float(seen[0]["log_ratio"]),
+        "entropy": float(-packed.arrays["sampled_logps"].sum(dtype=np.float64) / packed.counts.targets),
+    }
+    if not all(math.isfinite(row[name]) for row in seen for name in ("loss", "grad_norm")):
+        raise FloatingPointError(
+            f"loss {found['loss']}, gradient norm {found['grad_norm']} in iteration {iteration + 1}: not going on; "
+            "lower config.grpo.train.learning_rate or look at the samples of this iteration"
+        )
+    return found
+
+
+class _Clock:
+    """Seconds of the parts of an iteration."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """The part that has ended."""
+        now = time.perf_counter()
+        self.seconds[f"seconds/{part}"], self._since = round(now - self._since, 4), now

@@ -1,0 +1,98 @@
+"""What to watch while a policy is paid by a model: the signs of reward hacking, and alarms that end it.
+
+SPARK (arXiv 2512.03244, stage III) saw three kinds: a solved problem appended to the solution, more steps than are
+needed (step-augmented rewards), and fewer (selective and global ones). Each shows in a mean over an iteration's
+solutions before it shows in accuracy. Pure functions, no model.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from spare_jax.training.advantages import Advantages, Graded, judge_fault
+from spare_jax.training.format_rules import FAILURES, FormatCheck, count_boxes
+
+JUDGE_FAULTS = ("no_verdict", "step_mismatch")
+
+
+def of_solutions(
+    groups: Sequence[Sequence[Graded]],
+    found: Sequence[Advantages],
+    checks: Sequence[FormatCheck],
+    texts: Sequence[str],
+    reads_steps: bool,
+) -> dict[str, float]:
+    """Means over the solutions of an iteration, each a rate in [0, 1] unless said.
+
+    `checks` and `texts` are those of all solutions in a line. reward and reward_std (within a group, its mean); correct
+    (y); valid (V); void; flat, the share of groups without any advantage; format/<kind>; judge/<fault>; per solution
+    steps, tokens, boxes and the judge_tokens that were generated over it; tokens_per_step.
+    """
+    graded = [one for group in groups for one in group]
+    solutions = [one.solution for one in graded]
+    failures = collections.Counter(name for check in checks for name in check.failures)
+    faults = collections.Counter(judge_fault(one, reads_steps) for one in graded)
+    steps, tokens = (sum(map(len, of)) for of in ([s.spans for s in solutions], [s.token_ids for s in solutions]))
+    rates = {
+        "correct": sum(one.correct for one in graded),
+        "valid": sum(one.valid for one in graded),
+        "void": sum(sum(of.void) for of in found),
+        **{f"format/{name}": failures[name] for name in FAILURES},
+        **{f"judge/{name}": faults[name] for name in JUDGE_FAULTS},
+        "steps": steps,
+        "tokens": tokens,
+        "boxes": sum(map(count_boxes, texts)),
+        "judge_tokens": sum(one.judgement.generated_tokens for one in graded),
+    }
+    return {
+        "reward": float(np.mean(np.concatenate([of.rewards for of in found]))),
+        "reward_std": float(np.mean([of.rewards.std() for of in found])),
+        "flat": float(np.mean([not any(tokens.any() for tokens in of.tokens) for of in found])),
+        **{name: count / len(graded) for name, count in rates.items()},
+        "tokens_per_step": tokens / max(1, steps),
+    }
+
+
+def disagreement(said: Sequence[bool | None], truth: Sequence[bool]) -> dict[str, float]:
+    """How the reward's word on answers stands to the truth on held-out problems; None pays nothing, as False does.
+
+    held_out/correct is the truth's rate, held_out/disagreement how often the two differ, and held_out/false_reward how
+    often of all solutions a wrong one is paid: what a policy that hacks its reward drives up.
+    """
+    pairs = [(word is True, real) for word, real in zip(said, truth, strict=True)]
+    return {
+        "held_out/correct": float(np.mean([real for _, real in pairs])),
+        "held_out/disagreement": float(np.mean([word != real for word, real in pairs])),
+        "held_out/false_reward": float(np.mean([word and not real for word, real in pairs])),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Alarm:
+    """Goes off where `metric` has been above `threshold` (below it where `below`) in `patience` iterations in a row
+    that measured it. Then the run takes up its last checkpoint again, none of which is made while an alarm counts, and
+    `action` says what follows: "stop" ends it there, "roll_back" goes on with the next iteration's problems.
+    """
+
+    metric: str
+    threshold: float
+    below: bool = False
+    patience: int = 1
+    action: str = "stop"
+
+    def __post_init__(self):
+        if self.action not in ("stop", "roll_back") or self.patience < 1:
+            raise ValueError(
+                f"alarm on {self.metric}: action={self.action!r}, patience={self.patience}: use stop or roll_back, and "
+                "a patience of 1 or more"
+            )
+
+    def count(self, metrics: Mapping[str, float], before: int) -> int:
+        """How many iterations in a row it has been past its threshold, of which there were `before`. An iteration that
+        has not measured the metric changes nothing."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return before
+        return before + 1 if (value < self.threshold if self.below else value > self.threshold) else 0

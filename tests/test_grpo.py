@@ -1,0 +1,172 @@
+"""The GRPO loop: it learns, with one set of weights, and a run that is killed goes on in the same bits."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import grpo_runs
+import jax
+import numpy as np
+import pytest
+from grpo_runs import rows, train
+from test_training import assert_equal
+
+from spare_jax.models import adapters
+from spare_jax.records import Judgement
+from spare_jax.training import loop, watch
+from spare_jax.training.format_rules import FormatRules, Parts
+from spare_jax.training.watch import Alarm
+
+SCRIPT = pathlib.Path(__file__).parent / "grpo_runs.py"
+
+
+def short(name, groups):
+    """A judge that pays solutions of twenty tokens or fewer."""
+    return [[Judgement(s.id, "short", outcome=len(s.token_ids) <= 20) for s in solutions] for _, solutions in groups]
+
+
+def script(*arguments, **environment):
+    path = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)], env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def steps_made():
+    """The jitted train steps that the runs of this module make."""
+    made, make = [], loop.make_train_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory, steps_made):
+    """A run of CONFIG: its directory, its result, its train step."""
+    directory = tmp_path_factory.mktemp("unbroken")
+    return directory, train(directory), steps_made[-1]
+
+
+def test_the_engine_samples_with_the_weights_that_are_trained(unbroken):
+    directory, result, step = unbroken
+    found = rows(directory)
+    assert len(found) == result.iterations == 5 and not result.stopped_by
+    assert max(row["grad_norm"] for row in found) > 0.1 and found[-1]["kl"] > 1e-6  # it has moved
+    assert max(row["engine_gap"] for row in found) < 5e-6
+    assert step._cache_size() == 1
+    assert ["held_out/disagreement" in row for row in found] == [True, False, True, False, True]
+    assert {row["held_out/disagreement"] for row in found if "held_out/disagreement" in row} == {0.0}
+
+
+def test_killed_and_resumed_equals_unbroken_bit_for_bit(unbroken, tmp_path):
+    directory, result, _ = unbroken
+    killed = script("kill", tmp_path, 3)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert len(rows(tmp_path)) == 3
+    resumed = train(tmp_path)
+    assert_equal(resumed.model, result.model)
+    assert (tmp_path / "steps.jsonl").read_bytes() == (directory / "steps.jsonl").read_bytes()
+
+
+def test_a_finished_run_is_read_and_not_run_again(unbroken):
+    directory, result, _ = unbroken
+
+    def never(name, groups):
+        raise AssertionError("a finished run asks nobody")
+
+    assert_equal(train(directory, judge=never).model, result.model)
+
+
+def test_the_order_of_the_problems_does_not_matter(unbroken, tmp_path):
+    directory, _, _ = unbroken
+    train(tmp_path, problems=grpo_runs.PROBLEMS[::-1], iterations=3)
+    for ours, theirs in zip(rows(tmp_path), rows(directory), strict=False):
+        assert {k: v for k, v in ours.items() if "held_out" not in k} == {
+            k: v for k, v in theirs.items() if "held_out" not in k
+        }
+
+
+def test_a_policy_learns_what_it_is_paid_for(tmp_path):
+    model = grpo_runs.start().model
+    model.final_norm.set_value(0.6 * model.final_norm.get_value())  # less sure of itself: groups differ within
+    train(
+        tmp_path, judge=short, model=model, rules=FormatRules(lambda text: Parts(1, 1, ""), boxed=False), iterations=6,
+        prompts=4, samples=8, reward="process_aware", updates=2, checkpoint_every=6, watch_every=9,
+        train=grpo_runs.dataclasses.replace(grpo_runs.CONFIG.train, learning_rate=1e-3),
+    )  # fmt: skip
+    paid = [row["reward"] for row in rows(tmp_path)]
+    assert np.mean(paid[-2:]) > np.mean(paid[:2]) + 0.2
+
+
+def test_a_reward_nobody_can_give_moves_nothing_and_is_counted(tmp_path):
+    def silent(name, groups):
+        return [[Judgement(s.id, "silent", failure="no room") for s in solutions] for _, solutions in groups]
+
+    result = train(tmp_path, judge=silent, iterations=1, loss=grpo_runs.losses.GRPOLoss(kl_weight=0.0))
+    (row,) = rows(tmp_path)
+    assert row["judge/no_verdict"] == row["flat"] == 1 and row["reward"] == row["grad_norm"] == 0
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), result.model, grpo_runs.start().model)
+    assert max(jax.tree.leaves(moved)) < 1e-5  # but for weight decay
+
+
+def test_an_alarm_stops_the_run_where_all_was_well(tmp_path):
+    always = Alarm("tokens", 0.0, patience=2)
+    result = train(tmp_path, alarms=(always,), checkpoint_every=1)
+    assert result.stopped_by == "tokens" and result.iterations == 2 and result.rollbacks == 0
+    assert_equal(result.model, grpo_runs.start().model)
+
+
+def test_an_alarm_rolls_back_and_goes_on_with_other_problems(tmp_path):
+    always = Alarm("tokens", 0.0, action="roll_back")
+    result = train(tmp_path, alarms=(always,), iterations=3)
+    assert result.rollbacks == 3 and result.iterations == 3 and not result.stopped_by
+    assert_equal(result.model, grpo_runs.start().model)
+    assert len({row["entropy"] for row in rows(tmp_path)}) == 3
+    assert_equal(train(tmp_path, alarms=(always,), iterations=3).model, result.model)
+
+
+def test_adapters_learn_over_a_base_that_is_the_reference(tmp_path):
+    config = adapters.AdapterConfig(rank=2, dropout=0.0)
+    model = adapters.adapt(grpo_runs.start().model, config, jax.random.key(0))
+    result = train(tmp_path, model=model, judge=short, iterations=2, samples=8, prompts=4, updates=2)
+    before, after = (adapters.split(of) for of in (model, result.model))
+    assert_equal(before[1], after[1])
+    assert any((np.asarray(a) != b).any() for a, b in zip(*map(jax.tree.leaves, (before[0], after[0])), strict=True))
+    assert rows(tmp_path)[0]["kl"] > 0 and max(row["engine_gap"] for row in rows(tmp_path)) < 5e-6
+
+
+def test_eight_devices_do_what_one_does(tmp_path):
+    result = script("meshes", tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, eight = (next(iter(json.loads(line).values())) for line in result.stdout.splitlines()[-2:])
+    for ours, theirs in zip(eight, one, strict=True):
+        assert ours.keys() == theirs.keys() and ours["engine_gap"] < 5e-6
+        assert ours["tokens"] == theirs["tokens"] and ours["reward"] == theirs["reward"]
+        np.testing.assert_allclose(ours["entropy"], theirs["entropy"], rtol=1e-4)
+        np.testing.assert_allclose(ours["grad_norm"], theirs["grad_norm"], rtol=1e-3, atol=1e-6)
+
+
+def test_settings_that_cannot_be_are_told():
+    with pytest.raises(ValueError, match="reward='gold' is unknown: choose among process_aware"):
+        grpo_runs.dataclasses.replace(grpo_runs.CONFIG, reward="gold")
+    with pytest.raises(ValueError, match="samples=0: set it to 1 or more"):
+        grpo_runs.dataclasses.replace(grpo_runs.CONFIG, samples=0)
+    with pytest.raises(ValueError, match="action='mail', patience=1: use stop or roll_back"):
+        Alarm("tokens", 0.0, action="mail")
+
+
+def test_alarms_count_iterations_in_a_row():
+    high, low = Alarm("steps", 5.0, patience=2), Alarm("steps", 3.0, below=True)
+    assert [high.count({"steps": v}, 1) for v in (5.0, 5.1)] == [0, 2]
+    assert [low.count({"steps": v}, 0) for v in (3.0, 2.9)] == [0, 1]
+    assert high.count({}, 1) == 1  # not measured: nothing changes
+
+
+def test_disagreement_is_of_the_reward_with_the_truth():
+    found = watch.disagreement([True, True, False, None], [True, False, True, False])
+    assert found == {"held_out/correct": 0.5, "held_out/disagreement": 0.5, "held_out/false_reward": 0.25}

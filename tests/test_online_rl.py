@@ -1,0 +1,128 @@
+"""Online RL as a stage: who pays, and a run from the config that goes on in the same bits."""
+
+import dataclasses
+import json
+
+import pytest
+from tests_config import config_of
+
+from spare_jax import judging, main, online_rl, programs, splits
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.training import grpo
+
+SOLUTIONS = [Solution(f"train-1/{k}", "train-1", ("The answer is 8.",), a, "stop") for k, a in enumerate("8878")]
+GROUPS = [(Problem("train-1", "How many?"), SOLUTIONS)]
+GOLD = {"train-1": Gold("train-1", ("7",))}
+
+
+class Run:
+    """As much of a run as a judge without a model needs."""
+
+    def __init__(self, **grpo_settings):
+        self.config = config_of("grpo")
+        self.config.grpo.update(grpo_settings)
+        self.task = splits.task_of("arithmetic")
+
+
+def outcomes(run, name="000000"):
+    return [[judgement.outcome for judgement in group] for group in online_rl.judge_of(run, GOLD)(name, GROUPS)]
+
+
+def test_rewards_without_a_judge_are_paid_by_gold_a_vote_or_a_coin():
+    assert outcomes(Run(reward="rlvr")) == [[False, False, True, False]]
+    assert outcomes(Run(reward="majority_vote")) == [[True, True, False, True]]
+    tosses = {str(outcomes(Run(reward="random"), f"{i:06d}")) for i in range(9)}
+    assert len(tosses) > 3 and outcomes(Run(reward="random")) == outcomes(Run(reward="random"))
+    with pytest.raises(ValueError, match="no accepted answer"):
+        online_rl.judge_of(Run(reward="rlvr"), {"train-1": Gold("train-1", ())})("0", GROUPS)
+    with pytest.raises(ValueError, match="judge='nobody' is unknown: choose among spare"):
+        online_rl.judge_of(Run(judge="nobody"), GOLD)
+
+
+def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch):
+    def start(item):
+        yield []
+        number = int(item.solution.id[-1])
+        if number == 1:
+            raise ValueError("broken")
+        if number == 2:  # its answer could not be read
+            return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
+        return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
+
+    monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
+    ((low, failed, unread, high),) = online_rl.judge_of(Run(), GOLD)("000000", GROUPS)
+    assert (low.outcome, low.steps[0].label) == (False, False) and (high.outcome, high.steps[0].label) == (True, True)
+    assert failed.failure.startswith("ValueError: broken") and failed.outcome is None
+    assert unread.outcome is None and unread.steps[0].label is True
+
+
+def small_config(**settings):
+    config = config_of("grpo", "runlocal,reward=rlvr")
+    config.engine.update(slots=8, max_length=384, prefill_tokens=512)
+    config.grpo.update(dict(iterations=12, max_tokens=48, checkpoint_every=5) | settings)
+    config.grpo.train.learning_rate = 3e-4
+    return config
+
+
+def exported(path):
+    return (path / "policies/grpo/export/model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    main.run(small_config(), "grpo", str(tmp_path / "unbroken"))
+    sample, calls = grpo.sample, []
+
+    def interrupted(engine, policy, name, *rest):
+        calls.append(name)
+        if name == "000007":
+            raise KeyboardInterrupt
+        return sample(engine, policy, name, *rest)
+
+    monkeypatch.setattr(grpo, "sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        main.run(small_config(), "grpo", str(tmp_path / "broken"))
+    monkeypatch.setattr(grpo, "sample", lambda *arguments: calls.append(arguments[2]) or sample(*arguments))
+    calls.clear()
+    main.run(small_config(), "grpo", str(tmp_path / "broken"))
+    assert calls[0] == "000005"  # from the checkpoint, not from the start
+    assert exported(tmp_path / "broken") == exported(tmp_path / "unbroken")
+    steps = [tmp_path / run / "policies/grpo/checkpoints/steps.jsonl" for run in ("broken", "unbroken")]
+    assert steps[0].read_bytes() == steps[1].read_bytes()
+    rows = [json.loads(line) for line in steps[0].read_text().splitlines()]
+    assert len(rows) == 12 and max(row["grad_norm"] for row in rows) > 0.1 and rows[-1]["kl"] > 0
+    assert {row["held_out/disagreement"] for row in rows if "held_out/disagreement" in row} == {0.0}
+
+
+def test_a_verifier_pays(tmp_path):
+    config = small_config(iterations=1, reward="step_augmented")
+    main.run(config, "grpo", str(tmp_path))
+    (row,) = map(json.loads, (tmp_path / "policies/grpo/checkpoints/steps.jsonl").read_text().splitlines())
+    assert row["judge/no_verdict"] + row["judge/step_mismatch"] < 1 and row["judge_tokens"] > 10
+    assert 0 < row["reward"] <= 1
+
+
+def test_programs_of_a_judge_have_names_of_their_own():
+    """Where a problem comes twice in an iteration its solutions have the same ids."""
+    asked = []
+
+    def start(item):
+        yield []
+        return Judgement(item.solution.id, "j", outcome=True)
+
+    run = programs.run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "begin", lambda run, name: (start, {}))
+        patch.setattr(programs, "run", lambda e, started, j: run(e, [asked.append(s[0]) or s for s in started], j))
+        judged = online_rl.judge_of(Run(), GOLD)("000003", GROUPS * 2)
+    assert len(set(asked)) == 8 and [len(group) for group in judged] == [4, 4]
+
+
+def test_the_config_is_read_whole():
+    run = Run(least_steps=2, updates=3)
+    config = online_rl.grpo_config(run)
+    assert config.updates == 3 and config.reward_rule.least_steps == 2 and config.loss.max_tokens == config.max_tokens
+    assert config.alarms[0].metric == "format/second_problem" and config.train.seed == run.config.seed
+    fields = {field.name for field in dataclasses.fields(grpo.GRPOConfig)}
+    assert fields == set(run.config.grpo.to_dict()) - {"judge", "watch_problems", "lora"}
+    with pytest.raises(ValueError, match="reward='gold' is unknown: choose among process_aware"):
+        config_of("grpo", "reward=gold")
