@@ -29,7 +29,7 @@ from spare_jax.models import conventions, huggingface
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
-from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
+from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
 from spare_jax.run import Run
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
@@ -311,6 +311,16 @@ def learn_ensemble(
     combined = [ensemble.combine(said, "weighted", weights) for said in zip(*members.values(), strict=True)]
     scores = [[step.score for step in judgement.steps] for judgement in combined]
     return weights, choose_threshold(scores, [truth.first_error for truth in truths])
+
+
+def decided(judgement: Judgement, threshold: float) -> Judgement:
+    """The judgement with a label per step and an outcome, where its judge gave scores alone: from `threshold` on a step
+    is right, and the last step's label is the outcome."""
+    labels = labels_of(judgement, threshold)
+    steps = tuple(replace(step, label=label) for step, label in zip(judgement.steps, labels, strict=True))
+    last = judgement.steps[-1] if judgement.steps else StepJudgement()
+    by_score = judgement.outcome is None and last.label is None and last.score is not None
+    return replace(judgement, steps=steps, outcome=labels[-1] if by_score else judgement.outcome)
 
 
 def labels_of(judgement: Judgement, threshold: float) -> tuple[bool | None, ...]:

@@ -1,21 +1,21 @@
 """SPARK, stage I: synthetic verifications to train a generative verifier on (arXiv 2512.03244, stage I).
 
-load_problems     the task                          -> problems.jsonl, gold.jsonl
-sample_solutions  train and dev problems            -> solutions.jsonl
-verify_solutions  + solutions                       -> verifications/reference_free.jsonl
-verify_guided     + solutions, gold                 -> verifications/reference_guided.jsonl (the control alone)
-targets           verifications                     -> judgements/targets_<mode>.jsonl, .counts.json beside it,
+sample_solutions      train and dev problems        -> solutions.jsonl
+verify_solutions      + solutions                   -> verifications/reference_free.jsonl
+verify_guided         + solutions, gold             -> verifications/reference_guided.jsonl (a control)
+verify_by_agreement   solutions                     -> verifications/agreement.jsonl (a control)
+targets               verifications                 -> judgements/targets_<mode>.jsonl, .counts.json beside it,
                                                        verifications/critiques.jsonl
-spark_data        all records, gold; derived        -> metrics.json
+spark_data            all records, gold; derived    -> verifications/metrics.json, metrics.json
 
-M solutions of a problem are verified N times each. A mode makes one target of the N verifications of a solution, or
-none. Between load_problems and spark_data, which measures, only verify_guided reads the gold: it is no input of any
-other stage, and a run without the control does not have that stage.
+Before them stages.py's load_problems. M solutions of a problem are verified N times each. A mode makes one target of
+the N verifications of a solution, or none. Before spark_data, which measures, only verify_guided reads the gold: it is
+no input of any other stage, and a run without the controls does not have that stage. What is learnt from the targets:
+verifiers.py.
 """
 
 import dataclasses
 import functools
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,20 +24,22 @@ from spare_jax import judging, splits
 from spare_jax.evaluation.process_errors import first_error_interval, judge_metrics, label_changes
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.judges import consistency, quality
+from spare_jax.judges.agreement import agreement
 from spare_jax.judges.consistency import Choice, ConsistencySettings
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.quality import QualityFilter
 from spare_jax.judges.truth import truth
 from spare_jax.judges.verify import verifications
-from spare_jax.records import Gold, Judgement, Problem, Solution, not_judged
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, Stage
 from spare_jax.settings import Config
 from spare_jax.studies.collect import cell
+from spare_jax.tasks.task import Task
 
-logger = logging.getLogger(__name__)
-
-FREE, GUIDED, CRITIQUES = (f"verifications/{name}" for name in ("reference_free", "reference_guided", "critiques"))
+FREE, GUIDED, AGREEMENT, CRITIQUES = (
+    f"verifications/{name}" for name in ("reference_free", "reference_guided", "agreement", "critiques")
+)
 PARTS = ("critique", "merged")  # what a meta-critique writes, as its judges' names end
 FAILED = "failed"
 
@@ -59,8 +61,10 @@ MODES: Mapping[str, Mode] = {
     "meta_critique": Mode(consistency.single, critique=True),
     "hybrid": Mode(consistency.step_consistency, critique=True),
     "reference_guided": Mode(consistency.step_consistency, verifications=GUIDED),
+    "agreement": Mode(consistency.single, verifications=AGREEMENT),
 }
-"""The control differs from step-level consistency in what the verifier was shown, and in nothing else."""
+"""Two are controls. "reference_guided" differs from step-level consistency in what the verifier was shown, and in
+nothing else; "agreement" has asked no verifier."""
 
 
 def modes(run: Run) -> dict[str, Mode]:
@@ -71,17 +75,7 @@ def modes(run: Run) -> dict[str, Mode]:
     return {name: MODES[name] for name in names}
 
 
-# load_problems, sample_solutions
-
-
-def load_problems(run: Run) -> list[str]:
-    """Load or generate the problems, and lay their gold aside."""
-    loaded = splits.load(run.config)
-    for line in loaded.notes:
-        logger.warning(line)
-    run.work.write("problems", loaded.problems)
-    run.work.write("gold", loaded.gold)
-    return ["problems.jsonl", "gold.jsonl"]
+# sample_solutions
 
 
 def sample_solutions(run: Run) -> list[str]:
@@ -91,7 +85,7 @@ def sample_solutions(run: Run) -> list[str]:
     return ["solutions.jsonl"]
 
 
-# verify_solutions, verify_guided
+# verify_solutions, verify_guided, verify_by_agreement
 
 
 def verify_solutions(run: Run) -> list[str]:
@@ -103,6 +97,15 @@ def verify_guided(run: Run) -> list[str]:
     """The same with the accepted answers in the prompt."""
     answers = {gold.problem_id: gold.answers for gold in run.work.read("gold")}
     return _verify(run, "verify_guided", GUIDED, answers)
+
+
+def verify_by_agreement(run: Run) -> list[str]:
+    """Verify every solution that has steps by how the solutions of its problem agree; nobody is asked."""
+    of_problem = defaultdict(list)
+    for solution in run.work.read("solutions"):
+        of_problem[solution.problem_id].append(solution)
+    run.work.write(AGREEMENT, (said for of in of_problem.values() for said in agreement(of, run.config.seed)))
+    return [f"{AGREEMENT}.jsonl"]
 
 
 def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]]) -> list[str]:
@@ -206,7 +209,7 @@ def make_targets(
         dropped=dropped,
         tied=sum(choice.tied for choice in choices),
         unmatched=sum(choice.unmatched for choice in choices),
-        passes=sum(not said.failure for said in asked),
+        passes=sum(said.generated_tokens > 0 for said in asked),
         tokens=sum(said.prompt_tokens + said.generated_tokens for said in asked),
     )
     return kept, counts
@@ -250,11 +253,11 @@ def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
 
 
 def spark_data(run: Run) -> list[str]:
-    """metrics.json: of every mode what became of the solutions, what a problem took, and how good the targets are."""
+    """Stage I in figures: of every mode what became of the solutions, what a problem took, how good the targets are."""
     _, by_id, gold, solutions = run.records()
     verified = [s for s in solutions if s.steps]
     n_problems = len({s.problem_id for s in solutions})
-    truths = {s.id: _truth(run, by_id[s.problem_id], gold[s.problem_id], s) for s in verified}
+    truths = {s.id: known(run.task, by_id[s.problem_id], gold[s.problem_id], s) for s in verified}
     problem_of = {s.id: s.problem_id for s in solutions}
     of_mode = {}
     for name, mode in modes(run).items():
@@ -270,24 +273,35 @@ def spark_data(run: Run) -> list[str]:
         }
     measured = {"problems": n_problems, "solutions": len(solutions), "verified": len(verified), "targets": of_mode}
     settings = {key: run.config[key].to_dict() for key in ("solve", "verify", "spark")}
-    run.work.write_json("metrics.json", cell(run, settings, measured))
-    return ["metrics.json"]
+    written = ["verifications/metrics.json", "metrics.json"]  # the second is that of the part that ran last
+    for path in written:
+        run.work.write_json(path, cell(run, settings, measured))
+    return written
 
 
-def _truth(run: Run, problem: Problem, gold: Gold, solution: Solution) -> Judgement:
+def known(task: Task, problem: Problem, gold: Gold, solution: Solution) -> Judgement:
     """All that is known of a solution: whether its answer is right, and in a world every step."""
-    return truth(run.task, problem, gold, solution) if run.task.world else outcome(run.task, gold, solution)
+    if task.world:
+        return truth(task, problem, gold, solution)
+    unknown = (StepJudgement(),) * len(solution.steps)
+    return dataclasses.replace(outcome(task, gold, solution), steps=unknown)
+
+
+def answer_quality(said: Sequence[Judgement], real: Sequence[Judgement]) -> dict[str, float | None]:
+    """How often judgements call an answer right, and how often they are right in what they call it; over those that
+    say either."""
+    pairs = [(a.outcome, b.outcome) for a, b in zip(said, real, strict=True) if a.outcome is not None]
+    return {
+        "says_right": ratio_or_none(sum(bool(a) for a, _ in pairs), len(pairs)),
+        "outcome_accuracy": ratio_or_none(sum(a == b for a, b in pairs), len(pairs)),
+    }
 
 
 def _quality(
     run: Run, targets: Sequence[Judgement], truths: Mapping[str, Judgement], problem_of: Mapping[str, str]
 ) -> dict[str, Any]:
     """Targets against what is known; None where that is nothing. The positive class is "error"."""
-    answers = [(said.outcome, truths[said.solution_id].outcome) for said in targets if said.outcome is not None]
-    measured = {
-        "says_right": ratio_or_none(sum(bool(said) for said, _ in answers), len(answers)),
-        "outcome_accuracy": ratio_or_none(sum(said == real for said, real in answers), len(answers)),
-    }
+    measured = answer_quality(targets, [truths[said.solution_id] for said in targets])
     if not run.task.world:
         return measured | dict.fromkeys((*_STEP_QUALITY, "first_error_f1_interval"))
     said = judge_metrics(targets, list(truths.values()))
@@ -318,9 +332,8 @@ def _critique_changes(run: Run, mode: Mode, truths: Mapping[str, Judgement]) -> 
             after.append(found)
     real = [truths[said.solution_id] for said in before]
     old, new = _step_labels(before), _step_labels(after)
-    known = _step_labels(real) if run.task.world else [None] * len(old)
     answers = ([said.outcome for said in of] for of in (before, after, real))
-    return {"steps": label_changes(old, new, known), "answers": label_changes(*answers)}
+    return {"steps": label_changes(old, new, _step_labels(real)), "answers": label_changes(*answers)}
 
 
 def _step_labels(judgements: Sequence[Judgement]) -> list[bool | None]:
@@ -330,22 +343,23 @@ def _step_labels(judgements: Sequence[Judgement]) -> list[bool | None]:
 PIPELINE = ("load_problems", "sample_solutions", "verify_solutions", "targets", "spark_data")
 
 
-def with_control(config: Config) -> None:
-    """Add the reference-guided control to a config that has PIPELINE: its stage, and its mode."""
-    config.stages = (*PIPELINE[:-2], "verify_guided", *PIPELINE[-2:])
-    config.spark.targets = (*config.spark.targets, "reference_guided")
+def with_controls(config: Config) -> None:
+    """Add the controls to a config that has PIPELINE: their stages, and their modes."""
+    config.stages = (*PIPELINE[:-2], "verify_guided", "verify_by_agreement", *PIPELINE[-2:])
+    config.spark.targets = (*config.spark.targets, "reference_guided", "agreement")
 
 
 _SOLUTIONS = ("problems.jsonl", "solutions.jsonl")
-_ASKED = ("seed", "task", "models", "engine", "mesh", "verify")
+_ASKED = ("seed", "task", "models.generator", "models.judge", "engine", "mesh", "verify")
+_CONTROLS = (f"{GUIDED}.jsonl", f"{AGREEMENT}.jsonl")
 
 STAGES = {
-    "load_problems": Stage(load_problems, ("seed", "task", "data")),
     "sample_solutions": Stage(
         sample_solutions, ("seed", "task", "models.generator", "engine", "mesh", "solve"), ("problems.jsonl",)
     ),
     "verify_solutions": Stage(verify_solutions, _ASKED, _SOLUTIONS),
     "verify_guided": Stage(verify_guided, _ASKED, (*_SOLUTIONS, "gold.jsonl")),
-    "targets": Stage(targets, (*_ASKED, "spark"), (*_SOLUTIONS, f"{FREE}.jsonl"), reads=(f"{GUIDED}.jsonl",)),
+    "verify_by_agreement": Stage(verify_by_agreement, ("seed",), ("solutions.jsonl",)),
+    "targets": Stage(targets, (*_ASKED, "spark"), (*_SOLUTIONS, f"{FREE}.jsonl"), reads=_CONTROLS),
     "spark_data": Stage(spark_data, needs=(*_SOLUTIONS, "gold.jsonl", f"{FREE}.jsonl"), derived=True),
 }

@@ -11,7 +11,7 @@ import pytest
 from judge_cases import PROBLEM, TASK, TOKENIZER, ask, completion, solution
 from tests_config import config_of
 
-from spare_jax import main, spark, splits
+from spare_jax import main, spark, splits, stages
 from spare_jax.engines.scripted import Killed, ScriptedEngine
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.verify import VerifySettings, verifications
@@ -24,6 +24,8 @@ from spare_jax.run import Run, execute
 from spare_jax.store import WorkDir
 
 DATA = ("sample_solutions", "verify_solutions", "targets")
+STAGES = {**stages.STAGES, **spark.STAGES}
+KINDS = (spark.FREE, spark.GUIDED, spark.AGREEMENT, spark.CRITIQUES)
 FREE_MODES = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
 
 
@@ -146,8 +148,8 @@ class ScriptedRun(Run):
         return Engine(remembered, per_poll=3, kill_after=self.kill_after)
 
 
-def scripted(path, guided=False, problems=True):
-    config = config_of("spark", "runlocal,guided" if guided else "runlocal")
+def scripted(path, controls=False, problems=True):
+    config = config_of("spark", "runlocal,controls" if controls else "runlocal")
     config.data.train_problems = 16
     config.solve.samples, config.verify.votes, config.engine.max_length = 3, 3, 10**6
     work = WorkDir(path)
@@ -166,8 +168,8 @@ def records(path):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A finished run with the control and its figures."""
-    run = scripted(tmp_path_factory.mktemp("made"), guided=True, problems=False)
-    execute(run, run.config.stages, spark.STAGES)
+    run = scripted(tmp_path_factory.mktemp("made"), controls=True, problems=False)
+    execute(run, run.config.stages, STAGES)
     return run
 
 
@@ -187,17 +189,18 @@ def no_gold(monkeypatch):
 
 def test_reference_free_targets_are_made_where_there_is_no_gold(tmp_path, request):
     run = scripted(tmp_path)
+    run.config.spark.targets = (*FREE_MODES, "agreement")
     request.getfixturevalue("no_gold")
-    execute(run, DATA, spark.STAGES)
+    execute(run, (*DATA[:2], "verify_by_agreement", DATA[2]), STAGES)
     assert not (tmp_path / "gold.jsonl").exists()
-    for mode in FREE_MODES:
+    for mode in run.config.spark.targets:
         assert run.work.read(f"judgements/targets_{mode}"), mode
     assert run.prompts and not any("Expected answer" in prompt for prompt in run.prompts)
 
 
 def test_the_same_bytes_whether_there_is_gold_or_not(made, tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA, spark.STAGES)
+    execute(run, DATA, STAGES)
     there = records(made.work.path)
     for name, found in records(tmp_path).items():
         if name.endswith(".jsonl") or ("counts" in name):
@@ -205,21 +208,23 @@ def test_the_same_bytes_whether_there_is_gold_or_not(made, tmp_path):
 
 
 def test_the_control_fails_where_gold_must_not_be_seen(tmp_path, request):
-    run = scripted(tmp_path, guided=True)
-    execute(run, DATA[:2], spark.STAGES)
+    run = scripted(tmp_path, controls=True)
+    execute(run, DATA[:2], STAGES)
     with pytest.raises(ValueError, match=r"stage verify_guided needs .*gold\.jsonl"):
-        execute(run, ["verify_guided"], spark.STAGES)
+        execute(run, ["verify_guided"], STAGES)
     run.work.write("gold", splits.load(run.config).gold)
     request.getfixturevalue("no_gold")
     with pytest.raises(AssertionError, match="gold was touched"):
-        execute(run, ["verify_guided"], spark.STAGES)
+        execute(run, ["verify_guided"], STAGES)
 
 
 def test_no_data_stage_but_the_control_has_gold_among_its_inputs():
-    for name in DATA:
-        assert not any("gold" in path for path in (*spark.STAGES[name].needs, *spark.STAGES[name].reads))
+    for name in (*DATA, "verify_by_agreement"):
+        assert not any("gold" in path for path in (*STAGES[name].needs, *STAGES[name].reads))
     assert "verify_guided" not in config_of("spark").stages and "verify_guided" not in config_of("spark_math").stages
-    assert config_of("spark", "guided").stages[-3:] == ("verify_guided", "targets", "spark_data")
+    assert config_of("spark", "controls").stages[-4:] == (
+        "verify_guided", "verify_by_agreement", "targets", "spark_data",
+    )  # fmt: skip
 
 
 def test_the_control_alone_is_shown_the_answer(made):
@@ -232,7 +237,7 @@ def test_the_control_alone_is_shown_the_answer(made):
 
 
 def test_targets_are_verifications_that_the_verifier_wrote(made):
-    said = {kind: collections.defaultdict(list) for kind in (spark.FREE, spark.GUIDED, spark.CRITIQUES)}
+    said = {kind: collections.defaultdict(list) for kind in KINDS}
     for kind, of_solution in said.items():
         for row in made.work.read(kind):
             of_solution[row.solution_id].append(row.text)
@@ -258,8 +263,9 @@ def test_what_becomes_of_every_solution_is_counted(made):
     for name, counted in of_modes.items():
         assert counted["solutions"] == len(solutions) == counted["kept"] + sum(counted["dropped"].values()), name
         assert counted["kept"] == len(made.work.read(f"judgements/targets_{name}")) == counted["quality"]["n_solutions"]
-        assert 0 < counted["kept_share"] < 1
+        assert 0 < counted["kept_share"] < 1 or (name, counted["kept_share"]) == ("agreement", 1)
     assert of_modes["single"]["passes"] == len(solutions)
+    assert of_modes["agreement"]["passes"] == of_modes["agreement"]["tokens"] == 0
     # N is the same in all modes that compare verifications.
     for name in ("outcome_consistency", "step_consistency", "reference_guided"):
         assert of_modes[name]["passes"] == n * len(solutions)
@@ -324,31 +330,31 @@ def test_fixed_and_broke_are_those_of_the_first_verification_and_its_critique(ma
 @pytest.mark.parametrize("stage", ["verify_solutions", "targets"])
 def test_killed_and_restarted_it_writes_the_same_bytes(made, tmp_path, stage):
     run = scripted(tmp_path)
-    execute(run, DATA[: DATA.index(stage)], spark.STAGES)
+    execute(run, DATA[: DATA.index(stage)], STAGES)
     asked = 0
     for kill_after in (2, 5):
         run = scripted(tmp_path, problems=False)
         run.kill_after = kill_after
         with pytest.raises(Killed):
-            execute(run, [stage], spark.STAGES)
+            execute(run, [stage], STAGES)
         assert not (tmp_path / "verifications/critiques.jsonl").exists()
         asked += kill_after
     run = scripted(tmp_path, problems=False)
-    execute(run, DATA, spark.STAGES)
+    execute(run, DATA, STAGES)
     for name, found in records(tmp_path).items():
         if name.endswith(".jsonl") or "counts" in name:
             assert found == (made.work.path / name).read_bytes(), name
     once = scripted(tmp_path / "once")
-    execute(once, DATA[: DATA.index(stage)], spark.STAGES)
+    execute(once, DATA[: DATA.index(stage)], STAGES)
     once.prompts.clear()
-    execute(once, [stage], spark.STAGES)
+    execute(once, [stage], STAGES)
     later = len(run.prompts) if stage == "targets" else len([p for p in run.prompts if p in once.prompts])
     assert later < len(once.prompts)  # some of it had been answered
 
 
 def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA, spark.STAGES)
+    execute(run, DATA, STAGES)
     rows = run.work.read(spark.FREE)
     mine = {target.solution_id for target in run.work.read("judgements/targets_hybrid")}
     chosen = sorted(mine)[0]
@@ -362,7 +368,7 @@ def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
     run.work.write(spark.FREE, turned)
     (tmp_path / "manifests/targets.json").unlink()
     single = run.work.file("judgements/targets_single").read_bytes()
-    execute(run, ["targets"], spark.STAGES)
+    execute(run, ["targets"], STAGES)
     assert run.work.file("judgements/targets_single").read_bytes() != single  # the others' have changed
     for mode in FREE_MODES:
         assert [t for t in run.work.read(f"judgements/targets_{mode}") if t.solution_id == chosen] == before[mode]
@@ -370,7 +376,7 @@ def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
 
 def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA[:1], spark.STAGES)
+    execute(run, DATA[:1], STAGES)
     longest = max(len(s.steps) for s in run.work.read("solutions"))
     short = [s for s in run.work.read("solutions") if len(s.steps) < longest]
     empty = Solution("train-0000/999", short[0].problem_id, (), None, "stop")
@@ -378,7 +384,7 @@ def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     run.work.write("solutions", [*short, empty, long])
     (tmp_path / "manifests/sample_solutions.json").unlink()
     run.config.engine.max_length = 4000
-    execute(run, DATA[1:], spark.STAGES)
+    execute(run, DATA[1:], STAGES)
     rows = {row.solution_id: row for row in run.work.read(spark.FREE)}
     assert "no room" in rows[long.id].failure and empty.id not in rows
     assert long.id not in {row.solution_id for row in run.work.read(spark.CRITIQUES)}
@@ -392,16 +398,16 @@ def test_what_is_misspelt_is_told_before_anybody_is_asked(tmp_path):
         (("targets", ("both",), "names 'both': choose among single"), ("tie", "x", "tie='x' is unknown"))
     ):
         run = scripted(tmp_path / str(n))
-        execute(run, DATA[:1], spark.STAGES)
+        execute(run, DATA[:1], STAGES)
         run.config.spark[key] = value
         run.prompts.clear()
         with pytest.raises(ValueError, match=words):
-            execute(run, DATA[1:], spark.STAGES)
+            execute(run, DATA[1:], STAGES)
         assert not run.prompts
 
 
 def test_an_embedded_model_writes_whole_verifications(tmp_path):
-    config = config_of("spark", "runlocal,guided")
+    config = config_of("spark", "runlocal,controls")
     config.data.train_problems, config.data.dev_problems = 2, 1
     config.engine.update(slots=8, prefill_tokens=1024)
     config.solve.max_tokens = 64
@@ -423,8 +429,8 @@ def test_an_embedded_model_writes_whole_verifications(tmp_path):
 
 
 def test_the_paper_s_settings():
-    config = config_of("spark_math", "guided")
+    config = config_of("spark_math", "controls")
     solve, asked = config.solve, config.verify
     assert (solve.samples, solve.temperature, solve.top_p, solve.max_tokens) == (8, 0.7, 0.95, 8192)
     assert (asked.votes, asked.temperature, asked.top_p, asked.guidelines) == (16, 0.8, 0.95, "")
-    assert config.spark.targets[-1] == "reference_guided" and config.data.train_problems == 8000
+    assert config.spark.targets[-2:] == ("reference_guided", "agreement") and config.data.train_problems == 8000
