@@ -10,13 +10,13 @@ verifications of each by Qwen3-32B, reward models from Qwen2.5-14B-Instruct, a p
         --config=configs/spark_math.py:part=rl,cell=process_aware --config.models.policy.path=HF_DIR
 
 A million verifications: a job for a slice of accelerators, or for a server (docs/judges.md). Parts and cells are those
-of configs/spark_study.py; `controls` adds those of part labels. Not published, hence ours: the verifier's longest text, the rules of config.spark and all of
-its filter, the training of reward models, the number of iterations. The paper's policy learnt its format from 113K
-solutions first, and had 17K problems: name such a policy, and here it has the problems of stage I. :runlocal is the
-same with few problems and short texts.
+of configs/spark_study.py; `controls` adds those of part labels. Not published, hence ours: the verifier's longest
+text, the rules of config.spark and all of its filter, the training of reward models, the number of iterations. The
+paper's policy learnt its format from 113K solutions first, and had 17K problems: name such a policy, and here it has
+the problems of stage I. :runlocal is the same with few problems and short texts.
 """
 
-from spare_jax import settings, spark
+from spare_jax import settings
 from spare_jax.studies import spark_cells
 
 
@@ -37,9 +37,7 @@ def get_config(argument: str | None = None):
         settings.train_real_model(trained)
         trained.train.row_length = 8192
     settings.reinforce_real_models(config)
-    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]))
-    if chosen["controls"]:
-        spark.with_controls(config)
+    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]), bool(chosen["controls"]))
     if chosen["runlocal"]:
         settings.spark_in_small(config)
         config.solve.max_tokens = config.verify.max_tokens = config.generative.max_tokens = 1024

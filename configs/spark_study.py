@@ -12,7 +12,7 @@ model has been trained to verify: name one that has with --config.models.judge.p
 problems.
 """
 
-from spare_jax import settings, spark
+from spare_jax import settings
 from spare_jax.studies import spark_cells
 
 
@@ -25,9 +25,7 @@ def get_config(argument: str | None = None):
     config.engine.max_length = 2048  # a critique stands behind a verification
     config.verifier.train.row_length = 1024
     config.grpo.update(iterations=60, least_steps=0)  # the shortest stories take two steps
-    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]))
-    if chosen["part"] == "labels":
-        spark.with_controls(config)
+    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]), controls=True)
     if chosen["runlocal"]:
         settings.spark_in_small(config)
     return config

@@ -134,7 +134,8 @@ def online_rl(run: Run) -> list[str]:
     """metrics.json of the reward: how its policy was trained, and how it solves."""
     reward = run.config.grpo.reward
     problems, gold = run.work.read("problems"), {g.problem_id: g for g in run.work.read("gold")}
-    answers = {s.problem_id: s for s in run.work.read(f"solutions/{reward}")}
+    answers = {p.id: Solution(p.id, p.id, (), None, "failed") for p in problems}  # of what could not be asked
+    answers |= {s.problem_id: s for s in run.work.read(f"solutions/{reward}")}
     measured: dict[str, Any] = {
         "reward": reward,
         "verifier": run.config.models.verifier.path,

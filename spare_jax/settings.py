@@ -267,8 +267,8 @@ def learn_offline_in_small(config: Config) -> None:
 
 
 def spark_in_small(config: Config) -> None:
-    """Set the pipelines of spark.py, verifiers.py and online_rl.py to what a tiny model does in about a minute each: for
-    a first look and for tests."""
+    """Set the pipelines of spark.py, verifiers.py and online_rl.py to what a tiny model does in about a minute each:
+    for a first look and for tests."""
     config.data.train_problems, config.data.dev_problems = 8, 2
     config.data.test_problems = 4
     config.solve.samples = 2

@@ -16,8 +16,8 @@ VERIFIERS = {f"{mode}_{kind}": (mode, kind) for mode in spark.MODES for kind in 
 CELLS = {"labels": ("",), "verifiers": tuple(VERIFIERS), "rl": tuple(REWARDS)}
 
 
-def choose(config: Config, part: str, cell: str) -> None:
-    """Have `config` run a cell of a part; `labels` has one, whose name is empty.
+def choose(config: Config, part: str, cell: str, controls: bool) -> None:
+    """Have `config` run a cell of a part; `labels` has one, whose name is empty, with its `controls` or without.
 
     Raises:
       ValueError: there is no such part or cell.
@@ -29,6 +29,8 @@ def choose(config: Config, part: str, cell: str) -> None:
         raise ValueError(f"config argument cell={cell!r} is unknown: choose among {known}")
     if part == "labels":
         config.stages = spark.PIPELINE
+        if controls:
+            spark.with_controls(config)
     elif part == "verifiers":
         config.stages = verifiers.PIPELINE
         config.verifier.targets, config.verifier.kind = VERIFIERS[cell]
