@@ -521,7 +521,6 @@ _JUDGED = (
 
 STAGES = {
     "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
-    "load_problems": Stage(load_problems, ("seed", "task", "data")),
     "judge": Stage(judge, ("seed", "task", "models", "engine", "mesh", "annotate"), RECORDS),
     "labels": Stage(labels, ("seed", "task", "data", "prm.path"), given=("data.labels",)),
     "train_prm": Stage(
@@ -536,6 +535,7 @@ STAGES = {
     "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh"), given=("data.path",)),
     "annotate": Stage(annotate, _JUDGED, given=("data.path", "ensemble.truth")),
     "benchmark": Stage(benchmark, _JUDGED, given=("data.path", "ensemble.truth")),
+    "load_problems": Stage(load_problems, ("seed", "task", "data")),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

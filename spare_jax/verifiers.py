@@ -174,7 +174,7 @@ def spark_verifiers(run: Run) -> list[str]:
     judgements, tested = run.judgements(name), run.work.read(TESTED)
     training = f"verifiers/{name}/training.json"
     measured: dict[str, Any] = {
-        "targets": how.targets,
+        "mode": how.targets,
         "kind": how.kind,
         "training": run.work.read_json(training) if (run.work.path / training).exists() else None,
     }

@@ -242,7 +242,8 @@ def test_targets_are_verifications_that_the_verifier_wrote(made):
         for row in made.work.read(kind):
             of_solution[row.solution_id].append(row.text)
     for name, mode in spark.MODES.items():
-        source = spark.CRITIQUES if mode.critique else mode.verifications
+        of_controls = {"reference_guided": spark.GUIDED, "agreement": spark.AGREEMENT}
+        source = spark.CRITIQUES if mode.critique else of_controls.get(name, spark.FREE)
         targets = made.work.read(f"judgements/targets_{name}")
         assert targets
         for target in targets:
