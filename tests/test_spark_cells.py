@@ -31,6 +31,7 @@ def config_of_cell(part="labels", cell=""):
     config.verify.update(votes=2, max_tokens=160)
     config.generative.max_tokens = 256
     config.verifier.train.update(row_length=512, learning_rate=2e-3)
+    config.grpo.train.learning_rate = 3e-4
     config.grpo.update(iterations=2, prompts=1, max_tokens=48, watch_every=1, checkpoint_every=1)
     return config
 
@@ -147,6 +148,9 @@ def test_the_reward_model_of_the_directory_pays(work):
     assert "config.models.verifier.path" in read(work, f"manifests/grpo-{PAID}.json")["inputs"]
     metrics = read(work, "policies/rlvr/metrics.json")
     assert metrics["verifier"] == "" and metrics["training"]["iterations"] == 2
+    assert len({(work.path / f"policies/{r}/export/model.safetensors").read_bytes() for r in rows}) == 2
+    likely = [[s.mean_logprob for s in work.read(f"solutions/{reward}")] for reward in rows]
+    assert likely[0] != likely[1]  # each policy solves, not what both began as
     gold = {g.problem_id: g.answers for g in work.read("gold")}
     assert metrics["greedy"]["right"] == [int(s.answer in gold[s.problem_id]) for s in work.read("solutions/rlvr")]
 
