@@ -29,7 +29,7 @@ from spare_jax.models import conventions, huggingface
 from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
-from spare_jax.records import Gold, Judgement, LabelledSolution, not_judged
+from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
 from spare_jax.run import Run
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
@@ -106,6 +106,12 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
     )
 
 
+def verify_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> VerifySettings:
+    """How `config.verify` asks the verifier."""
+    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
+    return replace(settings, grammar=False) if isinstance(checkpoint, Endpoint) else settings
+
+
 def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
@@ -140,9 +146,7 @@ def _spare(run: Run) -> tuple[_Start, _Engines]:
 
 def _verify(run: Run) -> tuple[_Start, _Engines]:
     checkpoint = run.load_to_ask("judge")
-    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
-    if isinstance(checkpoint, Endpoint):
-        settings = replace(settings, grammar=False)
+    settings = verify_settings(run, checkpoint)
     engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
     return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
 
@@ -307,6 +311,16 @@ def learn_ensemble(
     combined = [ensemble.combine(said, "weighted", weights) for said in zip(*members.values(), strict=True)]
     scores = [[step.score for step in judgement.steps] for judgement in combined]
     return weights, choose_threshold(scores, [truth.first_error for truth in truths])
+
+
+def decided(judgement: Judgement, threshold: float) -> Judgement:
+    """The judgement with a label per step and an outcome, where its judge gave scores alone: from `threshold` on a step
+    is right, and the last step's label is the outcome."""
+    labels = labels_of(judgement, threshold)
+    steps = tuple(replace(step, label=label) for step, label in zip(judgement.steps, labels, strict=True))
+    last = judgement.steps[-1] if judgement.steps else StepJudgement()
+    by_score = judgement.outcome is None and last.label is None and last.score is not None
+    return replace(judgement, steps=steps, outcome=labels[-1] if by_score else judgement.outcome)
 
 
 def labels_of(judgement: Judgement, threshold: float) -> tuple[bool | None, ...]:

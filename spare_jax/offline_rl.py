@@ -270,7 +270,7 @@ def offline_rl(run: Run) -> list[str]:
         measured[part] = run.work.read_json(file) if (run.work.path / file).exists() else None
     for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
         of_side = [(problem, gold[problem.id], answers[problem.id]) for problem in _of(problems, split)]
-        measured[side] = _solved(run, of_side) if of_side else None
+        measured[side] = solved(run, of_side) if of_side else None
     settings = {key: run.config[key].to_dict() for key in ("solve", "sft", "pairs", "policy")}
     written = [f"policies/{name}/metrics.json", "metrics.json"]  # the second is that of the method that ran last
     for path in written:
@@ -278,9 +278,9 @@ def offline_rl(run: Run) -> list[str]:
     return written
 
 
-def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
-    """How often the answer is right, and how often a right one is reached by a wrong step, which outcomes cannot see
-    (None where the task is no world)."""
+def solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
+    """How often a policy's answer is right, and how often a right one is reached by a wrong step, which outcomes cannot
+    see (None where the task is no world)."""
     right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
     wrong_process = sound = None
     if run.task.world:
@@ -314,21 +314,21 @@ STAGES = {
         ("seed", "task", "pairs"),
         stages.RECORDS,
         reads=("judgements/outcome.jsonl", "judgements/truth.jsonl", "judgements/spare.jsonl"),
-        per="method",
+        per=("method",),
     ),
     "train_policy": Stage(
         train_policy,
         ("seed", "task", "mesh", "policy", "sft.neftune_alpha", "rounds"),
         ("problems.jsonl", "gold.jsonl"),
         reads=("policies/sft1/export", "preferences/{}_train.jsonl", "preferences/{}_dev.jsonl"),
-        per="method",
+        per=("method",),
     ),
     "greedy": Stage(
         greedy,
         ("seed", "task", "engine", "mesh", "solve"),
         ("problems.jsonl",),
         reads=("policies/{}/export", "policies/{}/rounds"),
-        per="method",
+        per=("method",),
     ),
-    "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{}.jsonl"), derived=True, per="method"),
+    "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{}.jsonl"), derived=True, per=("method",)),
 }

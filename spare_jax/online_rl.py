@@ -1,42 +1,44 @@
 """Online reinforcement learning: a policy is paid by a judge for what it samples (SPARK, arXiv 2512.03244, stage III).
 
-grpo  train problems, a judge or a control, from the generator
-      -> problems.jsonl, gold.jsonl, policies/grpo/{checkpoints,export,training.json}
+grpo         train problems, a judge or a control  -> policies/<reward>/{checkpoints,export,training.json}
+solve_tests  that policy, test problems            -> solutions/<reward>.jsonl
+online_rl    these, gold; derived                  -> policies/<reward>/metrics.json, metrics.json
 
-The loop is training/grpo.py. Here are its models and its judge: one of judging.py, asked on an engine of its own, or
-one of the controls that ask no model. `config.grpo` has the settings.
+Before them stages.py's load_problems. All are stages of a reward: a work directory holds any number of them, all from
+the same policy. The loop is training/grpo.py. Here are its models and its judge: one of judging.py, asked on an
+engine of its own, or one of the controls that ask no model. `config.grpo` has the settings.
 """
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from spare_jax import judging, programs, splits
 from spare_jax.engines.local import LocalEngine
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
+from spare_jax.offline_rl import solved
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage, progress_bar
+from spare_jax.studies.collect import cell
 from spare_jax.training import format_rules, grpo, loop, losses, watch
 from spare_jax.training.advantages import REWARDS, coin, vote
 
 
 def train_policy(run: Run) -> list[str]:
-    """The stage: train the generator by `config.grpo`, and export it."""
-    how, loaded = run.config.grpo, splits.load(run.config)
-    run.work.write("problems", loaded.problems)
-    run.work.write("gold", loaded.gold)
-    gold = {one.problem_id: one for one in loaded.gold}
-    problems = [p for p in loaded.problems if splits.split_of(p.id) == "train"]
-    held_out = [p for p in loaded.problems if splits.split_of(p.id) == "dev"][: how.watch_problems]
+    """Train the generator by `config.grpo`, and export it."""
+    how, loaded = run.config.grpo, run.work.read("problems")
+    gold = {one.problem_id: one for one in run.work.read("gold")}
+    problems = [p for p in loaded if splits.split_of(p.id) == "train"]
+    held_out = [p for p in loaded if splits.split_of(p.id) == "dev"][: how.watch_problems]
     config = grpo_config(run)
-    start = run.load_to_train("generator", how.lora, how.train.dtype)
+    start = run.load_to_train("policy", how.lora, how.train.dtype)
     # What is sampled with is what is trained, so nothing of it is quantized for the engine alone.
     engine = run.with_settings({"engine.quantize": ""}).engine(start, how.max_tokens)
     assert isinstance(engine, LocalEngine)  # load_to_train refuses a server
     digest = huggingface.tokenizer_digest(start.tokenizer)
     policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task))
-    directory = "policies/grpo"
+    directory = f"policies/{how.reward}"
     checkpoints = run.work.path / directory / "checkpoints"
     with progress_bar(config.iterations, f"grpo {how.reward}", "iteration") as bar:
 
@@ -50,8 +52,7 @@ def train_policy(run: Run) -> list[str]:
         )  # fmt: skip
     said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by")}
     run.work.write_json(f"{directory}/training.json", said)
-    exported = run.export(directory, result.model, start)
-    return ["problems.jsonl", "gold.jsonl", *exported, f"{directory}/training.json"]
+    return [*run.export(directory, result.model, start), f"{directory}/training.json"]
 
 
 def grpo_config(run: Run) -> grpo.GRPOConfig:
@@ -93,6 +94,11 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
     """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why."""
     start, engines = judging.begin(run, judge)
 
+    def said_of(solution: Solution, said: Judgement | programs.Failure) -> Judgement:
+        if isinstance(said, programs.Failure):
+            return not_judged(solution, judge, said.message)
+        return judging.decided(said, run.config.threshold)
+
     def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
         items = {
             f"{name}/{place:04d}/{solution.id}": LabelledSolution(
@@ -103,25 +109,64 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
         }
         started = ((program_id, functools.partial(start, item)) for program_id, item in items.items())
         found = dict(programs.run(engines, started, grpo.Unwritten()))
-        judged = iter([_read(item.solution, judge, found[i], run.config.threshold) for i, item in items.items()])
+        judged = iter([said_of(item.solution, found[i]) for i, item in items.items()])
         return [[next(judged) for _ in solutions] for _, solutions in groups]
 
     return ask
 
 
-def _read(solution: Solution, judge: str, said: Judgement | programs.Failure, threshold: float) -> Judgement:
-    """A judgement with a label per step and an outcome, where its judge gives scores alone: from `threshold` on a step
-    is right, and the last step's score is the solution's."""
-    if isinstance(said, programs.Failure):
-        return not_judged(solution, judge, said.message)
-    labels, scored = judging.labels_of(said, threshold), said.steps and said.steps[-1].label is None
-    steps = tuple(dataclasses.replace(step, label=label) for step, label in zip(said.steps, labels, strict=True))
-    by_score = said.outcome is None and scored and said.steps[-1].score is not None
-    return dataclasses.replace(said, steps=steps, outcome=labels[-1] if by_score else said.outcome)
+# solve_tests, online_rl
 
 
-PIPELINE = ("grpo",)
+def solve_tests(run: Run) -> list[str]:
+    """One solution of every test and held-out problem by the reward's policy, at temperature 0."""
+    reward = run.config.grpo.reward
+    policy = run.with_settings(
+        {"models.policy.path": f"policies/{reward}/export", "solve.samples": 1, "solve.temperature": 0.0}
+    )
+    tested = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("test", splits.HELD_OUT)]
+    kind, label = f"solutions/{reward}", STAGES["solve_tests"].label("solve_tests", run.config)
+    policy.solve(label, policy.load_to_ask("policy"), tested, policy.config.solve, kind=kind)
+    return [f"{kind}.jsonl"]
+
+
+def online_rl(run: Run) -> list[str]:
+    """metrics.json of the reward: how its policy was trained, and how it solves."""
+    reward = run.config.grpo.reward
+    problems, gold = run.work.read("problems"), {g.problem_id: g for g in run.work.read("gold")}
+    answers = {p.id: Solution(p.id, p.id, (), None, "failed") for p in problems}  # of what could not be asked
+    answers |= {s.problem_id: s for s in run.work.read(f"solutions/{reward}")}
+    measured: dict[str, Any] = {
+        "reward": reward,
+        "verifier": run.config.models.verifier.path,
+        "training": run.work.read_json(f"policies/{reward}/training.json"),
+    }
+    for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
+        of_side = [(p, gold[p.id], answers[p.id]) for p in problems if splits.split_of(p.id) == split]
+        measured[side] = solved(run, of_side) if of_side else None
+    settings = {key: run.config[key].to_dict() for key in ("solve", "grpo", "generative")}
+    written = [f"policies/{reward}/metrics.json", "metrics.json"]  # the second is that of the part that ran last
+    for path in written:
+        run.work.write_json(path, cell(run, settings, measured))
+    return written
+
+
+PIPELINE = ("load_problems", "grpo", "solve_tests", "online_rl")
 
 _JUDGES = ("annotate", "verify", "generative", "rollouts", "flips", "threshold")  # settings of judges
+_RECORDS = ("problems.jsonl", "gold.jsonl")
+_REWARD = ("grpo.reward",)
 
-STAGES = {"grpo": Stage(train_policy, ("seed", "task", "data", "models", "engine", "mesh", "grpo", *_JUDGES))}
+STAGES = {
+    "grpo": Stage(
+        train_policy,
+        ("seed", "task", "models", "engine", "mesh", "grpo", *_JUDGES),
+        _RECORDS,
+        given=("models.verifier.path",),
+        per=_REWARD,
+    ),
+    "solve_tests": Stage(
+        solve_tests, ("seed", "task", "engine", "mesh", "solve"), ("problems.jsonl", "policies/{0}/export"), per=_REWARD
+    ),
+    "online_rl": Stage(online_rl, needs=(*_RECORDS, "solutions/{0}.jsonl"), derived=True, per=_REWARD),
+}

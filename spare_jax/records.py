@@ -122,6 +122,11 @@ class Judgement(Record):
     outcome_score: float | None = None
 
     @property
+    def id(self) -> str:
+        """Of one judgement among several of a solution: the solution's id and the judge."""
+        return f"{self.solution_id}/{self.judge}"
+
+    @property
     def first_error(self) -> int | None:
         """Index of the first step labelled incorrect, None where there is none."""
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)

@@ -66,7 +66,8 @@ class Run:
         return dataclasses.replace(self, config=config)
 
     def load(self, role: str, dtype: DTypeLike = jnp.float32) -> Checkpoint:
-        """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator.
+        """The model of `config.models`, its parameters in `dtype`; judge and prm default to the generator. A
+        path of the work directory comes before all others.
 
         Raises:
           ModelError: there is none, or it is a server's, whose weights nobody sees.
@@ -76,7 +77,8 @@ class Run:
             raise huggingface.ModelError(
                 f"config.models.{role} is {entry.path!r}, and this needs its weights: name a Hugging Face directory"
             )
-        path = assets.resolve(entry.path)
+        own = self.work.path / entry.path
+        path = own if own.is_dir() else assets.resolve(entry.path)
         return huggingface.load(path, revision=entry.revision, dtype=dtype, mesh=self.inference_mesh)
 
     def load_to_ask(self, role: str) -> Checkpoint | Endpoint:
@@ -270,6 +272,11 @@ class Run:
             )
         checkpoints, config = self.work.path / directory / "checkpoints", self.train_config(how)
         result = self.train(description, checkpoints, config, start.model, loss, train_rows, dev_rows)
+        written = self.write_training(directory, result, counted or {})
+        return [*self.export(directory, result.model, start), written]
+
+    def write_training(self, directory: str, result: loop.TrainResult, counted: Mapping[str, Any]) -> str:
+        """Write `directory`/training.json: the training's figures, and what was `counted`."""
         said = {
             "steps": result.steps,
             "best_step": result.best_step,
@@ -278,8 +285,8 @@ class Run:
             "train": dataclasses.asdict(result.train_counts),
             "dev": dataclasses.asdict(result.dev_counts),
         }
-        self.work.write_json(f"{directory}/training.json", said | dict(counted or {}))
-        return [*self.export(directory, result.model, start), f"{directory}/training.json"]
+        self.work.write_json(f"{directory}/training.json", said | dict(counted))
+        return f"{directory}/training.json"
 
     def export(self, directory: str, model: Decoder, start: Checkpoint) -> list[str]:
         """Write what was trained from `start` as a Hugging Face directory, `directory`/export, and its adapters, if it
@@ -324,8 +331,9 @@ class Stage:
 
     `keys` are the parts of the config that it reads; `needs` are files or directories of the work directory that must
     be there, `reads` those that it reads where there are any. `given` are keys of the config that may name a file from
-    elsewhere, which must stay what it was. A `derived` stage is quick and made anew in every run.
-    Where the stage is run once `per` value of a key of the config, "{}" in its needs and reads is that value.
+    elsewhere, or anything of the work directory, which must stay what it was. A `derived` stage is quick and made anew
+    in every run. Where the stage is run once `per` value of some keys of the config, "{0}", "{1}", ... in its needs and
+    reads are these values.
     """
 
     run: Callable[[Run], list[str]]
@@ -334,15 +342,15 @@ class Stage:
     reads: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     derived: bool = False
-    per: str = ""
+    per: tuple[str, ...] = ()
 
     def label(self, name: str, config: Config) -> str:
         """What the stage `name` is called in manifests and journals."""
-        return f"{name}-{config[self.per]}" if self.per else name
+        return "-".join((name, *(_value(config, key) for key in self.per)))
 
     def files(self, of: Sequence[str], config: Config) -> list[str]:
         """`needs` or `reads` under this config."""
-        return [path.replace("{}", str(config[self.per])) for path in of] if self.per else list(of)
+        return [path.format(*(_value(config, key) for key in self.per)) for path in of]
 
 
 def chosen(config: Config, stages: Mapping[str, Stage]) -> list[str]:
@@ -369,10 +377,23 @@ def settings_of(config: Config, keys: Iterable[str]) -> dict[str, Any]:
     return part
 
 
-def _given_files(config: Config, keys: Iterable[str]) -> dict[str, Path]:
-    """The files that the config names under `keys`, by their keys; what names a directory or a hub id is left out."""
-    named = {f"config.{key}": Path(functools.reduce(ConfigDict.__getitem__, key.split("."), config)) for key in keys}
-    return {name: path.resolve() for name, path in named.items() if path.is_file()}
+def _value(config: Config, key: str) -> Any:
+    """The config's value under a key as it is written on the command line, "grpo.reward"."""
+    return functools.reduce(ConfigDict.__getitem__, key.split("."), config)
+
+
+def _given_files(run: Run, keys: Iterable[str]) -> dict[str, Path]:
+    """What the config names under `keys`, by their keys: files, and directories of the work directory. Other
+    directories and hub ids are left out."""
+    found, work = {}, run.work.path.resolve()
+    for key in keys:
+        named = _value(run.config, key)
+        own, path = (work / named).resolve(), Path(named).resolve()
+        if work in own.parents and own.exists():
+            found[f"config.{key}"] = own
+        elif path.is_file():
+            found[f"config.{key}"] = path
+    return found
 
 
 def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None:
@@ -398,7 +419,7 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
             label, part = stage.label(name, run.config), settings_of(run.config, stage.keys)
             inputs: dict[str, str | Path] = {
                 path: path for path in (*needs, *reads) if (run.work.path / path).exists()
-            } | _given_files(run.config, stage.given)
+            } | _given_files(run, stage.given)
             if run.work.done(label, part, inputs):
                 logger.info("%-22s done before", label)
                 continue

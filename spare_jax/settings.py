@@ -6,6 +6,7 @@ import ml_collections
 from ml_collections.config_dict import placeholder
 
 from spare_jax.prompts import annotate as annotation
+from spare_jax.prompts import meta_critique as criticism
 from spare_jax.prompts import verify as verification
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
@@ -37,6 +38,7 @@ def default() -> Config:
     models.judge = model_entry("tiny-teacher")  # empty path: the generator
     models.prm = model_entry("")  # what PRM and ORM are trained from; empty path: the generator
     models.verifier = model_entry("")  # a generative reward model; what one is trained from; empty path: the generator
+    models.policy = model_entry("")  # what online RL trains; empty path: the generator
     models.prm.convention = ""  # how an existing PRM is read, where its directory does not say (docs/models.md)
 
     config.mesh = mesh_entry()
@@ -118,14 +120,17 @@ def default() -> Config:
     prm.path = ""  # an existing PRM to rank with; then nothing is trained
     prm.step_tags = ("<extra_0>",)  # tried in order where " ки" is not one token
     prm.aggregation = "last"  # solution score from step scores: last | min | product | mean
+    prm.balanced = True  # as many solutions with a right answer as with a wrong one
     prm.balanced_limit = 20_000  # at most this many right and as many wrong solutions (the paper: 20k + 20k)
     prm.lora = _lora()
     prm.train = _train(row_length=384, epochs=2.0, learning_rate=1e-3)
 
     config.verifier = verifier = ml_collections.ConfigDict()  # verifiers.py: generative reward models, by SFT
-    verifier.kind = "prm_cot"  # orm | prm | prm_cot
+    verifier.targets = "step_consistency"  # whose targets it learns from: a mode of spark.py
+    verifier.kind = "prm_cot"  # orm | prm | prm_cot | discriminative, which is a PRM by config.prm
+    verifier.limit = placeholder(int)  # at most so many train targets; null: all
     verifier.brief = True  # ask by BRIEF_GUIDELINES, in training and ever after; False: by GUIDELINES
-    verifier.balanced = False  # as many targets that say Yes as No
+    verifier.balanced = False  # as many targets that say Yes as No, by their own word
     verifier.lora = _lora()
     verifier.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)
 
@@ -144,6 +149,19 @@ def default() -> Config:
     policy.dpo_beta = 0.1
     policy.lora = _lora()
     policy.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)  # both texts of a pair lie in one row
+
+    # SPARK's synthetic verifications (spark.py): config.solve.samples solutions, config.verify.votes of each.
+    config.spark = spark = ml_collections.ConfigDict()
+    spark.targets = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
+    spark.tie = "drop"  # a vote that ends even: "drop" the solution, or take it as "correct" or "incorrect"
+    spark.no_match = "drop"  # no verification has the consensus on all steps: "drop", or keep the "closest"
+    spark.keep = "first"  # of several verifications that match: the "first", or the "shortest" in tokens
+    spark.critique = criticism.BRIEF_CRITIQUE  # what the verifier is asked then; empty: prompts/meta_critique.py's
+    spark.merge = criticism.BRIEF_MERGE
+    spark.filter = ml_collections.ConfigDict()  # judges/quality.py
+    spark.filter.max_tokens = placeholder(int)  # the longest text of a target; null: any
+    spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
+    spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on
 
     # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
     config.grpo = grpo = ml_collections.ConfigDict()
@@ -246,6 +264,25 @@ def learn_offline_in_small(config: Config) -> None:
     config.rounds = 2
     for trained in (config.sft, config.policy):
         trained.train.update(batch_rows=4, eval_every=2, checkpoint_every=2)
+
+
+def spark_in_small(config: Config) -> None:
+    """Set the pipelines of spark.py, verifiers.py and online_rl.py to what a tiny model does in about a minute each:
+    for a first look and for tests."""
+    config.data.train_problems, config.data.dev_problems = 8, 2
+    config.data.test_problems = 4
+    config.solve.samples = 2
+    config.verify.votes = 3
+    for trained in (config.verifier, config.prm):
+        trained.train.update(batch_rows=2, eval_every=2, checkpoint_every=2)
+    config.grpo.update(iterations=4, prompts=2, samples=4, watch_problems=2, watch_every=2, checkpoint_every=2)
+
+
+def reinforce_real_models(config: Config) -> None:
+    """Set the paper's online RL (arXiv 2512.03244, stage III), for a policy that writes in the task's form already."""
+    config.grpo.update(prompts=256, samples=16, max_tokens=2048, iterations=200, judge="generative")
+    config.grpo.train.update(row_length=4096, learning_rate=1e-6, accumulate=64, dtype="bfloat16", remat=True)
+    config.generative.max_tokens = 4096
 
 
 def judge_with_real_models(config: Config, laptop: bool) -> None:

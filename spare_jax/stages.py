@@ -1,6 +1,7 @@
 """The pipeline: what each stage reads and writes. The only file that knows all of it.
 
 solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
+load_problems                                -> the first two alone, for pipelines that go on otherwise
 judge      + gold                            -> judgements/{outcome,truth,spare,...}.jsonl, trl_stepwise.jsonl
 labels     a file of labelled solutions      -> the same records, judgements/labels.jsonl (configs/prm_labels.py)
 train_prm  train and dev labels              -> prm/export, orm/export, with LoRA prm/adapter, orm/adapter
@@ -53,18 +54,24 @@ CONTROLS = ("spare_no_reference", "spare_wrong_reference")
 TARGETS = ("labels", "scores")
 
 
-# solve
+# solve, load_problems
 
 
 def solve(run: Run) -> list[str]:
     """Load or generate the problems; sample solutions of all of them."""
-    counted = splits.load(run.config)
-    for line in counted.notes:
+    written = load_problems(run)
+    run.solve("solve", run.load_to_ask("generator"), run.work.read("problems"), run.config.solve)
+    return [*written, "solutions.jsonl"]
+
+
+def load_problems(run: Run) -> list[str]:
+    """Load or generate the problems, and lay their gold aside."""
+    loaded = splits.load(run.config)
+    for line in loaded.notes:
         logger.warning(line)
-    run.work.write("problems", counted.problems)
-    run.work.write("gold", counted.gold)
-    run.solve("solve", run.load_to_ask("generator"), counted.problems, run.config.solve)
-    return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
+    run.work.write("problems", loaded.problems)
+    run.work.write("gold", loaded.gold)
+    return ["problems.jsonl", "gold.jsonl"]
 
 
 # judge
@@ -191,7 +198,8 @@ def train_reward_model(
       stage: whose figures the training's are.
       kind: "prm" learns the label (by `config.prm.targets` the soft one) of every step, "orm" the outcome.
       directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
-      labelled: {"train": ..., "dev": ...}; of each as many solutions with a right answer as with a wrong one are used.
+      labelled: {"train": ..., "dev": ...}; of each, where `config.prm.balanced`, as many solutions with a right answer
+        as with a wrong one are used.
     """
     how = run.config.prm
     convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
@@ -204,6 +212,7 @@ def train_reward_model(
         config = run.train_config(how.train)
         result = run.train(f"{stage} {directory}", checkpoints, config, model, loss, train_rows, dev_rows)
         model = result.model
+        run.write_training(directory, result, {"kind": kind})
         run.measured.setdefault(stage, {}).update(
             {
                 f"{directory}_steps": result.steps,
@@ -249,12 +258,13 @@ def training_sets(
 
     sets = {}
     for split, items in labelled.items():
-        limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
-        outcomes = [bool(item.judgement.outcome) for item in items]
-        chosen, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
-        if warning:
-            logger.warning("%s, %s split: %s", stage, split, warning)
-        sets[split] = [example(item) for item in chosen]
+        if how.balanced:
+            limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
+            outcomes = [bool(item.judgement.outcome) for item in items]
+            items, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
+            if warning:
+                logger.warning("%s, %s split: %s", stage, split, warning)
+        sets[split] = [example(item) for item in items]
     return sets
 
 
@@ -525,6 +535,7 @@ STAGES = {
     "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh"), given=("data.path",)),
     "annotate": Stage(annotate, _JUDGED, given=("data.path", "ensemble.truth")),
     "benchmark": Stage(benchmark, _JUDGED, given=("data.path", "ensemble.truth")),
+    "load_problems": Stage(load_problems, ("seed", "task", "data")),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }

@@ -1,7 +1,7 @@
 """Where records rest: the files of one work directory, and what each stage's output was made from.
 
-    <kind>.jsonl              records, one JSON object a line, sorted by id; judgements/<judge>.jsonl and
-                              preferences/<name>.jsonl likewise
+    <kind>.jsonl              records, one JSON object a line, sorted by id; judgements/<judge>.jsonl,
+                              verifications/<name>.jsonl and preferences/<name>.jsonl likewise
     <stage>.journal.jsonl     answers to the requests of a stage that has not ended (programs.py)
     manifests/<stage>.json    the settings that the stage read, digests of its inputs, the names of its outputs
     runs/<n>.json             seconds and rates: what differs from run to run lives apart from the records
@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[type[Record], str]] = {
     "gold": (Gold, "problem_id"),
     "solutions": (Solution, "id"),
     "judgements": (Judgement, "solution_id"),
+    "verifications": (Judgement, "id"),  # several of a solution
     "preferences": (Preference, "id"),
 }
 
@@ -174,7 +175,7 @@ class WorkDir:
     # Records
 
     def file(self, kind: str) -> Path:
-        """The file of a kind: "problems", "gold", "solutions", "judgements/<judge>", "preferences/<name>"."""
+        """The file of a kind: "problems", "gold", "solutions", "judgements/<judge>", ..."""
         head = kind.split("/")[0]
         if head not in KINDS or not re.fullmatch(r"\w[\w.+-]*(/\w[\w.+-]*)?", kind):
             raise StoreError(f"no kind of record is named {kind!r}; there are {', '.join(KINDS)}, and names below them")

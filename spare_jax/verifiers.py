@@ -1,21 +1,90 @@
-"""Generative reward models by supervised fine-tuning on verifications (SPARK, arXiv 2512.03244, stage II).
+"""SPARK, stage II: generative reward models by supervised fine-tuning on verifications (arXiv 2512.03244, stage II).
 
-The paper publishes no settings of this training. What is learnt is the text of the kind (prompts/generative.py) and the
-end of it, behind the prompt by which the model is asked ever after.
+sample_tests     test problems                           -> solutions/test.jsonl
+train_verifier   judgements/targets_<mode>.jsonl         -> verifiers/<mode>_<kind>/{export,training.json}
+judge_tests      that model, the test solutions          -> judgements/<mode>_<kind>.jsonl
+spark_verifiers  these, gold; derived                    -> verifiers/<mode>_<kind>/metrics.json, metrics.json
+
+The last three are stages of a cell, a mode of spark.py and a kind: a work directory holds any number of them, behind
+the targets that spark.py makes. The paper publishes no settings of this training. What a generative model learns is
+the text of its kind (prompts/generative.py) and the end of it, behind the prompt by which it is asked ever after; of
+kind "discriminative" is a process reward model with a head of two tokens (stages.py) on the same targets.
 """
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from spare_jax import judging, splits, stages
+from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.process_errors import first_error_interval, first_error_metrics, judge_metrics
+from spare_jax.evaluation.statistics import mean_or_none
+from spare_jax.judges.outcome import is_correct
 from spare_jax.models import conventions
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
-from spare_jax.records import LabelledSolution
-from spare_jax.run import Run
+from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
+from spare_jax.run import Run, Stage
+from spare_jax.spark import answer_quality, known
+from spare_jax.studies.collect import cell
+from spare_jax.tasks.task import Task
 from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
+
+DISCRIMINATIVE = "discriminative"
+KINDS = (*generative.KINDS, DISCRIMINATIVE)
+TESTED = "solutions/test"
+
+
+def name_of(run: Run) -> str:
+    """The cell's name."""
+    return f"{run.config.verifier.targets}_{run.config.verifier.kind}"
+
+
+# sample_tests
+
+
+def sample_tests(run: Run) -> list[str]:
+    """Sample `config.solve.samples` solutions of every test and held-out problem, once for all cells."""
+    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("test", splits.HELD_OUT)]
+    run.solve("sample_tests", run.load_to_ask("generator"), problems, run.config.solve, kind=TESTED)
+    return [f"{TESTED}.jsonl"]
+
+
+# train_verifier
+
+
+def train_cell(run: Run) -> list[str]:
+    """Train the cell's reward model."""
+    how, directory, labelled = run.config.verifier, f"verifiers/{name_of(run)}", _targets(run)
+    if how.kind == DISCRIMINATIVE:
+        run = run.with_settings({"prm.balanced": how.balanced})
+        start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
+        return stages.train_reward_model(run, "train_verifier", start, "prm", directory, labelled)
+    start = run.load_to_train("verifier", how.lora, how.train.dtype)
+    return train_verifier(run, "train_verifier", start, how.kind, directory, labelled)
+
+
+def _targets(run: Run) -> dict[str, list[LabelledSolution]]:
+    """The mode's targets of train and dev problems; of train those that `config.verifier.limit` leaves, chosen by a
+    digest of their ids."""
+    problems, solutions = ({r.id: r for r in run.work.read(kind)} for kind in ("problems", "solutions"))
+    found: dict[str, list[LabelledSolution]] = {"train": [], "dev": []}
+    for target in run.work.read(f"judgements/targets_{run.config.verifier.targets}"):
+        solution = solutions[target.solution_id]
+        of_split = found[splits.split_of(solution.problem_id)]
+        of_split.append(LabelledSolution(problems[solution.problem_id], solution, target))
+
+    def drawn(item: LabelledSolution) -> bytes:
+        return hashlib.blake2b(f"{run.config.seed}/{item.solution.id}".encode()).digest()
+
+    if run.config.verifier.limit is not None:
+        kept = sorted(found["train"], key=drawn)[: run.config.verifier.limit]
+        found["train"] = sorted(kept, key=lambda item: item.solution.id)
+    return found
 
 
 def train_verifier(
@@ -77,3 +146,142 @@ def example(
     messages = verify.render(run.task, item.problem, item.solution.steps, convention.guidelines)
     prompt = encode_chat(start.tokenizer, messages)
     return batches.completion_example([*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)], len(prompt))
+
+
+# judge_tests
+
+
+def judge_tests(run: Run) -> list[str]:
+    """Ask the cell's model about every test solution that has steps."""
+    name, problems = name_of(run), {p.id: p for p in run.work.read("problems")}
+    role, judge = ("prm", "reward_model") if run.config.verifier.kind == DISCRIMINATIVE else ("verifier", "generative")
+    found = [
+        LabelledSolution(problems[s.problem_id], s, not_judged(s, name, "")) for s in run.work.read(TESTED) if s.steps
+    ]
+    asked = run.with_settings({f"models.{role}.path": f"verifiers/{name}/export"})
+    stage = STAGES["judge_tests"].label("judge_tests", run.config)
+    run.work.write(f"judgements/{name}", judging.judge(asked, stage, judge, found, name))
+    return [f"judgements/{name}.jsonl"]
+
+
+# spark_verifiers
+
+
+def spark_verifiers(run: Run) -> list[str]:
+    """metrics.json of the cell: what its model learnt from, and what its word is worth."""
+    name, how = name_of(run), run.config.verifier
+    _, by_id, gold, _ = run.records()
+    judgements, tested = run.judgements(name), run.work.read(TESTED)
+    training = f"verifiers/{name}/training.json"
+    measured: dict[str, Any] = {
+        "mode": how.targets,
+        "kind": how.kind,
+        "training": run.work.read_json(training) if (run.work.path / training).exists() else None,
+    }
+    for side, split in (("in_distribution", "test"), ("out_of_distribution", splits.HELD_OUT)):
+        of_side = [s for s in tested if splits.split_of(s.problem_id) == split]
+        measured[side] = (
+            measure(run.task, by_id, gold, of_side, judgements, run.config.threshold, run.config.seed)
+            if of_side
+            else None
+        )
+    settings = {key: run.config[key].to_dict() for key in ("solve", "verifier", "generative", "prm")}
+    written = [f"verifiers/{name}/metrics.json", "metrics.json"]  # the second is that of the part that ran last
+    for path in written:
+        run.work.write_json(path, cell(run, settings, measured))
+    return written
+
+
+def measure(
+    task: Task,
+    problems: Mapping[str, Problem],
+    gold: Mapping[str, Gold],
+    solutions: Sequence[Solution],
+    judgements: Mapping[str, Judgement],
+    threshold: float,
+    seed: int,
+) -> dict[str, Any]:
+    """What the judgements of solutions are worth.
+
+    Where the truth of single steps is not known, first errors are those of solutions taken as one step, which is right
+    where its answer is. No threshold is chosen here: `threshold` makes labels of a judge that only scores.
+
+    Args:
+      problems, gold: by problem.
+      solutions: all of every problem.
+      judgements: by solution, of those that have steps.
+
+    Returns:
+      {"problems", "solutions" (those judged), "failed", "steps" (judge_metrics), "first_error" (first_error_metrics,
+      its interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality),
+      "read_per_verification" and "written_per_verification" (tokens), "selection" (selection_metrics of the rankers
+      "prm", the steps' scores, and "outcome", the answer's, where there is one)}
+    """
+    judged = [s for s in solutions if s.steps]
+    said = [judging.decided(judgements[s.id], threshold) for s in judged]
+    real = [known(task, problems[s.problem_id], gold[s.problem_id], s) for s in judged]
+    errors, known_errors = [j.first_error for j in said], [j.first_error for j in real]
+    if not task.world:
+        errors = [None if error is None else 0 for error in errors]
+        known_errors = [None if j.outcome else 0 for j in real]
+    interval = first_error_interval(errors, known_errors, [s.problem_id for s in judged], seed)
+    return {
+        "problems": len({s.problem_id for s in solutions}),
+        "solutions": len(judged),
+        "failed": sum(bool(j.failure) for j in said),
+        "steps": judge_metrics(said, real),
+        "first_error": {
+            "against": "truth" if task.world else "outcome",
+            **first_error_metrics(errors, known_errors),
+            **interval,
+        },
+        "answers": answer_quality(said, real),
+        "read_per_verification": mean_or_none([j.prompt_tokens for j in said]),
+        "written_per_verification": mean_or_none([j.generated_tokens for j in said]),
+        "selection": _selection(task, gold, solutions, {j.solution_id: j for j in said}, seed),
+    }
+
+
+def _selection(
+    task: Task, gold: Mapping[str, Gold], solutions: Sequence[Solution], said: Mapping[str, Judgement], seed: int
+) -> dict[str, Any]:
+    of_problem: dict[str, list[Solution]] = {}
+    for solution in solutions:
+        of_problem.setdefault(solution.problem_id, []).append(solution)
+    pools = [
+        Pool(i, tuple(s.answer for s in of), tuple(is_correct(task, gold[i], s) for s in of))
+        for i, of in of_problem.items()
+    ]
+    silent = Judgement("", "")  # of a solution without steps
+    judged = [[said.get(s.id, silent) for s in of] for of in of_problem.values()]
+    rankers = {
+        "prm": [[[step.score for step in j.steps] for j in of] for of in judged],
+        "outcome": [[[j.outcome_score] for j in of] for of in judged],
+    }
+    if all(j.outcome_score is None for of in judged for j in of):
+        del rankers["outcome"]
+    return selection_metrics(pools, rankers, seed)
+
+
+PIPELINE = ("sample_tests", "train_verifier", "judge_tests", "spark_verifiers")
+
+_CELL = ("verifier.targets", "verifier.kind")
+_SOLVED = ("problems.jsonl", f"{TESTED}.jsonl")
+
+STAGES = {
+    "sample_tests": Stage(
+        sample_tests, ("seed", "task", "models.generator", "engine", "mesh", "solve"), ("problems.jsonl",)
+    ),
+    "train_verifier": Stage(
+        train_cell,
+        ("seed", "task", "models.generator", "models.verifier", "models.prm", "mesh", "verifier", "prm"),
+        ("problems.jsonl", "solutions.jsonl", "judgements/targets_{0}.jsonl"),
+        per=_CELL,
+    ),
+    "judge_tests": Stage(
+        judge_tests, ("seed", "task", "engine", "mesh", "generative"), (*_SOLVED, "verifiers/{0}_{1}/export"), per=_CELL
+    ),
+    "spark_verifiers": Stage(
+        spark_verifiers, needs=(*_SOLVED, "gold.jsonl", "judgements/{0}_{1}.jsonl"), derived=True, per=_CELL
+    ),
+}

@@ -314,9 +314,9 @@ def test_nothing_is_asked_without_room_or_steps():
 
 def test_settings_that_do_not_exist_are_told():
     with pytest.raises(ValueError, match=r"generative\.kind='x': choose among orm, prm, prm_cot"):
-        GenerativeSettings(10, "x", "")
+        GenerativeSettings(10, kind="x")
     with pytest.raises(ValueError, match=r"generative\.scoring='x': choose among verdict, probability"):
-        GenerativeSettings(10, "prm", "", scoring="x")  # pyright: ignore[reportArgumentType]
+        GenerativeSettings(10, kind="prm", scoring="x")  # pyright: ignore[reportArgumentType]
 
 
 def test_probabilities_are_those_of_the_decoder():
@@ -348,7 +348,7 @@ def test_probabilities_are_those_of_the_decoder():
         verdicts = [([True, False], False), ([False, False], True)]
         texts = [text_of(kind, *said) for said in verdicts]
         guidelines = prompt.BRIEF_GUIDELINES[kind]
-        how = GenerativeSettings(length, kind, guidelines, votes=2, scoring="probability")
+        how = GenerativeSettings(length, kind=kind, guidelines=guidelines, votes=2, scoring="probability")
         program = lambda: generative(TASK, PROBLEM, solution("step a", "8"), tokenizer, how)  # noqa: E731, B023
         ((_, judgement),) = run({"verifier": Written(texts)}, [("p", program)], EmptyJournal())
 
@@ -392,7 +392,7 @@ def test_a_judgement_that_was_killed_goes_on(after):
 
         return ScriptedEngine(answer, per_poll=1, kill_after=kill_after)
 
-    how = GenerativeSettings(10_000, "prm", "Judge.", votes=2, temperature=1.0, scoring="probability")
+    how = GenerativeSettings(10_000, kind="prm", guidelines="Judge.", votes=2, temperature=1.0, scoring="probability")
     programs = [("p", lambda: generative(TASK, PROBLEM, solution("a", "8"), TOKENIZER, how))]
     unbroken, journal = list(run({"verifier": engine(None)}, programs, EmptyJournal())), KeptJournal()
     with pytest.raises(Killed):

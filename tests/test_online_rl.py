@@ -65,7 +65,7 @@ def small_config(**settings):
 
 
 def exported(path):
-    return (path / "policies/grpo/export/model.safetensors").read_bytes()
+    return (path / "policies/rlvr/export/model.safetensors").read_bytes()
 
 
 def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch)
     main.run(small_config(), "grpo", str(tmp_path / "broken"))
     assert calls[0] == "000005"  # from the checkpoint, not from the start
     assert exported(tmp_path / "broken") == exported(tmp_path / "unbroken")
-    steps = [tmp_path / run / "policies/grpo/checkpoints/steps.jsonl" for run in ("broken", "unbroken")]
+    steps = [tmp_path / run / "policies/rlvr/checkpoints/steps.jsonl" for run in ("broken", "unbroken")]
     assert steps[0].read_bytes() == steps[1].read_bytes()
     rows = [json.loads(line) for line in steps[0].read_text().splitlines()]
     assert len(rows) == 12 and max(row["grad_norm"] for row in rows) > 0.1 and rows[-1]["kl"] > 0
@@ -96,7 +96,7 @@ def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch)
 def test_a_verifier_pays(tmp_path):
     config = small_config(iterations=1, reward="step_augmented")
     main.run(config, "grpo", str(tmp_path))
-    (row,) = map(json.loads, (tmp_path / "policies/grpo/checkpoints/steps.jsonl").read_text().splitlines())
+    (row,) = map(json.loads, (tmp_path / "policies/step_augmented/checkpoints/steps.jsonl").read_text().splitlines())
     assert row["judge/no_verdict"] + row["judge/step_mismatch"] < 1 and row["judge_tokens"] > 10
     assert 0 < row["reward"] <= 1
 

@@ -48,7 +48,9 @@ def tree(path: Path) -> dict[str, bytes]:
 # Records
 
 
-@pytest.mark.parametrize("kind", ["problems", "gold", "solutions", "judgements/spare", "preferences/spare"])
+@pytest.mark.parametrize(
+    "kind", ["problems", "gold", "solutions", "judgements/spare", "verifications/x", "preferences/y"]
+)
 @FAST
 @given(data=st.data())
 def test_records_come_back_sorted_by_id(tmp_path, kind, data):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 
+import jax
 import numpy as np
 import pytest
 from tests_config import config_of
@@ -44,7 +45,7 @@ def small_run(path, **changes):
     config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
     config.generative.max_tokens = 128
     config.update_from_flattened_dict(changes)
-    return Run(config, WorkDir(path), splits.task_of("arithmetic"), make_mesh(1, 1, 1))
+    return Run(config, WorkDir(path), splits.task_of("arithmetic"), make_mesh(jax.device_count(), 1, 1))
 
 
 @pytest.fixture(scope="module")

@@ -222,6 +222,25 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
     }
 
 
+def label_changes(
+    before: Sequence[bool | None], after: Sequence[bool | None], truth: Sequence[bool | None]
+) -> dict[str, int | None]:
+    """How many labels a second look changed, and how many of these it `fixed` and how many it `broke`.
+
+    Returns:
+      {"n": labels that are there before and after, "changed", "fixed", "broke"}; the last two None where no truth is
+      known.
+    """
+    pairs = [(a, b, t) for a, b, t in zip(before, after, truth, strict=True) if a is not None and b is not None]
+    known = any(t is not None for _, _, t in pairs)
+    return {
+        "n": len(pairs),
+        "changed": sum(a != b for a, b, _ in pairs),
+        "fixed": sum(a != b == t for a, b, t in pairs) if known else None,
+        "broke": sum(b != a == t for a, b, t in pairs) if known else None,
+    }
+
+
 def kappa(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> float | None:
     """Cohen's kappa over the steps that both have labelled: agreement beyond that of two judges who label at these
     rates by chance; None where there is no such step, or chance alone would agree always."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from spare_jax.programs import Grammar
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import Message
+from spare_jax.prompts.solve import one_line
 from spare_jax.records import Problem, StepJudgement
 
 if TYPE_CHECKING:
@@ -84,13 +85,28 @@ class ParsedVerification:
     surplus: int = 0
     duplicates: int = 0
 
+    def is_whole(self, n_steps: int) -> bool:
+        """Whether there is one section with a verdict for each of `n_steps` steps, nothing about others, and a verdict
+        on the answer."""
+        judged = [number for number, step in self.steps.items() if step.correct is not None]
+        return (
+            sorted(judged) == list(range(1, n_steps + 1))
+            and self.answer is not None
+            and not (self.surplus or self.duplicates)
+        )
 
-def render(task: "Task", problem: Problem, steps: Sequence[str], guidelines: str) -> list[Message]:
-    """The conversation that asks for a verification: guidelines, then problem and steps, each on its line."""
-    return [
-        {"role": "system", "content": guidelines},
-        {"role": "user", "content": annotate.instance(task, problem, (), steps)},
-    ]
+
+def render(
+    task: "Task", problem: Problem, steps: Sequence[str], guidelines: str, answers: Sequence[str] = ()
+) -> list[Message]:
+    """The conversation that asks for a verification: guidelines, then problem and steps, each on its line.
+
+    The accepted `answers` are shown in the reference-guided control alone, on one more line.
+    """
+    shown = annotate.instance(task, problem, (), steps)
+    if answers:
+        shown += "\n" + one_line(f"Expected answer: {' or '.join(answers)}")
+    return [{"role": "system", "content": guidelines}, {"role": "user", "content": shown}]
 
 
 def from_judgement(steps: Sequence[StepJudgement]) -> tuple[StepVerification, ...]:

@@ -1,0 +1,31 @@
+"""The study of SPARK on the arithmetic world from one seed: labels, reward models, reinforcement learning.
+
+    python -m spare_jax.main --workdir=DIR --config=configs/spark_study.py:part=labels,seed=31
+    python -m spare_jax.main --workdir=DIR \\
+        --config=configs/spark_study.py:part=verifiers,cell=step_consistency_prm_cot,seed=31
+    python -m spare_jax.main --workdir=DIR --config=configs/spark_study.py:part=rl,cell=process_aware,seed=31
+    python -m spare_jax.studies.collect docs/results/spark.json DIR/verifications DIR/verifiers/* DIR/policies/*
+
+All parts of a seed share a directory. `labels` makes the targets of every mode, the two controls among them; a cell of
+`verifiers` is <mode>_<kind>, of `rl` a reward, paid by the reward model of the cell above (docs/spark.md). No embedded
+model has been trained to verify: name one that has with --config.models.judge.path. :runlocal is the same with few
+problems.
+"""
+
+from spare_jax import settings
+from spare_jax.studies import spark_cells
+
+
+def get_config(argument: str | None = None):
+    chosen = settings.parse_argument(argument, runlocal=False, part="labels", cell="", seed=31)
+    config = settings.default()
+    config.seed = chosen["seed"]
+    config.data.update(train_problems=240, dev_problems=40, test_problems=200, held_out_problems=0)
+    config.verify.update(votes=8, temperature=0.8, top_p=0.95, max_tokens=320)
+    config.engine.max_length = 2048  # a critique stands behind a verification
+    config.verifier.train.row_length = 1024
+    config.grpo.update(iterations=60, least_steps=0)  # the shortest stories take two steps
+    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]), controls=True)
+    if chosen["runlocal"]:
+        settings.spark_in_small(config)
+    return config

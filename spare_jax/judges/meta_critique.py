@@ -1,0 +1,70 @@
+"""Meta-critique: a verifier criticises a verification and writes it anew (SPARK, arXiv 2512.03244, stage I)."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from spare_jax.judges.verify import VerifySettings, sample, text_ids, verification
+from spare_jax.programs import Completion, Prefix, Request, RequestFailed, tokens_written
+from spare_jax.prompts import meta_critique as prompt
+from spare_jax.prompts import verify
+from spare_jax.prompts.chat import encode_chat
+from spare_jax.prompts.solve import decode
+from spare_jax.records import Judgement, Problem, Solution, not_judged
+
+if TYPE_CHECKING:
+    from spare_jax.prompts.chat import Tokenizer
+    from spare_jax.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class MetaCritiqueSettings:
+    """How the verifier is asked for the critique and for the merged verification: greedily, else as `verify` says.
+
+    `critique` and `merge` stand in for the instructions of prompts/meta_critique.py unless empty.
+    """
+
+    verify: VerifySettings
+    critique: str = ""
+    merge: str = ""
+
+
+def meta_critique(
+    task: "Task",
+    problem: Problem,
+    solution: Solution,
+    initial: Judgement,
+    tokenizer: "Tokenizer",
+    settings: MetaCritiqueSettings,
+) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[Judgement, ...]]:
+    """The program that criticises a verification, by two `Sample`s one behind the other; returns what was written, the
+    critique and the merged verification, each with its own text and tokens.
+
+    Their judges are that of `initial` with "_critique" and "_merged". The critique judges no step. Where the verifier
+    could not be asked, the merged verification says why.
+    """
+    merged, greedy = f"{initial.judge}_merged", replace(settings.verify, votes=1, temperature=0.0)
+    asked = verify.render(task, problem, solution.steps, settings.verify.guidelines or verify.GUIDELINES)
+    messages = prompt.go_on(asked, initial.text, settings.critique or prompt.CRITIQUE)
+    first = encode_chat(tokenizer, messages)
+    said: tuple[Judgement, ...] = ()
+    try:
+        (completion,), read = yield from sample(tokenizer, Prefix(tuple(first)), (), greedy, None)
+        critique = decode(tokenizer, text_ids(tokenizer, completion))
+        said = (
+            Judgement(
+                solution.id,
+                f"{initial.judge}_critique",
+                text=critique,
+                prompt_tokens=read,
+                generated_tokens=tokens_written([completion]),
+            ),
+        )
+        second = encode_chat(tokenizer, prompt.go_on(messages, critique, settings.merge or prompt.MERGE))
+        shared = first if second[: len(first)] == first else second  # what the critique's prompt has been read for
+        grammar = verify.grammar(len(solution.steps)) if greedy.grammar else None
+        behind = second[len(shared) :]
+        (completion,), read = yield from sample(tokenizer, Prefix(tuple(shared)), behind, greedy, grammar)
+    except RequestFailed as failed:
+        return (*said, not_judged(solution, merged, str(failed)))
+    return (*said, verification(solution, merged, tokenizer, completion, read))

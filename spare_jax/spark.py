@@ -1,0 +1,365 @@
+"""SPARK, stage I: synthetic verifications to train a generative verifier on (arXiv 2512.03244, stage I).
+
+sample_solutions      train and dev problems        -> solutions.jsonl
+verify_solutions      + solutions                   -> verifications/reference_free.jsonl
+verify_guided         + solutions, gold             -> verifications/reference_guided.jsonl (a control)
+verify_by_agreement   solutions                     -> verifications/agreement.jsonl (a control)
+targets               verifications                 -> judgements/targets_<mode>.jsonl, .counts.json beside it,
+                                                       verifications/critiques.jsonl
+spark_data            all records, gold; derived    -> verifications/metrics.json, metrics.json
+
+Before them stages.py's load_problems. M solutions of a problem are verified N times each. A mode makes one target of
+the N verifications of a solution, or none. Before spark_data, which measures, only verify_guided reads the gold: it is
+no input of any other stage, and a run without the controls does not have that stage. What is learnt from the targets:
+verifiers.py.
+"""
+
+import dataclasses
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from spare_jax import judging, splits
+from spare_jax.evaluation.process_errors import first_error_interval, judge_metrics, label_changes
+from spare_jax.evaluation.statistics import ratio_or_none
+from spare_jax.judges import consistency, quality
+from spare_jax.judges.agreement import agreement
+from spare_jax.judges.consistency import Choice, ConsistencySettings
+from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
+from spare_jax.judges.outcome import outcome
+from spare_jax.judges.quality import QualityFilter
+from spare_jax.judges.truth import truth
+from spare_jax.judges.verify import verifications
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.run import Run, Stage
+from spare_jax.settings import Config
+from spare_jax.studies.collect import cell
+from spare_jax.tasks.task import Task
+
+FREE, GUIDED, AGREEMENT, CRITIQUES = (
+    f"verifications/{name}" for name in ("reference_free", "reference_guided", "agreement", "critiques")
+)
+PARTS = ("critique", "merged")  # what a meta-critique writes, as its judges' names end
+FAILED = "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """A way from the N verifications of a solution to one target: what is verified, by which rule one is chosen, and
+    whether the chosen one is criticised and written anew."""
+
+    rule: Callable[[Sequence[Judgement], ConsistencySettings], Choice]
+    critique: bool = False
+    verifications: str = FREE
+
+
+MODES: Mapping[str, Mode] = {
+    "single": Mode(consistency.single),
+    "outcome_consistency": Mode(consistency.outcome_consistency),
+    "step_consistency": Mode(consistency.step_consistency),
+    "meta_critique": Mode(consistency.single, critique=True),
+    "hybrid": Mode(consistency.step_consistency, critique=True),
+    "reference_guided": Mode(consistency.step_consistency, verifications=GUIDED),
+    "agreement": Mode(consistency.single, verifications=AGREEMENT),
+}
+"""Two are controls. "reference_guided" differs from step-level consistency in what the verifier was shown, and in
+nothing else; "agreement" has asked no verifier."""
+
+
+def modes(run: Run) -> dict[str, Mode]:
+    """The modes of `config.spark.targets` by name. Raises ValueError for one that does not exist."""
+    names = run.config.spark.targets
+    if unknown := [name for name in names if name not in MODES]:
+        raise ValueError(f"config.spark.targets names {unknown[0]!r}: choose among {', '.join(MODES)}")
+    return {name: MODES[name] for name in names}
+
+
+# sample_solutions
+
+
+def sample_solutions(run: Run) -> list[str]:
+    """Sample `config.solve.samples` solutions of every train and dev problem."""
+    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("train", "dev")]
+    run.solve("sample_solutions", run.load_to_ask("generator"), problems, run.config.solve)
+    return ["solutions.jsonl"]
+
+
+# verify_solutions, verify_guided, verify_by_agreement
+
+
+def verify_solutions(run: Run) -> list[str]:
+    """Verify every solution that has steps `config.verify.votes` times, without its reference."""
+    return _verify(run, "verify_solutions", FREE, {})
+
+
+def verify_guided(run: Run) -> list[str]:
+    """The same with the accepted answers in the prompt."""
+    answers = {gold.problem_id: gold.answers for gold in run.work.read("gold")}
+    return _verify(run, "verify_guided", GUIDED, answers)
+
+
+def verify_by_agreement(run: Run) -> list[str]:
+    """Verify every solution that has steps by how the solutions of its problem agree; nobody is asked."""
+    of_problem = defaultdict(list)
+    for solution in run.work.read("solutions"):
+        of_problem[solution.problem_id].append(solution)
+    run.work.write(AGREEMENT, (said for of in of_problem.values() for said in agreement(of, run.config.seed)))
+    return [f"{AGREEMENT}.jsonl"]
+
+
+def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]]) -> list[str]:
+    modes(run)  # what is misspelt there, or in the rules, is told now and not hours later
+    _rules(run)
+    problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions") if s.steps}
+    checkpoint = run.load_to_ask("judge")
+    settings = dataclasses.replace(judging.verify_settings(run, checkpoint), judge="verification")
+    started = {
+        s.id: functools.partial(
+            verifications,
+            run.task,
+            problems[s.problem_id],
+            s,
+            checkpoint.tokenizer,
+            settings,
+            answers.get(s.problem_id, ()),
+        )
+        for s in solutions.values()
+    }
+
+    def failed(solution_id: str, why: str) -> tuple[Judgement, ...]:
+        return (not_judged(solutions[solution_id], "verification_000", why),)
+
+    engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
+    found = run.answer(stage, "", engines, started, failed)
+    run.work.write(kind, (said for several in found for said in several))
+    return [f"{kind}.jsonl"]
+
+
+def _problems(run: Run) -> dict[str, Problem]:
+    return {problem.id: problem for problem in run.work.read("problems")}
+
+
+# targets
+
+
+def targets(run: Run) -> list[str]:
+    """The targets of every mode of `config.spark.targets`, and what became of the solutions in it."""
+    choices = {name: _choices(run, mode) for name, mode in modes(run).items()}
+    chosen = [c.kept for name, of_mode in choices.items() if MODES[name].critique for c in of_mode if c.kept]
+    critiques = _criticise(run, {said.id: said for said in chosen if not said.failure}) if chosen else []
+    run.work.write(CRITIQUES, critiques)
+    written, quality_filter = [f"{CRITIQUES}.jsonl"], QualityFilter(**run.config.spark.filter)
+    for name, of_mode in choices.items():
+        file = f"judgements/targets_{name}"
+        kept, counts = make_targets(name, of_mode, {said.id: said for said in critiques}, quality_filter)
+        run.work.write(file, kept)
+        run.work.write_json(f"{file}.counts.json", dataclasses.asdict(counts))
+        written += [f"{file}.jsonl", f"{file}.counts.json"]
+    return written
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetCounts:
+    """What became of the solutions in one mode, and what it took.
+
+    `solutions` = `kept` + all of `dropped`, by reason: "failed" (the verifier could not be asked), then those of
+    consistency.REASONS and of quality.REASONS. `tied` and `unmatched` count the solutions whose vote ended even or
+    whose consensus nobody met, dropped or not. `passes` are the texts that the verifier wrote for this mode and
+    `tokens` all that it read and wrote for them, a prompt once for the texts behind it.
+    """
+
+    solutions: int
+    kept: int
+    dropped: dict[str, int]
+    tied: int
+    unmatched: int
+    passes: int
+    tokens: int
+
+
+def make_targets(
+    name: str, choices: Sequence[Choice], critiques: Mapping[str, Judgement], quality_filter: QualityFilter
+) -> tuple[list[Judgement], TargetCounts]:
+    """The targets of a mode, whose judge is "targets_<name>", and its counts.
+
+    Args:
+      choices: one per solution.
+      critiques: by their ids, the critique and the merged verification of every choice, where the mode has any.
+    """
+    critiques = critiques if MODES[name].critique else {}
+    kept: list[Judgement] = []
+    dropped: dict[str, int] = dict.fromkeys((FAILED, *consistency.REASONS, *quality.REASONS), 0)
+    asked: list[Judgement] = []
+    for choice in choices:
+        written = [critiques[i] for part in PARTS if choice.kept and (i := f"{choice.kept.id}_{part}") in critiques]
+        asked += [*choice.read, *written]
+        target = written[-1] if written else choice.kept
+        if choice.read[0].failure or (target and target.failure):
+            dropped[FAILED] += 1
+        elif target is None:
+            dropped[choice.dropped] += 1
+        elif refused := quality_filter.refuses(target, choice.agreement):
+            dropped[refused] += 1
+        else:
+            kept.append(dataclasses.replace(target, judge=f"targets_{name}"))
+    counts = TargetCounts(
+        solutions=len(choices),
+        kept=len(kept),
+        dropped=dropped,
+        tied=sum(choice.tied for choice in choices),
+        unmatched=sum(choice.unmatched for choice in choices),
+        passes=sum(said.generated_tokens > 0 for said in asked),
+        tokens=sum(said.prompt_tokens + said.generated_tokens for said in asked),
+    )
+    return kept, counts
+
+
+def _choices(run: Run, mode: Mode) -> list[Choice]:
+    """What the mode's rule makes of every solution's verifications."""
+    rules, of_solution = _rules(run), defaultdict(list)
+    for said in run.work.read(mode.verifications):
+        of_solution[said.solution_id].append(said)
+    return [mode.rule(several, rules) for several in of_solution.values()]
+
+
+def _rules(run: Run) -> ConsistencySettings:
+    return ConsistencySettings(run.config.spark.tie, run.config.spark.no_match, run.config.spark.keep)
+
+
+def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
+    """The critiques and merged verifications of chosen verifications, which are given by their ids: what two modes have
+    chosen is criticised once."""
+    problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions")}
+    checkpoint = run.load_to_ask("judge")
+    asked = judging.verify_settings(run, checkpoint)
+    settings = MetaCritiqueSettings(asked, run.config.spark.critique, run.config.spark.merge)
+    started = {}
+    for verification_id, said in sorted(chosen.items()):
+        solution = solutions[said.solution_id]
+        started[verification_id] = functools.partial(
+            meta_critique, run.task, problems[solution.problem_id], solution, said, checkpoint.tokenizer, settings
+        )
+
+    def failed(verification_id: str, why: str) -> tuple[Judgement, ...]:
+        said = chosen[verification_id]
+        return (not_judged(solutions[said.solution_id], f"{said.judge}_merged", why),)
+
+    engines = {"judge": run.engine(checkpoint, asked.max_tokens, grammars=asked.grammar)}
+    return [said for several in run.answer("targets", "", engines, started, failed) for said in several]
+
+
+# spark_data
+
+
+def spark_data(run: Run) -> list[str]:
+    """Stage I in figures: of every mode what became of the solutions, what a problem took, how good the targets are."""
+    _, by_id, gold, solutions = run.records()
+    verified = [s for s in solutions if s.steps]
+    n_problems = len({s.problem_id for s in solutions})
+    truths = {s.id: known(run.task, by_id[s.problem_id], gold[s.problem_id], s) for s in verified}
+    problem_of = {s.id: s.problem_id for s in solutions}
+    of_mode = {}
+    for name, mode in modes(run).items():
+        counts = run.work.read_json(f"judgements/targets_{name}.counts.json")
+        found = list(run.judgements(f"targets_{name}").values())
+        of_mode[name] = {
+            **counts,
+            "kept_share": ratio_or_none(counts["kept"], len(solutions)),
+            "passes_per_problem": ratio_or_none(counts["passes"], n_problems),
+            "tokens_per_problem": ratio_or_none(counts["tokens"], n_problems),
+            "quality": _quality(run, found, truths, problem_of),
+            "critique": _critique_changes(run, mode, truths) if mode.critique else None,
+        }
+    measured = {"problems": n_problems, "solutions": len(solutions), "verified": len(verified), "targets": of_mode}
+    settings = {key: run.config[key].to_dict() for key in ("solve", "verify", "spark")}
+    written = ["verifications/metrics.json", "metrics.json"]  # the second is that of the part that ran last
+    for path in written:
+        run.work.write_json(path, cell(run, settings, measured))
+    return written
+
+
+def known(task: Task, problem: Problem, gold: Gold, solution: Solution) -> Judgement:
+    """All that is known of a solution: whether its answer is right, and in a world every step."""
+    if task.world:
+        return truth(task, problem, gold, solution)
+    unknown = (StepJudgement(),) * len(solution.steps)
+    return dataclasses.replace(outcome(task, gold, solution), steps=unknown)
+
+
+def answer_quality(said: Sequence[Judgement], real: Sequence[Judgement]) -> dict[str, float | None]:
+    """How often judgements call an answer right, and how often they are right in what they call it; over those that
+    say either."""
+    pairs = [(a.outcome, b.outcome) for a, b in zip(said, real, strict=True) if a.outcome is not None]
+    return {
+        "says_right": ratio_or_none(sum(bool(a) for a, _ in pairs), len(pairs)),
+        "outcome_accuracy": ratio_or_none(sum(a == b for a, b in pairs), len(pairs)),
+    }
+
+
+def _quality(
+    run: Run, targets: Sequence[Judgement], truths: Mapping[str, Judgement], problem_of: Mapping[str, str]
+) -> dict[str, Any]:
+    """Targets against what is known; None where that is nothing. The positive class is "error"."""
+    measured = answer_quality(targets, [truths[said.solution_id] for said in targets])
+    if not run.task.world:
+        return measured | dict.fromkeys((*_STEP_QUALITY, "first_error_f1_interval"))
+    said = judge_metrics(targets, list(truths.values()))
+    interval = first_error_interval(
+        [target.first_error for target in targets],
+        [truths[target.solution_id].first_error for target in targets],
+        [problem_of[target.solution_id] for target in targets],
+        run.config.seed,
+    )
+    return measured | {key: said[key] for key in _STEP_QUALITY} | {"first_error_f1_interval": interval}
+
+
+_STEP_QUALITY = (
+    "step_accuracy", "error_precision", "error_recall", "correct_precision", "correct_recall", "first_error_f1",
+    "n_solutions", "n_steps",
+)  # fmt: skip
+
+
+def _critique_changes(run: Run, mode: Mode, truths: Mapping[str, Judgement]) -> dict[str, Any]:
+    """Verdicts on steps and on answers before and after the critique, of all that were merged."""
+    merged = {said.id: said for said in run.work.read(CRITIQUES)}
+    before: list[Judgement] = []
+    after: list[Judgement] = []
+    for choice in _choices(run, mode):
+        found = merged.get(f"{choice.kept.id}_merged") if choice.kept else None
+        if choice.kept and found and not found.failure:
+            before.append(choice.kept)
+            after.append(found)
+    real = [truths[said.solution_id] for said in before]
+    old, new = _step_labels(before), _step_labels(after)
+    answers = ([said.outcome for said in of] for of in (before, after, real))
+    return {"steps": label_changes(old, new, _step_labels(real)), "answers": label_changes(*answers)}
+
+
+def _step_labels(judgements: Sequence[Judgement]) -> list[bool | None]:
+    return [step.label for said in judgements for step in said.steps]
+
+
+PIPELINE = ("load_problems", "sample_solutions", "verify_solutions", "targets", "spark_data")
+
+
+def with_controls(config: Config) -> None:
+    """Add the controls to a config that has PIPELINE: their stages, and their modes."""
+    config.stages = (*PIPELINE[:-2], "verify_guided", "verify_by_agreement", *PIPELINE[-2:])
+    config.spark.targets = (*config.spark.targets, "reference_guided", "agreement")
+
+
+_SOLUTIONS = ("problems.jsonl", "solutions.jsonl")
+_ASKED = ("seed", "task", "models.generator", "models.judge", "engine", "mesh", "verify")
+_CONTROLS = (f"{GUIDED}.jsonl", f"{AGREEMENT}.jsonl")
+
+STAGES = {
+    "sample_solutions": Stage(
+        sample_solutions, ("seed", "task", "models.generator", "engine", "mesh", "solve"), ("problems.jsonl",)
+    ),
+    "verify_solutions": Stage(verify_solutions, _ASKED, _SOLUTIONS),
+    "verify_guided": Stage(verify_guided, _ASKED, (*_SOLUTIONS, "gold.jsonl")),
+    "verify_by_agreement": Stage(verify_by_agreement, ("seed",), ("solutions.jsonl",)),
+    "targets": Stage(targets, (*_ASKED, "spark"), (*_SOLUTIONS, f"{FREE}.jsonl"), reads=_CONTROLS),
+    "spark_data": Stage(spark_data, needs=(*_SOLUTIONS, "gold.jsonl", f"{FREE}.jsonl"), derived=True),
+}

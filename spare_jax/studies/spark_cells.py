@@ -1,0 +1,40 @@
+"""SPARK's three stages in one work directory: the parts that a config names, and the cells of each.
+
+labels     the targets of the modes                       (spark.py)      metrics.json in verifications/
+verifiers  a reward model per <mode>_<kind>               (verifiers.py)  in verifiers/<cell>/
+rl         a policy per reward                            (online_rl.py)  in policies/<cell>/
+
+In part `rl` what asks a generative reward model asks the one that was trained as the cell PAYS.
+"""
+
+from spare_jax import online_rl, spark, verifiers
+from spare_jax.settings import Config
+from spare_jax.training.advantages import REWARDS
+
+PAYS = "step_consistency_prm_cot"
+VERIFIERS = {f"{mode}_{kind}": (mode, kind) for mode in spark.MODES for kind in verifiers.KINDS}
+CELLS = {"labels": ("",), "verifiers": tuple(VERIFIERS), "rl": tuple(REWARDS)}
+
+
+def choose(config: Config, part: str, cell: str, controls: bool) -> None:
+    """Have `config` run a cell of a part; `labels` has one, whose name is empty, with its `controls` or without.
+
+    Raises:
+      ValueError: there is no such part or cell.
+    """
+    if part not in CELLS:
+        raise ValueError(f"config argument part={part!r} is unknown: choose among {', '.join(CELLS)}")
+    if cell not in CELLS[part]:
+        known = ", ".join(CELLS[part]) or "none, part labels has no cells"
+        raise ValueError(f"config argument cell={cell!r} is unknown: choose among {known}")
+    if part == "labels":
+        config.stages = spark.PIPELINE
+        if controls:
+            spark.with_controls(config)
+    elif part == "verifiers":
+        config.stages = verifiers.PIPELINE
+        config.verifier.targets, config.verifier.kind = VERIFIERS[cell]
+    else:
+        config.stages = online_rl.PIPELINE
+        config.grpo.reward, config.grpo.judge = cell, "generative"
+        config.models.verifier.path = f"verifiers/{PAYS}/export" if REWARDS[cell].verdicts == "judge" else ""
