@@ -98,7 +98,7 @@ def draw(rng: np.random.Generator, length: int) -> list[int]:
 def works(steps: int) -> list[Work]:
     return [
         prm_work("PRM, 8 x 512, full", True, steps, 512, 0),
-        prm_work("PRM, 8 of GSM8K's lengths", False, steps, 640, 1),
+        prm_work("PRM, 8 of GSM8K's lengths", False, steps, 320, 1),
         orpo_work("ORPO, 8 pairs x 2 x 512, full", True, steps, 1024, 0),
         orpo_work("ORPO, 8 pairs of GSM8K's lengths", False, steps, 896, 1),
     ]
