@@ -28,7 +28,7 @@ from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
 from spare_jax.run import Run, Stage, execute
 from spare_jax.store import WorkDir
-from spare_jax.studies.collect import cell
+from spare_jax.studies.collect import write_cell
 from spare_jax.training import batches, loop, losses
 
 logger = logging.getLogger(__name__)
@@ -76,11 +76,7 @@ def _method(run: Run) -> Method | None:
 
 def _problems(run: Run) -> tuple[list[Problem], dict[str, Gold]]:
     """The problems of the run, written down, and their gold by id."""
-    loaded = splits.load(run.config)
-    for line in loaded.notes:
-        logger.warning(line)
-    run.work.write("problems", loaded.problems)
-    run.work.write("gold", loaded.gold)
+    loaded = stages.problems_of(run)
     return loaded.problems, {gold.problem_id: gold for gold in loaded.gold}
 
 
@@ -271,11 +267,7 @@ def offline_rl(run: Run) -> list[str]:
     for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
         of_side = [(problem, gold[problem.id], answers[problem.id]) for problem in _of(problems, split)]
         measured[side] = solved(run, of_side) if of_side else None
-    settings = {key: run.config[key].to_dict() for key in ("solve", "sft", "pairs", "policy")}
-    written = [f"policies/{name}/metrics.json", "metrics.json"]  # the second is that of the method that ran last
-    for path in written:
-        run.work.write_json(path, cell(run, settings, measured))
-    return written
+    return write_cell(run, f"policies/{name}", ("solve", "sft", "pairs", "policy"), measured)
 
 
 def solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:

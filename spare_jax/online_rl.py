@@ -20,7 +20,7 @@ from spare_jax.models import huggingface
 from spare_jax.offline_rl import solved
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage, progress_bar
-from spare_jax.studies.collect import cell
+from spare_jax.studies.collect import write_cell
 from spare_jax.training import format_rules, grpo, loop, losses, watch
 from spare_jax.training.advantages import REWARDS, coin, vote
 
@@ -144,11 +144,7 @@ def online_rl(run: Run) -> list[str]:
     for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
         of_side = [(p, gold[p.id], answers[p.id]) for p in problems if splits.split_of(p.id) == split]
         measured[side] = solved(run, of_side) if of_side else None
-    settings = {key: run.config[key].to_dict() for key in ("solve", "grpo", "generative")}
-    written = [f"policies/{reward}/metrics.json", "metrics.json"]  # the second is that of the part that ran last
-    for path in written:
-        run.work.write_json(path, cell(run, settings, measured))
-    return written
+    return write_cell(run, f"policies/{reward}", ("solve", "grpo", "generative"), measured)
 
 
 PIPELINE = ("load_problems", "grpo", "solve_tests", "online_rl")

@@ -34,7 +34,7 @@ from spare_jax.judges.verify import verifications
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, Stage
 from spare_jax.settings import Config
-from spare_jax.studies.collect import cell
+from spare_jax.studies.collect import write_cell
 from spare_jax.tasks.task import Task
 
 FREE, GUIDED, AGREEMENT, CRITIQUES = (
@@ -272,11 +272,7 @@ def spark_data(run: Run) -> list[str]:
             "critique": _critique_changes(run, mode, truths) if mode.critique else None,
         }
     measured = {"problems": n_problems, "solutions": len(solutions), "verified": len(verified), "targets": of_mode}
-    settings = {key: run.config[key].to_dict() for key in ("solve", "verify", "spark")}
-    written = ["verifications/metrics.json", "metrics.json"]  # the second is that of the part that ran last
-    for path in written:
-        run.work.write_json(path, cell(run, settings, measured))
-    return written
+    return write_cell(run, "verifications", ("solve", "verify", "spark"), measured)
 
 
 def known(task: Task, problem: Problem, gold: Gold, solution: Solution) -> Judgement:

@@ -59,19 +59,25 @@ TARGETS = ("labels", "scores")
 
 def solve(run: Run) -> list[str]:
     """Load or generate the problems; sample solutions of all of them."""
-    written = load_problems(run)
-    run.solve("solve", run.load_to_ask("generator"), run.work.read("problems"), run.config.solve)
-    return [*written, "solutions.jsonl"]
+    loaded = problems_of(run)
+    run.solve("solve", run.load_to_ask("generator"), loaded.problems, run.config.solve)
+    return [*RECORDS]
 
 
 def load_problems(run: Run) -> list[str]:
     """Load or generate the problems, and lay their gold aside."""
+    problems_of(run)
+    return ["problems.jsonl", "gold.jsonl"]
+
+
+def problems_of(run: Run) -> splits.Loaded:
+    """The problems of the run and their gold, as they were loaded or generated; both are written down."""
     loaded = splits.load(run.config)
     for line in loaded.notes:
         logger.warning(line)
     run.work.write("problems", loaded.problems)
     run.work.write("gold", loaded.gold)
-    return ["problems.jsonl", "gold.jsonl"]
+    return loaded
 
 
 # judge

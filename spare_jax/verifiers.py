@@ -28,7 +28,7 @@ from spare_jax.prompts.chat import encode, encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage
 from spare_jax.spark import answer_quality, known
-from spare_jax.studies.collect import cell
+from spare_jax.studies.collect import write_cell
 from spare_jax.tasks.task import Task
 from spare_jax.training import batches, losses
 
@@ -185,11 +185,7 @@ def spark_verifiers(run: Run) -> list[str]:
             if of_side
             else None
         )
-    settings = {key: run.config[key].to_dict() for key in ("solve", "verifier", "generative", "prm")}
-    written = [f"verifiers/{name}/metrics.json", "metrics.json"]  # the second is that of the part that ran last
-    for path in written:
-        run.work.write_json(path, cell(run, settings, measured))
-    return written
+    return write_cell(run, f"verifiers/{name}", ("solve", "verifier", "generative", "prm"), measured)
 
 
 def measure(

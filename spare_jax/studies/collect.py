@@ -27,6 +27,16 @@ def cell(run: "Run", settings: Mapping[str, Any], measured: Mapping[str, Any]) -
     }
 
 
+def write_cell(run: "Run", directory: str, keys: Sequence[str], measured: Mapping[str, Any]) -> list[str]:
+    """Write a cell of several that share a work directory: for good below its `directory`, and as the metrics.json of
+    the whole, which is that of the cell that ran last; returns the names. Its settings are `keys` of the config."""
+    content = cell(run, {key: run.config[key].to_dict() for key in keys}, measured)
+    written = [f"{directory}/metrics.json", "metrics.json"]
+    for path in written:
+        run.work.write_json(path, content)
+    return written
+
+
 def main(arguments: Sequence[str]) -> None:
     """Write the file; a work directory without metrics.json ends it with one clear line."""
     if len(arguments) < 2:
