@@ -2,11 +2,13 @@
 
     python -m spare_jax.main --config=configs/tiny_models.py                  about 70 minutes on two CPU cores
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
+    python -m spare_jax.main --config=configs/tiny_models.py:verifier         a teacher that verifies in SPARK's words
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
 spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of the others as <world>-base and
-<world>-teacher. docs/embedded.md says how good they are. A phase of training names the lengths and the number of its
-problems, all new ones, and its settings (training/loop.py).
+<world>-teacher. A verifier's lessons are tiny-base's own mistakes, on problems of their own; it is tiny-verifier there.
+docs/embedded.md says how good they are. A phase of training names the lengths and the number of its problems, all new
+ones, and its settings (training/loop.py).
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +39,7 @@ STEPS = {
 
 
 def get_config(argument: str | None = None):
-    chosen = settings.parse_argument(argument, runlocal=False, world="arithmetic")
+    chosen = settings.parse_argument(argument, runlocal=False, world="arithmetic", verifier=False)
     config: settings.Config = ConfigDict()
     config.seed = 0
     config.task = world = chosen["world"]
@@ -71,7 +73,9 @@ def get_config(argument: str | None = None):
     )
     # The same from another seed: its mistakes are the teacher's lessons.
     config.other_base = ConfigDict(config.base.to_dict() | dict(seed=steps["seeds"][1]))
-    config.candidates = ConfigDict(dict(problems=7000, samples=4, temperature=1.0, top_p=1.0, max_tokens=176))
+    config.candidates = ConfigDict(
+        dict(base="other_base", problems=7000, samples=4, temperature=1.0, top_p=1.0, max_tokens=176)
+    )  # fmt: skip
     config.teacher = ConfigDict(
         dict(
             seed=0,
@@ -84,9 +88,27 @@ def get_config(argument: str | None = None):
             },
         )
     )
+    if chosen["verifier"]:
+        _verify(config, grade)
     if chosen["runlocal"]:
         _small(config)
     return config
+
+
+def _verify(config, grade) -> None:
+    """Lessons in verification: from nothing but the solution, then with the expected answer too, then critiques."""
+    config.stages = tuple(stage for stage in config.stages if stage != "other_base")
+    config.candidates.base = "base"
+    verdicts = grade | dict(lessons=("verify", "verify_guided"), verdict_weight=4.0)
+    config.teacher.phases = ConfigDict(
+        {
+            "1_short": grade | dict(lessons=("verify",), lengths=(1, 2), steps=600),
+            "2_all": grade | dict(lessons=("verify",), lengths=(1, 2, 3, 4, 5, 6), steps=1800),
+            "3_verdicts": verdicts | dict(lengths=(1, 2, 3, 4, 5, 6), steps=2000),
+            "4_critique": verdicts
+            | dict(lessons=("verify", "verify_guided", "critique"), lengths=(1, 2, 3, 4), steps=800, row_length=1024),
+        }
+    )
 
 
 def _small(config) -> None:

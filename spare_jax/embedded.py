@@ -22,10 +22,10 @@ from transformers import PreTrainedTokenizerFast
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
-from spare_jax.prompts import annotate, solve, verify
-from spare_jax.prompts.chat import encode, encode_chat
+from spare_jax.prompts import annotate, meta_critique, solve, verify
+from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode
-from spare_jax.records import Gold, Problem, Solution
+from spare_jax.records import Gold, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
 from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
@@ -43,6 +43,8 @@ CHAT_TEMPLATE = (
 # How sharply a head looks back, how many of the fastest rotary frequencies it does so with, and what share of their
 # random weights its query and key keep.
 LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
+
+FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
@@ -127,8 +129,10 @@ def grading_examples(
     verdict_weight: float = 1.0,
     lessons: Sequence[str] = ("annotate",),
 ) -> Iterator[Example]:
-    """What the teacher learns from: prompts of the `lessons` ("annotate" with a reference, "verify" without one), and
-    the world's verdicts as their completions.
+    """What a judge learns from: prompts of the `lessons`, and the world's verdicts as their completions.
+
+    "annotate" shows the reference, "verify" nothing but the solution, "verify_guided" the answer that is expected;
+    "critique" shows a verification with faults, and asks which they are and for the verification without.
 
     Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
     `alignment_weight`, and what says whether there is an error `verdict_weight`.
@@ -142,11 +146,57 @@ def grading_examples(
             messages = annotate.render(task, problem, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
             example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
             yield _weighted_records(tokenizer, example, alignment_weight, verdict_weight)
-        if "verify" in lessons:
-            messages = verify.render(task, problem, solution.steps, verify.BRIEF_GUIDELINES)
-            said = verify.format_verification(verify.from_judgement(records), is_correct(task, gold, solution))
+        rng = random.Random(f"faults/{solution.id}")
+        for messages, said in _verifications(task, problem, gold, solution, records, lessons, rng):
             example = _completion(tokenizer, encode_chat(tokenizer, messages), said)
             yield _weighted_verdicts(tokenizer, example, verdict_weight)
+
+
+def _verifications(
+    task: Task,
+    problem: Problem,
+    gold: Gold,
+    solution: Solution,
+    records: Sequence[StepJudgement],
+    lessons: Sequence[str],
+    rng: random.Random,
+) -> Iterator[tuple[list[Message], str]]:
+    """What is asked of a verifier, and what it should say, in each of the `lessons` that verify."""
+    steps, right = verify.from_judgement(records), is_correct(task, gold, solution)
+    whole = verify.format_verification(steps, right)
+    free, guided = (
+        verify.render(task, problem, solution.steps, verify.BRIEF_GUIDELINES, answers) for answers in ((), gold.answers)
+    )
+    if "verify" in lessons:
+        yield free, whole
+    if "verify_guided" in lessons:
+        yield guided, whole
+    if "critique" in lessons:
+        faulty, faults = with_faults(steps, rng)
+        said = verify.format_verification(faulty, right if faulty[-1].correct is steps[-1].correct else not right)
+        asked = meta_critique.go_on(free, said, meta_critique.BRIEF_CRITIQUE)
+        yield asked, faults
+        yield meta_critique.go_on(asked, faults, meta_critique.BRIEF_MERGE), whole
+
+
+def with_faults(
+    steps: Sequence[verify.StepVerification], rng: random.Random
+) -> tuple[list[verify.StepVerification], str]:
+    """A verification with faults in FAULTY of its steps, and the critique that names them: errors that it misses
+    because it takes what the step says for what is right, and false alarms."""
+    faulty, faults = [], []
+    for number, step in enumerate(steps, 1):
+        if rng.random() >= FAULTY:
+            faulty.append(step)
+        elif step.correct:
+            faulty.append(dataclasses.replace(step, correct=False))
+            faults.append(f"Step {number}: a false alarm.")
+        else:
+            said = step.analysis.partition(", is ")[0]
+            analysis = f"{said}, is {said.removeprefix('said ')}"
+            faulty.append(dataclasses.replace(step, analysis=analysis, correct=True))
+            faults.append(f"Step {number}: a missed error.")
+    return faulty, "\n".join(faults) or "No fault."
 
 
 def _weighted_records(
@@ -274,15 +324,16 @@ def distribution_of(task: Task, phase: Mapping[str, Any]) -> Distribution:
 
 
 def candidates(run: Run) -> list[str]:
-    """Sample the other base on problems of its own seed: the mistakes that the teacher learns to find.
+    """Sample a base, by default the other one, on problems of its own seed: the mistakes that a judge learns to find.
 
     A third of the problems are begun by `begin`, the others are solved from nothing.
     """
-    settings, seed, world = run.config.candidates, run.config.other_base.seed, world_of(run.task)
+    settings, world = run.config.candidates, world_of(run.task)
+    seed = run.config[settings.base].seed
     drawn = list(world.generate(seed, "grading", settings.problems))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
-    checkpoint = huggingface.load(run.work.path / "models" / "other_base", mesh=run.inference_mesh)
+    checkpoint = huggingface.load(run.work.path / "models" / settings.base, mesh=run.inference_mesh)
     rng, begun = random.Random(f"begun/{seed}"), {}
     for index, (problem, gold) in enumerate(drawn):
         if index % 3 == 0:
@@ -310,7 +361,7 @@ def teacher(run: Run) -> list[str]:
     settings, task, world = run.config.teacher, run.task, world_of(run.task)
     start = huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
-    rng = random.Random(f"right/{run.config.other_base.seed}")
+    rng = random.Random(f"right/{run.config[run.config.candidates.base].seed}")
     most = max(phase.right_solutions for phase in settings.phases.values())
     for k, p in itertools.product(range(most), problems):
         steps = tuple(world.another_solution(p, gold[p.id], rng))
@@ -351,10 +402,16 @@ def _export(run: Run, name: str, model, shape: DecoderConfig, words: PreTrainedT
     return [f"models/{name}"]
 
 
+_SEEDS = ("base.seed", "other_base.seed")
+
 STAGES = {
     "tokenizer": Stage(tokenizer, ("tokenizer",)),
     "base": Stage(base, ("decoder", "base", "mesh"), ("tokenizer",)),
     "other_base": Stage(other_base, ("decoder", "other_base", "mesh"), ("tokenizer",)),
-    "candidates": Stage(candidates, ("candidates", "other_base.seed", "engine", "mesh"), ("models/other_base",)),
-    "teacher": Stage(teacher, ("teacher", "mesh"), ("models/base", "problems.jsonl", "gold.jsonl", "solutions.jsonl")),
+    "candidates": Stage(
+        candidates, ("candidates", *_SEEDS, "engine", "mesh"), reads=("models/base", "models/other_base")
+    ),
+    "teacher": Stage(
+        teacher, ("teacher", *_SEEDS, "mesh"), ("models/base", "problems.jsonl", "gold.jsonl", "solutions.jsonl")
+    ),
 }

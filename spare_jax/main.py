@@ -51,7 +51,7 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
     # Imported here: `--help` and a mistyped flag should not wait for JAX.
     import jax
 
-    from spare_jax import embedded, offline_rl, online_rl, spark, splits, stages, verifiers
+    from spare_jax import embedded, math_benchmarks, offline_rl, online_rl, spark, splits, stages, verifiers
     from spare_jax.jsonlines import fingerprint
     from spare_jax.run import Run, chosen, execute
     from spare_jax.store import WorkDir
@@ -60,7 +60,7 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
     settings = json.loads(config.to_json_best_effort())
     identity = {key: value for key, value in settings.items() if key != "stages"}
     work = WorkDir(workdir or f"runs/{name}-{fingerprint(identity)[:8]}")
-    pipelines = (stages, offline_rl, online_rl, spark, verifiers, annotation, search, embedded)
+    pipelines = (stages, offline_rl, online_rl, spark, verifiers, math_benchmarks, annotation, search, embedded)
     known = {name: stage for pipeline in pipelines for name, stage in pipeline.STAGES.items()}
     names = chosen(config, known)
     task = splits.task_of(config.task)

@@ -8,6 +8,7 @@ from ml_collections.config_dict import placeholder
 from spare_jax.prompts import annotate as annotation
 from spare_jax.prompts import meta_critique as criticism
 from spare_jax.prompts import verify as verification
+from spare_jax.tasks import competition
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
 
@@ -162,6 +163,8 @@ def default() -> Config:
     spark.filter.max_tokens = placeholder(int)  # the longest text of a target; null: any
     spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
     spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on
+
+    config.benchmarks = ("math500", *competition.NAMES)  # math_benchmarks.py: directories of data.path
 
     # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
     config.grpo = grpo = ml_collections.ConfigDict()

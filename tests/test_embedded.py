@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +139,47 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
     assert len(texts) == len(graded) - skipped
     assert not any(error in text for text in texts for error in WORLD.held_out_errors)
     assert sum('"INCORRECT"' in text for text in texts) > 20
+
+
+def lessons_of(tokenizer, lesson, graded):
+    """What is shown in a lesson and what is to be written, as texts."""
+    found = []
+    for example in embedded.grading_examples(TASK, tokenizer, graded, lessons=(lesson,)):
+        first = int(np.argmax(np.asarray(example.token_weights) > 0))
+        found.append(tuple(decode(tokenizer, part) for part in (example.ids[:first], example.ids[first:])))
+    return found
+
+
+def test_a_verifier_learns_the_truth_without_the_reference_and_what_a_critique_is(tokenizer):
+    ((problem, gold),) = WORLD.generate(4, "check", 1, dataclasses.replace(WORLD.train, lengths=(4,)))
+    steps = (gold.steps[1], *gold.steps[1:])  # what the first one would have said is missing
+    graded = [(problem, gold, Solution("s", problem.id, steps, TASK.extract_answer(steps), "stop"))]
+    told = verify.from_judgement(WORLD.truth(problem, gold, steps))
+    whole = verify.format_verification(told, True) + "<|end|>"
+    ((free, said),) = lessons_of(tokenizer, "verify", graded)
+    ((guided, also),) = lessons_of(tokenizer, "verify_guided", graded)
+    assert said == also == whole and "incorrect" in whole
+    assert gold.steps[0] not in free + guided
+    expected = f"\nExpected answer: {gold.answers[0]}"
+    assert expected not in free and guided.replace(expected, "") == free
+    (asked, faults), (again, merged) = lessons_of(tokenizer, "critique", graded)
+    assert asked.startswith(free) and again.startswith(asked + faults) and merged == whole
+    criticised = verify.parse(asked.removeprefix(free), len(steps))
+    differing = {n for n, step in criticised.steps.items() if step.correct is not told[n - 1].correct}
+    assert {int(n) for n in re.findall("Step ([0-9]+)", faults)} == differing
+
+
+def test_faults_are_named_as_what_they_are():
+    right = verify.StepVerification("Ida", "said 2 + 3 = 5, is 2 + 3 = 5", True)
+    wrong = verify.StepVerification("Ben", "said 2 + 3 = 6, is 2 + 3 = 5", False)
+    seen = set()
+    for seed in range(40):
+        faulty, critique = embedded.with_faults([right, wrong], random.Random(seed))
+        seen.add(critique)
+        assert (faulty[0] != right) == ("Step 1: a false alarm." in critique)
+        assert (faulty[1] != wrong) == ("Step 2: a missed error." in critique)
+        assert faulty[1] in (wrong, verify.StepVerification("Ben", "said 2 + 3 = 6, is 2 + 3 = 6", True))
+    assert seen > {"No fault.", "Step 1: a false alarm."} and len(seen) == 4
 
 
 def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):

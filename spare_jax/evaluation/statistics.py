@@ -47,6 +47,30 @@ def bootstrap(
     return {"mean": mean_or_none(data), "low": low, "high": high, "n": len(data)}
 
 
+def macro_bootstrap(
+    groups: Sequence[Sequence[float]], seed: int = 0, n_resamples: int = 10_000, level: float = 0.95
+) -> dict[str, Any]:
+    """Mean of the means of several groups (benchmarks), each as heavy as any other, with the percentile interval of the
+    bootstrap that resamples the problems of every group by itself.
+
+    Args:
+      groups: of each group one value per problem, at least one.
+      seed, n_resamples, level: as in `bootstrap`.
+
+    Returns:
+      {"mean", "low", "high", "n"}; "n" counts the problems of all groups.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.zeros(n_resamples)
+    for group in map(np.asarray, groups):
+        for start in range(0, n_resamples, 1000):  # a few million indices at once
+            count = min(1000, n_resamples - start)
+            means[start : start + count] += group[rng.integers(len(group), size=(count, len(group)))].mean(axis=1)
+    low, high = np.quantile(means / len(groups), [(1 - level) / 2, (1 + level) / 2])
+    mean = float(np.mean([np.mean(group) for group in groups]))
+    return {"mean": mean, "low": float(low), "high": float(high), "n": sum(map(len, groups))}
+
+
 def paired_bootstrap(
     ours: Sequence[float] | np.ndarray,
     theirs: Sequence[float] | np.ndarray,

@@ -1,0 +1,116 @@
+"""A policy on the six benchmarks of SPARK (arXiv 2512.03244, stage III): MATH-500, AIME 2024 and 2025, AMC 2023,
+OlympiadBench, Minerva-Math.
+
+load_benchmarks   config.data.path/<benchmark>      -> {problems,gold}/<benchmark>.jsonl
+solve_benchmarks  these, the generator              -> solutions/<benchmark>_{greedy,sampled}.jsonl
+math_benchmarks   all of it; derived                -> metrics.json
+
+All problems are solved in one batch that never empties. Greedy accuracy is that of one solution at temperature 0;
+avg@k is the share of right ones among the k of config.solve. A problem that could not be asked counts as wrong.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from spare_jax import solving, splits
+from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none
+from spare_jax.judges.outcome import is_correct
+from spare_jax.models import huggingface
+from spare_jax.records import Gold, Solution
+from spare_jax.run import Run, Stage
+from spare_jax.tasks import competition
+
+BENCHMARKS = ("math500", *competition.NAMES)
+WAYS = ("greedy", "sampled")
+
+
+def load_benchmarks(run: Run) -> list[str]:
+    """Read the problems of `config.benchmarks` and their gold.
+
+    Raises:
+      ValueError: there is no such benchmark; StoreError where its file is not there or a line is malformed.
+    """
+    if unknown := [name for name in run.config.benchmarks if name not in BENCHMARKS]:
+        raise ValueError(f"config.benchmarks names {unknown[0]!r}: choose among {', '.join(BENCHMARKS)}")
+    written = []
+    for name in run.config.benchmarks:
+        directory = f"{run.config.data.path}/{name}"
+        loaded = splits.load(run.with_settings({"task": name, "data.path": directory}).config)
+        for kind, records in (("problems", loaded.problems), ("gold", loaded.gold)):
+            run.work.write(f"{kind}/{name}", records)
+            written.append(f"{kind}/{name}.jsonl")
+    return written
+
+
+def solve_benchmarks(run: Run) -> list[str]:
+    """Solve every problem once at temperature 0 and `config.solve.samples` times as `config.solve` says."""
+    how, policy = run.config.solve, run.load_to_ask("generator")
+    digest = huggingface.tokenizer_digest(policy.tokenizer)
+    settings = {
+        "greedy": solving.SolveSettings(1, 0.0, 1.0, how.max_tokens, digest),
+        "sampled": solving.SolveSettings(how.samples, how.temperature, how.top_p, how.max_tokens, digest),
+    }
+    started = {
+        f"{name}/{way}/{problem.id}": functools.partial(
+            solving.solutions, splits.task_of(name), problem, policy.tokenizer, settings[way]
+        )
+        for name in run.config.benchmarks
+        for way in WAYS
+        for problem in run.work.read(f"problems/{name}")
+    }
+    engines = {"generator": run.engine(policy, how.max_tokens)}
+    answers = run.answer("solve_benchmarks", "", engines, started, or_else=lambda *_: [])
+    found: dict[str, list[Solution]] = {f"{name}_{way}": [] for name in run.config.benchmarks for way in WAYS}
+    for program_id, solutions in zip(started, answers, strict=True):
+        name, way, _ = program_id.split("/", 2)
+        found[f"{name}_{way}"] += solutions
+    for file, solutions in found.items():
+        run.work.write(f"solutions/{file}", solutions)
+    return [f"solutions/{file}.jsonl" for file in found]
+
+
+def math_benchmarks(run: Run) -> list[str]:
+    """metrics.json: accuracy of every benchmark, greedy and avg@k, and the means over benchmarks, with intervals."""
+    measured, right = {}, {way: {} for way in WAYS}
+    for name in run.config.benchmarks:
+        gold = {one.problem_id: one for one in run.work.read(f"gold/{name}")}
+        measured[name] = {"problems": len(gold)}
+        for way, samples in (("greedy", 1), ("sampled", run.config.solve.samples)):
+            solutions = run.work.read(f"solutions/{name}_{way}")
+            right[way][name] = shares = _shares_right(run, name, gold, solutions, samples)
+            measured[name][way] = {
+                "accuracy": bootstrap(shares, run.config.seed),
+                "tokens": mean_or_none([len(solution.token_ids) for solution in solutions]),
+                "cut_off": mean_or_none([solution.finish_reason == "length" for solution in solutions]),
+            }
+    macro = {way: macro_bootstrap(list(of.values()), run.config.seed) for way, of in right.items()}
+    content = {
+        "model": run.config.models.generator.path,
+        "settings": {"solve": run.config.solve.to_dict()},
+        "benchmarks": measured,
+        "macro": macro,
+    }
+    run.work.write_json("metrics.json", content)
+    return ["metrics.json"]
+
+
+def _shares_right(
+    run: Run, name: str, gold: Mapping[str, Gold], solutions: Iterable[Solution], samples: int
+) -> list[float]:
+    """Of every problem the share of right solutions among `samples`, in the order of their ids."""
+    task, right = splits.task_of(name), Counter()
+    for solution in solutions:
+        right[solution.problem_id] += is_correct(task, gold[solution.problem_id], solution)
+    return [right[problem_id] / samples for problem_id in sorted(gold)]
+
+
+PIPELINE = ("load_benchmarks", "solve_benchmarks", "math_benchmarks")
+
+STAGES = {
+    "load_benchmarks": Stage(load_benchmarks, ("seed", "data", "benchmarks")),
+    "solve_benchmarks": Stage(
+        solve_benchmarks, ("seed", "benchmarks", "models.generator", "engine", "mesh", "solve"), reads=("problems",)
+    ),
+    "math_benchmarks": Stage(math_benchmarks, derived=True),
+}
