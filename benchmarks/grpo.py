@@ -1,12 +1,14 @@
-"""An iteration of GRPO against TRL's GRPOTrainer with its own generation, on a random Qwen2 of 15.8M parameters.
+"""An iteration of GRPO against TRL's GRPOTrainer with its own generation, on a random Qwen2 of 15.8M parameters, or on
+a GPU of 1.5B.
 
-    python benchmarks/grpo.py [--json=FILE] [--rounds=3] [--prompts=8] [--samples=8] [--new-tokens=128]
+    python benchmarks/grpo.py [--json=FILE] [--rounds=3] [--prompts=8] [--samples=8] [--new-tokens=128] [--size=1.5B]
 
 Both sides are run in turn, A B A B, after a round that is not counted (it compiles); figures are medians of seconds and
 the ratio of the medians. A round samples `samples` completions of `new-tokens` tokens for each prompt of 64, at
-temperature 1, and takes one step on all of them with KL against the start model, in float32. The reward is a digest of
-the text on both sides and costs nothing: what a judge costs is benchmarks/engine.py's affair. TRL (1.13.0) runs in a
-process of its own. Seconds are also printed by part.
+temperature 1, and takes one step on all of them with KL against the start model. The small model is in float32; the
+large one computes in bfloat16, ours over parameters and moments in float32, TRL's is bfloat16 throughout, which asks
+less of it. The reward is a digest of the text on both sides and costs nothing: what a judge costs is
+benchmarks/engine.py's affair. TRL (1.13.0) runs in a process of its own. Seconds are also printed by part.
 """
 
 import argparse
@@ -19,7 +21,8 @@ import tempfile
 
 import jax
 import numpy as np
-from engine import CONFIG, Peer
+from engine import CONFIG, SIZES, Peer
+from gpu_training import QWEN_1_5B, sizes_of
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -33,13 +36,14 @@ from spare_jax.training.format_rules import FormatRules, Parts
 
 PROMPT = 64
 TRAIN = loop.TrainConfig(row_length=768, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
+TRAIN_ON_GPU = dataclasses.replace(TRAIN, dtype="bfloat16", remat="minimal")
 LOSS = losses.GRPOLoss(kl_weight=0.001)
 ANY_FORM = FormatRules(lambda text: Parts(1, 1, ""), boxed=False)
 
 
-def numbers() -> PreTrainedTokenizerFast:
+def numbers(vocab_size: int) -> PreTrainedTokenizerFast:
     """A tokenizer whose words are its ids, without an end of text: no completion ends early."""
-    words = Tokenizer(models.WordLevel({str(i): i for i in range(CONFIG.vocab_size)}, unk_token="0"))
+    words = Tokenizer(models.WordLevel({str(i): i for i in range(vocab_size)}, unk_token="0"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0")
 
@@ -50,22 +54,28 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=128)
+    parser.add_argument("--size", default="15.8M", choices=("15.8M", "1.5B"))
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
 
+    large = options.size == "1.5B"
+    config, sizes, train = (QWEN_1_5B, sizes_of(QWEN_1_5B), TRAIN_ON_GPU) if large else (CONFIG, SIZES, TRAIN)
     rng = np.random.default_rng(0)
-    prompts = rng.integers(2, CONFIG.vocab_size, (options.prompts, PROMPT)).tolist()
+    prompts = rng.integers(2, config.vocab_size, (options.prompts, PROMPT)).tolist()
     problems = [Problem(f"train-{i}", " ".join(map(str, ids))) for i, ids in enumerate(prompts)]
-    model = jax.jit(init_decoder, static_argnums=0)(CONFIG, jax.random.key(0))
+    model = jax.jit(init_decoder, static_argnums=0)(config, jax.random.key(0))
     count = options.prompts * options.samples
     engine = LocalEngine(
-        model, CONFIG, pad_id=0, seed=0, slots=count, max_length=256, max_tokens=options.new_tokens,
-        lanes=1 if jax.default_backend() != "cpu" else 2, prefill_tokens=1024,
+        model, config, pad_id=0, seed=0, slots=count, max_length=256, max_tokens=options.new_tokens,
+        lanes=1 if jax.default_backend() != "cpu" else 2, prefill_tokens=1024, dtype=train.dtype,
     )  # fmt: skip
     task = dataclasses.replace(splits.task_of("arithmetic"), instruction="")
-    policy = grpo.Policy(task, numbers(), "", ANY_FORM)
-    settings = dict(learning_rate=TRAIN.learning_rate, weight_decay=0.0, max_grad_norm=TRAIN.clip, beta=LOSS.kl_weight)
-    job = dict(prompts=prompts, samples=options.samples, new_tokens=options.new_tokens, settings=settings)
+    policy = grpo.Policy(task, numbers(config.vocab_size), "", ANY_FORM)
+    hyperparameters = dict(
+        learning_rate=train.learning_rate, weight_decay=0.0, max_grad_norm=train.clip, beta=LOSS.kl_weight
+    )
+    job = dict(model=sizes, prompts=prompts, samples=options.samples, new_tokens=options.new_tokens)
+    job["settings"] = hyperparameters
     peer = Peer(sys.executable, "trl_grpo.py")
     ours, theirs = [], []
 
@@ -78,13 +88,13 @@ def main() -> None:
         theirs.append(peer.seconds(**job))
         print(f"round {iteration - 1}: ours {ours[-1]}, TRL {theirs[-1]}", file=sys.stderr, flush=True)
 
-    config = grpo.GRPOConfig(
+    settings = grpo.GRPOConfig(
         iterations=options.rounds + 1, prompts=options.prompts, samples=options.samples, max_tokens=options.new_tokens,
-        checkpoint_every=options.rounds + 1, loss=LOSS, train=TRAIN,
+        checkpoint_every=options.rounds + 1, loss=LOSS, train=train,
     )  # fmt: skip
     mesh = sharding.make_mesh(jax.device_count(), 1, 1)
     with tempfile.TemporaryDirectory() as directory:
-        grpo.train(config, model, engine, policy, problems, judge, directory, mesh, progress=turn)
+        grpo.train(settings, model, engine, policy, problems, judge, directory, mesh, progress=turn)
 
     parts = [{name: statistics.median(row[name] for row in side[1:]) for name in side[0]} for side in (ours, theirs)]
     totals = [statistics.median(sum(row.values()) for row in side[1:]) for side in (ours, theirs)]
@@ -94,7 +104,11 @@ def main() -> None:
         print(f"| {name} | {total:.2f} | {' | '.join(shares)} |")
     print(f"ratio {totals[1] / totals[0]:.2f}")
     if options.json:
-        row = {"work": f"GRPO, {count} x ({PROMPT} + {options.new_tokens})", "ours": totals[0], "theirs": totals[1]}
+        row = {
+            "work": f"GRPO of {options.size}, {count} x ({PROMPT} + {options.new_tokens})",
+            "ours": totals[0],
+            "theirs": totals[1],
+        }
         row |= {"ratio": totals[1] / totals[0], "parts": parts, "device": jax.devices()[0].device_kind}
         options.json.write_text(json.dumps({"rows": [row]}, indent=2))
 

@@ -20,7 +20,7 @@ from spare_jax.models.decoder import init_decoder
 from spare_jax.training import batches, loop, losses, optimizer
 
 
-def temporary_bytes(pairs: int, length: int, chunked: bool, remat: bool) -> int:
+def temporary_bytes(pairs: int, length: int, chunked: bool, remat: str) -> int:
     """What one step of `pairs` pairs takes for itself."""
     losses.WHOLE_LOGITS = 0 if chunked else pairs * 2 * length * CONFIG.vocab_size
     mesh = jax.make_mesh(
@@ -52,10 +52,10 @@ def main() -> None:
     options = parser.parse_args()
     found = []
     print("| blocks | all logits at once | in chunks | ratio |\n|---|---|---|---|")
-    for remat in (False, True):
+    for remat in ("none", "full"):
         whole, chunked = (temporary_bytes(options.pairs, options.length, c, remat) for c in (False, True))
         found.append({"remat": remat, "whole_bytes": whole, "chunked_bytes": chunked})
-        blocks = "recomputed" if remat else "kept"
+        blocks = "recomputed" if remat == "full" else "kept"
         print(f"| {blocks} | {whole / 1e6:,.0f} MB | {chunked / 1e6:,.0f} MB | {whole / chunked:.2f} |", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"pairs": options.pairs, "length": options.length, "rows": found}, indent=2))

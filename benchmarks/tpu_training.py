@@ -64,7 +64,7 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
     model = abstract_model(config, bool(qlora))
     where = sharding.shardings_of(model, mesh)
     loss = losses.ORPOLoss() if kind == "orpo" else losses.TokenTagLoss(good_id=10, bad_id=12)
-    settings = loop.TrainConfig(batch_rows=rows, row_length=length, remat=True, dtype="bfloat16")
+    settings = loop.TrainConfig(batch_rows=rows, row_length=length, remat="full", dtype="bfloat16")
     loop.check_batch(settings, mesh)
     tx = optimizer.adamw(lambda step: 1e-4, settings.weight_decay, settings.clip)
     trained, frozen = adapters.split(model)

@@ -104,21 +104,26 @@ def works(steps: int) -> list[Work]:
     ]
 
 
-def ours(work: Work, steps: int) -> Callable[[], float]:
-    """A function that trains on all rows of `work` in so many steps and says the seconds that it took."""
+def ours(
+    work: Work, steps: int, make: Callable[[], decoder.Decoder], settings: loop.TrainConfig = SETTINGS
+) -> Callable[[], float]:
+    """A function that trains the model that `make` makes on all rows of `work` in so many steps, and says the seconds
+    that it took."""
     rows = math.ceil(work.rows.rows / steps)
-    config = dataclasses.replace(SETTINGS, batch_rows=rows, row_length=work.rows.arrays["ids"].shape[1])
+    config = dataclasses.replace(settings, batch_rows=rows, row_length=work.rows.arrays["ids"].shape[1])
     mesh = jax.make_mesh((1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
     tx = optimizer.adamw(lambda step: config.learning_rate, config.weight_decay, config.clip)
-    model = decoder.init_decoder(CONFIG, jax.random.key(0))
+    model = make()
     trained, frozen = adapters.split(model)
-    where = sharding.shardings_of(model, mesh)
+    where, frozen_where = adapters.split(model, sharding.shardings_of(model, mesh))
     state = optimizer.init_state(tx, trained)
     replicated = NamedSharding(mesh, PartitionSpec())
     moments = sharding.shard_moments(state, where, mesh)
     step = loop.make_train_step(config, work.loss, tx, where, moments, replicated)
     shared_out, key = NamedSharding(mesh, PartitionSpec(None, ROW_AXES)), jax.random.key(0)
     trained, state = loop.place(trained, where), jax.device_put(state, moments)
+    frozen = jax.device_put(frozen, frozen_where)
+    del model
 
     def run() -> float:
         nonlocal trained, state
@@ -195,7 +200,7 @@ def compared(works: Sequence[Work], steps: int, rounds: int) -> Iterator[dict[st
     """A row of the table for each work, as soon as its rounds are through."""
     peer = Peer(sys.executable, "trl_training.py")
     for work in works:
-        sides = ours(work, steps), trl(work, peer)
+        sides = ours(work, steps, lambda: decoder.init_decoder(CONFIG, jax.random.key(0))), trl(work, peer)
         seconds = [tuple(side() for side in sides) for _ in range(rounds + 1)]
         mine, theirs = (statistics.median(side) for side in zip(*seconds[1:], strict=True))
         shape = [steps * math.ceil(work.rows.rows / steps), work.rows.arrays["ids"].shape[1]]

@@ -26,6 +26,6 @@ def get_config(argument: str | None = None):
         config.prm.lora.update(rank=0, quantize="")
         config.prm.train.update(
             batch_rows=8, row_length=512, learning_rate=1e-3, eval_every=4, checkpoint_every=4, dtype="float32",
-            remat=False,
+            remat="none",
         )  # fmt: skip
     return config

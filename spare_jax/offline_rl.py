@@ -16,10 +16,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax import preferences, splits, stages
-from spare_jax.evaluation.statistics import bootstrap, mean_or_none
+from spare_jax import policies, preferences, splits, stages
+from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.labels import reference_solution
-from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
@@ -245,11 +244,8 @@ def greedy(run: Run) -> list[str]:
     """One solution of every test and held-out problem by the method's policy, at temperature 0."""
     name, method = run.config.method, _method(run)
     policy = _with_policy(run, name, run.config.rounds if method and method.iterated else 1)
-    policy = policy.with_settings({"solve.samples": 1, "solve.temperature": 0.0})
-    tested, kind = _of(run.work.read("problems"), "test", splits.HELD_OUT), f"solutions/{name}"
     label = STAGES["greedy"].label("greedy", run.config)
-    policy.solve(label, policy.load_to_ask("generator"), tested, policy.config.solve, kind=kind)
-    return [f"{kind}.jsonl"]
+    return policies.solve(policy, label, policy.load_to_ask("generator"), name)
 
 
 # offline_rl
@@ -258,40 +254,13 @@ def greedy(run: Run) -> list[str]:
 def offline_rl(run: Run) -> list[str]:
     """metrics.json of the method: what it learned from, and how its policy solves."""
     name = run.config.method
-    problems, _, gold, _ = run.records()
-    answers = {s.problem_id: s for s in run.work.read(f"solutions/{name}")}
     measured: dict[str, Any] = {"method": name}
     files = {"pairs": f"preferences/{name}_train.counts.json", "training": f"policies/{name}/training.json"}
     for part, file in files.items():
         measured[part] = run.work.read_json(file) if (run.work.path / file).exists() else None
-    for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
-        of_side = [(problem, gold[problem.id], answers[problem.id]) for problem in _of(problems, split)]
-        measured[side] = solved(run, of_side) if of_side else None
-    return write_cell(run, f"policies/{name}", ("solve", "sft", "pairs", "policy"), measured)
-
-
-def solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
-    """How often a policy's answer is right, and how often a right one is reached by a wrong step, which outcomes cannot
-    see (None where the task is no world)."""
-    right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
-    wrong_process = sound = None
-    if run.task.world:
-        errors = [truth(run.task, *item).first_error is not None for item in found]
-        wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
-        sound = [int(ok and not error) for error, ok in zip(errors, right, strict=True)]
-    accuracy = bootstrap(right, run.config.seed)
-    return {
-        "accuracy": accuracy["mean"],
-        "accuracy_interval": accuracy,
-        "wrong_process": wrong_process and wrong_process["mean"],
-        "wrong_process_interval": wrong_process,
-        "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
-        "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
-        "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
-        # One per problem, in the order of their ids: whether the answer is right; and whether no step is wrong either.
-        "right": [int(ok) for ok in right],
-        "sound": sound,
-    }
+    return write_cell(
+        run, f"policies/{name}", ("solve", "sft", "pairs", "policy"), measured | policies.figures(run, name)
+    )
 
 
 PIPELINE = ("sft", "sample_policy", "judge", "pair", "train_policy", "greedy", "offline_rl")

@@ -13,11 +13,11 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax import judging, programs, splits
+from spare_jax import judging, policies, programs, splits
 from spare_jax.engines.local import LocalEngine
+from spare_jax.jsonlines import read_lines
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
-from spare_jax.offline_rl import solved
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage, progress_bar
 from spare_jax.studies.collect import write_cell
@@ -121,30 +121,23 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
 def solve_tests(run: Run) -> list[str]:
     """One solution of every test and held-out problem by the reward's policy, at temperature 0."""
     reward = run.config.grpo.reward
-    policy = run.with_settings(
-        {"models.policy.path": f"policies/{reward}/export", "solve.samples": 1, "solve.temperature": 0.0}
-    )
-    tested = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("test", splits.HELD_OUT)]
-    kind, label = f"solutions/{reward}", STAGES["solve_tests"].label("solve_tests", run.config)
-    policy.solve(label, policy.load_to_ask("policy"), tested, policy.config.solve, kind=kind)
-    return [f"{kind}.jsonl"]
+    policy = run.with_settings({"models.policy.path": f"policies/{reward}/export"}).load_to_ask("policy")
+    return policies.solve(run, STAGES["solve_tests"].label("solve_tests", run.config), policy, reward)
 
 
 def online_rl(run: Run) -> list[str]:
     """metrics.json of the reward: how its policy was trained, and how it solves."""
     reward = run.config.grpo.reward
-    problems, gold = run.work.read("problems"), {g.problem_id: g for g in run.work.read("gold")}
-    answers = {p.id: Solution(p.id, p.id, (), None, "failed") for p in problems}  # of what could not be asked
-    answers |= {s.problem_id: s for s in run.work.read(f"solutions/{reward}")}
+    rows = [row for _, row in read_lines(run.work.path / f"policies/{reward}/checkpoints/steps.jsonl", dict)]
     measured: dict[str, Any] = {
         "reward": reward,
         "verifier": run.config.models.verifier.path,
         "training": run.work.read_json(f"policies/{reward}/training.json"),
+        "course": watch.course(rows, run.config.grpo.prompts * run.config.grpo.samples),
     }
-    for side, split in (("greedy", "test"), ("out_of_distribution", splits.HELD_OUT)):
-        of_side = [(p, gold[p.id], answers[p.id]) for p in problems if splits.split_of(p.id) == split]
-        measured[side] = solved(run, of_side) if of_side else None
-    return write_cell(run, f"policies/{reward}", ("solve", "grpo", "generative"), measured)
+    return write_cell(
+        run, f"policies/{reward}", ("solve", "grpo", "generative"), measured | policies.figures(run, reward)
+    )
 
 
 PIPELINE = ("load_problems", "grpo", "solve_tests", "online_rl")
@@ -164,5 +157,10 @@ STAGES = {
     "solve_tests": Stage(
         solve_tests, ("seed", "task", "engine", "mesh", "solve"), ("problems.jsonl", "policies/{0}/export"), per=_REWARD
     ),
-    "online_rl": Stage(online_rl, needs=(*_RECORDS, "solutions/{0}.jsonl"), derived=True, per=_REWARD),
+    "online_rl": Stage(
+        online_rl,
+        needs=(*_RECORDS, "solutions/{0}.jsonl", "policies/{0}/checkpoints/steps.jsonl"),
+        derived=True,
+        per=_REWARD,
+    ),
 }

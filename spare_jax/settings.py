@@ -199,7 +199,7 @@ def default() -> Config:
     train.weight_decay = 0.0
     train.clip = 1.0
     train.dtype = "float32"
-    train.remat = False
+    train.remat = "none"  # what the backward pass makes again: none | minimal | full (models/decoder.py)
     return config
 
 
@@ -227,7 +227,7 @@ def _train(row_length: int, epochs: float, learning_rate: float) -> ml_collectio
     train.patience = 7
     train.checkpoint_every = 100
     train.dtype = "float32"
-    train.remat = False
+    train.remat = "none"  # what the backward pass makes again: none | minimal | full (models/decoder.py)
     return train
 
 
@@ -254,7 +254,7 @@ def train_real_model(trained: Config) -> None:
     trained.train.eval_every = 50
     trained.train.checkpoint_every = 200
     trained.train.dtype = "bfloat16"
-    trained.train.remat = True
+    trained.train.remat = "full"
 
 
 def learn_offline_in_small(config: Config) -> None:
@@ -284,7 +284,7 @@ def spark_in_small(config: Config) -> None:
 def reinforce_real_models(config: Config) -> None:
     """Set the paper's online RL (arXiv 2512.03244, stage III), for a policy that writes in the task's form already."""
     config.grpo.update(prompts=256, samples=16, max_tokens=2048, iterations=200, judge="generative")
-    config.grpo.train.update(row_length=4096, learning_rate=1e-6, accumulate=64, dtype="bfloat16", remat=True)
+    config.grpo.train.update(row_length=4096, learning_rate=1e-6, accumulate=64, dtype="bfloat16", remat="full")
     config.generative.max_tokens = 4096
 
 

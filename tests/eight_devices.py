@@ -47,7 +47,7 @@ def main(directory: str) -> dict:
 
     def loss_of(model, ids):
         positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-        hidden = decoder.hidden_states(model, ids, positions, jnp.ones_like(ids), remat=True)
+        hidden = decoder.hidden_states(model, ids, positions, jnp.ones_like(ids), remat="full")
         scores = decoder.logits(model, hidden)[:, :-1]
         return optax.softmax_cross_entropy_with_integer_labels(scores, ids[:, 1:]).mean()
 

@@ -51,7 +51,9 @@ def main() -> dict[str, dict]:
     tokens = jax.ShapeDtypeStruct((8, 2048), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
 
     def states_sum(model, ids, positions, segments):
-        return hidden_states(model, ids, positions, segments, remat=True, dtype=jnp.bfloat16).astype(jnp.float32).sum()
+        return (
+            hidden_states(model, ids, positions, segments, remat="full", dtype=jnp.bfloat16).astype(jnp.float32).sum()
+        )
 
     with jax.set_mesh(mesh):
         lowered["gradient"] = jax.jit(jax.grad(states_sum)).lower(model, tokens, tokens, tokens)

@@ -47,7 +47,7 @@ def adapted(base, seed=0, moved=True, **changes):
 
 
 @functools.partial(jax.jit, static_argnames="remat")
-def hidden(model, remat=False):
+def hidden(model, remat="none"):
     ids = jnp.arange(24).reshape(2, 12)
     positions = jnp.broadcast_to(jnp.arange(12), ids.shape)
     return decoder.hidden_states(model, ids, positions, jnp.ones_like(ids), remat=remat)

@@ -170,3 +170,14 @@ def test_alarms_count_iterations_in_a_row():
 def test_disagreement_is_of_the_reward_with_the_truth():
     found = watch.disagreement([True, True, False, None], [True, False, True, False])
     assert found == {"held_out/correct": 0.5, "held_out/disagreement": 0.5, "held_out/false_reward": 0.25}
+
+
+def test_a_course_counts_what_was_generated_and_means_over_its_ends():
+    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(5)]
+    rows[2] |= {"held_out/correct": 0.5, "held_out/disagreement": 0.25, "held_out/false_reward": 0.125}
+    course = watch.course(rows, solutions=4, span=2)
+    assert (course["tokens"], course["judge_tokens"]) == (4 * 60.0, 4 * 500.0)
+    assert course["first"] == {"tokens": 10.5, "judge_tokens": 100.0, "steps": 0.5}
+    assert course["last"]["steps"] == 3.5
+    seen = {"correct": 0.5, "disagreement": 0.25, "false_reward": 0.125}
+    assert course["held_out"] == [{"step": 3, "tokens": 4 * 33.0, "judge_tokens": 1200.0} | seen]

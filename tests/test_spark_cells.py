@@ -149,6 +149,14 @@ def test_the_reward_model_of_the_directory_pays(work):
     metrics = read(work, "policies/rlvr/metrics.json")
     assert metrics["verifier"] == "" and metrics["training"]["iterations"] == 2
     assert len({(work.path / f"policies/{r}/export/model.safetensors").read_bytes() for r in rows}) == 2
+    course = metrics["course"]
+    generated = sum(row["tokens"] for row in rows["rlvr"]) * 4  # one prompt, four samples
+    assert course["tokens"] == pytest.approx(generated) and course["judge_tokens"] == 0
+    assert course["first"]["kl"] == pytest.approx(sum(row["kl"] for row in rows["rlvr"]) / 2)
+    compared = [row for row in rows["rlvr"] if "held_out/correct" in row]
+    assert [(of["step"], of["correct"]) for of in course["held_out"]] == [
+        (row["step"], row["held_out/correct"]) for row in compared
+    ]
     likely = [[s.mean_logprob for s in work.read(f"solutions/{reward}")] for reward in rows]
     assert likely[0] != likely[1]  # each policy solves, not what both began as
     gold = {g.problem_id: g.answers for g in work.read("gold")}

@@ -1,5 +1,5 @@
-"""TRL's GRPOTrainer on a random Qwen2 (torch on the CPU), with its own generation, as a peer that takes one step for
-every line of input.
+"""TRL's GRPOTrainer on a random Qwen2, with its own generation, as a peer that takes one step for every line of input:
+on a GPU in bfloat16 where torch finds one, else on the CPU in float32.
 
 Reads JSON lines {"model": {...}, "prompts": [[...]], "samples", "new_tokens", "settings": {...}}, answers {"seconds":
 {"sample": s, "update": s}} for each; sampling has the rewards in it, which cost nothing. The trainer is made once.
@@ -16,6 +16,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
+
+GPU = torch.cuda.is_available()
 
 
 def paid(completions, **_):
@@ -36,12 +38,12 @@ def trainer_of(job, directory):
     settings = job["settings"] | {
         "output_dir": directory, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1,
         "num_generations": job["samples"], "max_completion_length": job["new_tokens"], "max_steps": 1,
-        "generation_kwargs": {"min_new_tokens": job["new_tokens"]}, "temperature": 1.0, "use_cpu": True, "bf16": False,
+        "generation_kwargs": {"min_new_tokens": job["new_tokens"]}, "temperature": 1.0, "use_cpu": not GPU, "bf16": GPU,
         "gradient_checkpointing": False, "save_strategy": "no", "logging_strategy": "no", "report_to": [],
         "disable_tqdm": True,
     }  # fmt: skip
     data = datasets.Dataset.from_list([{"prompt": " ".join(map(str, prompt))} for prompt in job["prompts"]])
-    model = Qwen2ForCausalLM.from_pretrained(f"{directory}/model", dtype=torch.float32)
+    model = Qwen2ForCausalLM.from_pretrained(f"{directory}/model", dtype=torch.bfloat16 if GPU else torch.float32)
     return GRPOTrainer(
         model, reward_funcs=paid, args=GRPOConfig(**settings), train_dataset=data, processing_class=tokenizer
     )
@@ -67,6 +69,8 @@ def main():
                 trainer._generate_and_score_completions = timed
             start = time.perf_counter()
             trainer.train()
+            if GPU:
+                torch.cuda.synchronize()
             spent["update"] = time.perf_counter() - start - spent["sample"]
             print(json.dumps({"seconds": spent}), file=answers, flush=True)
 

@@ -7,7 +7,8 @@ the others need nor on what is allocated. Scores, sums and the mixed values are 
 Queries that share keys are rows of one matrix: the heads of a key-value group, the tokens of a prompt, the samples of
 a problem.
 
-`packed_attention` and `see_pages` are computed by XLA here, and by the kernels of kernels.py on a TPU.
+`packed_attention` and `see_pages` are computed by XLA here, and by the kernels of kernels.py where there are some: both
+on a TPU, the first on a GPU.
 """
 
 from typing import NamedTuple
@@ -121,6 +122,8 @@ def packed_attention(q, k, v, segments, window, reach):
         return _packed_attention(q, k, v, segments, window, reach)
 
     with jax.named_scope("attention"):
+        if kernels.can_flash(q, window):
+            return kernels.flash_attention(q, k, v, segments)
         if kernels.can_splash(q, window, reach):
             return jax.lax.platform_dependent(q, k, v, segments, window, tpu=by_splash, default=by_xla)
         return by_xla(q, k, v, segments, window)

@@ -25,6 +25,11 @@ from spare_jax.models.attention import cached_attention, extending_attention, pa
 from spare_jax.models.cache import KVCache, Pages, Readers, write_token
 from spare_jax.models.rows import by_rows
 
+Remat = Literal["none", "minimal", "full"]
+_KEPT = {
+    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
 UNROLLED_LAYERS = 8  # a decoder of so few layers is unrolled: a fifth less time per gradient on a CPU
 
 
@@ -115,7 +120,7 @@ def hidden_states(
     segments: Int[Array, "batch length"],
     *,
     noise: Float[Array, "batch length hidden"] | None = None,
-    remat: bool = False,
+    remat: Remat = "none",
     dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "batch length hidden"]:
     """Hidden states after the final norm.
@@ -123,8 +128,9 @@ def hidden_states(
     A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
     packed in one row; a layer with a sliding window of w leaves it itself and the w - 1 before it. Segment 0 is
     padding; its states are finite and mean nothing. `positions` are the rotary positions, counted within each
-    segment. `noise` is added to the embeddings. `remat` recomputes a block in the backward pass instead of keeping its
-    activations. `dtype` is that of the computation and of the result.
+    segment. `noise` is added to the embeddings. `remat` is what the backward pass computes again
+    instead of keeping it: nothing, or with "minimal" all but the results of the projections (a third of the memory, and
+    little to do), or with "full" the whole of each block. `dtype` is that of the computation and of the result.
     """
     rotation = rotary_angles(positions, model.config)
     windows, reach = _windows(model.config)
@@ -135,8 +141,8 @@ def hidden_states(
         x = x + block.attention.output(packed_attention(q, k, v, segments, window, reach))
         return by_rows(x + block.mlp(_norm(x, block.mlp_norm, model.config))), None
 
-    if remat:
-        layer = jax.checkpoint(layer, policy=jax.checkpoint_policies.nothing_saveable, prevent_cse=False)
+    if remat != "none":
+        layer = jax.checkpoint(layer, policy=_KEPT[remat], prevent_cse=False)
     unroll = model.config.num_layers <= UNROLLED_LAYERS
     x = _embed(model, ids, dtype)
     if noise is not None:

@@ -1,8 +1,10 @@
-"""Attention in Pallas kernels for TPUs: the sums of attention.py, which computes them by XLA everywhere else.
+"""Attention in kernels, Pallas's on TPUs and cuDNN's on NVIDIA GPUs: the sums of attention.py, which computes them by
+XLA everywhere else.
 
-attention.py chooses by `jax.lax.platform_dependent`, that is when a function is lowered, so compiling ahead of time for
-a TPU on a machine that has none takes the kernels too. XLA does not partition a kernel: on a mesh they run under
-shard_map, with key-value heads over "tensor" and the rows of a batch over ("data", "fsdp").
+attention.py chooses those of TPUs by `jax.lax.platform_dependent`, that is when a function is lowered, so compiling
+ahead of time for a TPU on a machine that has none takes the kernels too. XLA does not partition a Pallas kernel: on a
+mesh they run under shard_map, with key-value heads over "tensor" and the rows of a batch over ("data", "fsdp"). cuDNN
+is looked for when a function is traced, on a machine with a GPU alone.
 """
 
 from collections.abc import Callable
@@ -62,6 +64,36 @@ def splash_attention(q, k, v, segments, reach: int | None, *, interpret: bool = 
     attend = _on_mesh(attend, (by_head, by_head, by_head, PartitionSpec(rows)), by_head)
     mixed = attend(q, k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3), segments)
     return mixed.transpose(0, 2, 1, 3).reshape(batch, length, kv_heads * group * head_dim)
+
+
+def can_flash(q, window) -> bool:
+    """Whether `flash_attention` takes these queries [batch, length, kv_heads, group, head_dim] here: on a GPU, in 16
+    bits, without a sliding window."""
+    return (
+        jax.default_backend() == "gpu"
+        and window is None
+        and q.dtype in (jnp.bfloat16, jnp.float16)
+        and q.shape[1] % 2 == 0
+        and q.shape[-1] % 8 == 0
+        and q.shape[-1] <= 128
+    )
+
+
+def flash_attention(q, k, v, segments):
+    """Causal attention within segments, as `packed_attention` computes it, by cuDNN.
+
+    Args:
+      q: [batch, length, kv_heads, group, head_dim]; k, v: [batch, length, kv_heads, head_dim]; 16 bits.
+      segments: [batch, length].
+
+    Returns:
+      [batch, length, hidden].
+    """
+    batch, length, kv_heads, group, head_dim = q.shape
+    q = q.reshape(batch, length, kv_heads * group, head_dim)
+    same = (segments[:, :, None] == segments[:, None])[:, None]
+    mixed = jax.nn.dot_product_attention(q, k, v, mask=same, is_causal=True, implementation="cudnn")
+    return mixed.reshape(batch, length, kv_heads * group * head_dim)
 
 
 def can_see_pages(q) -> bool:

@@ -14,7 +14,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,8 @@ class TrainConfig:
 
     `batch_rows` rows of `row_length` tokens make one step, in `accumulate` microbatches. The run takes `steps` steps
     or, where that is None, `epochs` passes over the rows. `patience` counts evaluations without a better dev loss.
-    `optimizer` is adamw or muon. What is trained and its moments stay float32; `dtype` is what the model computes in.
+    `optimizer` is adamw or muon. What is trained and its moments stay float32; `dtype` is what the model computes in,
+    and `remat` what it computes again (`decoder.hidden_states`).
     """
 
     batch_rows: int = 32
@@ -55,11 +56,13 @@ class TrainConfig:
     fetch_every: int = 10
     seed: int = 0
     dtype: str = "float32"
-    remat: bool = False
+    remat: decoder.Remat = "none"
 
     def __post_init__(self):
         if self.optimizer not in optimizer.OPTIMIZERS:
             raise ValueError(f"optimizer={self.optimizer!r} is unknown: use {' or '.join(optimizer.OPTIMIZERS)}")
+        if self.remat not in get_args(decoder.Remat):
+            raise ValueError(f"remat={self.remat!r} is unknown: use {' or '.join(get_args(decoder.Remat))}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Loss(Protocol):
     watched: ClassVar[tuple[str, ...]]
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat: bool, dtype: Any
+        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat: decoder.Remat, dtype: Any
     ) -> Float[Array, " terms"]:
         """The sum of each term over a batch [rows, ...], differentiable in the model. There is a `key` in a step of
         training alone; `remat` and `dtype` are those of `decoder.hidden_states`."""
@@ -67,7 +67,13 @@ class TokenTagLoss:
     bad_id: int
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+        self,
+        model: decoder.Decoder,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        remat: decoder.Remat = "none",
+        dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         hidden = _hidden_states(model, batch, remat=remat, dtype=dtype)
         at_tags = jnp.take_along_axis(hidden, batch["tags"][:, :, None], axis=1)
@@ -98,7 +104,13 @@ class LanguageModelLoss:
     neftune_alpha: float = 0.0
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+        self,
+        model: decoder.Decoder,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        remat: decoder.Remat = "none",
+        dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         noise = None
         if key is not None and self.neftune_alpha:
@@ -129,7 +141,13 @@ class ORPOLoss:
     nll_on_prompt: bool = False
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+        self,
+        model: decoder.Decoder,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        remat: decoder.Remat = "none",
+        dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         logps, completion = token_logps(model, batch, remat=remat, dtype=dtype), batch["loss_weights"]
         means = _of_pairs(logps * completion, batch) / jnp.maximum(_of_pairs(completion, batch), 1)
@@ -167,7 +185,13 @@ class DPOLoss:
     beta: float = 0.1
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+        self,
+        model: decoder.Decoder,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        remat: decoder.Remat = "none",
+        dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         if "reference_logps" not in batch:
             raise ValueError("rows without the reference's log-probabilities: pass them through loop.with_reference")
@@ -217,7 +241,13 @@ class GRPOLoss:
             raise ValueError("mean='constant' divides by max_tokens: set it to the longest completion's")
 
     def sums(
-        self, model: decoder.Decoder, batch: Batch, *, key: PRNGKeyArray | None = None, remat=False, dtype=jnp.float32
+        self,
+        model: decoder.Decoder,
+        batch: Batch,
+        *,
+        key: PRNGKeyArray | None = None,
+        remat: decoder.Remat = "none",
+        dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         sampled, gains = batch["loss_weights"], batch["advantages"]
         # Where nothing was sampled all log-probabilities count as 0: no ratio there can overflow.
@@ -250,7 +280,7 @@ KL_ESTIMATORS = {
 
 
 def pair_logps(
-    model: decoder.Decoder, batch: Batch, *, remat: bool = False, dtype=jnp.float32
+    model: decoder.Decoder, batch: Batch, *, remat: decoder.Remat = "none", dtype=jnp.float32
 ) -> Float[Array, "rows pairs 2"]:
     """Log-probability in nats of each completion given its prompt, the sum over its tokens: first the chosen one's,
     then the rejected one's; 0 where a row has no such pair. Rows are those of `batches.pack_pairs`."""
@@ -262,7 +292,7 @@ def token_logps(
     batch: Batch,
     *,
     noise: Float[Array, "rows length hidden"] | None = None,
-    remat: bool = False,
+    remat: decoder.Remat = "none",
     dtype=jnp.float32,
 ) -> Float[Array, "rows length"]:
     """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32.

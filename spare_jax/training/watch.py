@@ -8,6 +8,7 @@ solutions before it shows in accuracy. Pure functions, no model.
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from spare_jax.training.advantages import Advantages, Graded, judge_fault
 from spare_jax.training.format_rules import FAILURES, FormatCheck, count_boxes
 
 JUDGE_FAULTS = ("no_verdict", "step_mismatch")
+HELD_OUT = "held_out/"
 
 
 def of_solutions(
@@ -63,9 +65,9 @@ def disagreement(said: Sequence[bool | None], truth: Sequence[bool]) -> dict[str
     """
     pairs = [(word is True, real) for word, real in zip(said, truth, strict=True)]
     return {
-        "held_out/correct": float(np.mean([real for _, real in pairs])),
-        "held_out/disagreement": float(np.mean([word != real for word, real in pairs])),
-        "held_out/false_reward": float(np.mean([word and not real for word, real in pairs])),
+        f"{HELD_OUT}correct": float(np.mean([real for _, real in pairs])),
+        f"{HELD_OUT}disagreement": float(np.mean([word != real for word, real in pairs])),
+        f"{HELD_OUT}false_reward": float(np.mean([word and not real for word, real in pairs])),
     }
 
 
@@ -96,3 +98,40 @@ class Alarm:
         if value is None:
             return before
         return before + 1 if (value < self.threshold if self.below else value > self.threshold) else 0
+
+
+def course(rows: Sequence[Mapping[str, float]], solutions: int, span: int = 10) -> dict[str, Any]:
+    """A training's rows of steps.jsonl, in short.
+
+    Args:
+      rows: one per iteration, in order.
+      solutions: that were sampled in each.
+      span: how many iterations `first` and `last` are means over.
+
+    Returns:
+      {"tokens", "judge_tokens": generated in all; "first", "last": means of every metric over the first and the last
+      iterations, without those of held-out problems; "held_out": per iteration that compared the reward with the truth
+      {"step", "tokens", "judge_tokens" (generated until then, that iteration's included), "correct", "disagreement",
+      "false_reward"}}
+    """
+    generated = {key: np.cumsum([row[key] * solutions for row in rows]) for key in ("tokens", "judge_tokens")}
+    held_out = [
+        {
+            "step": row["step"],
+            **{key: float(total[i]) for key, total in generated.items()},
+            **{key.removeprefix(HELD_OUT): value for key, value in row.items() if key.startswith(HELD_OUT)},
+        }
+        for i, row in enumerate(rows)
+        if any(key.startswith(HELD_OUT) for key in row)
+    ]
+    names = [key for key in rows[0] if key != "step" and not key.startswith(HELD_OUT)]
+
+    def means(of: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        return {name: float(np.mean([row[name] for row in of])) for name in names}
+
+    return {
+        **{key: float(total[-1]) for key, total in generated.items()},
+        "first": means(rows[:span]),
+        "last": means(rows[-span:]),
+        "held_out": held_out,
+    }

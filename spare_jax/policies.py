@@ -1,0 +1,61 @@
+"""How a trained policy solves: one greedy solution of every problem that it was not trained on, and their figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from spare_jax import splits
+from spare_jax.engines.endpoint import Endpoint
+from spare_jax.evaluation.statistics import bootstrap, mean_or_none
+from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.truth import truth
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.records import Gold, Problem, Solution
+from spare_jax.run import Run
+
+SIDES = {"greedy": "test", "out_of_distribution": splits.HELD_OUT}  # of the figures, and which split each is about
+
+
+def solve(run: Run, label: str, policy: Checkpoint | Endpoint, name: str) -> list[str]:
+    """Write solutions/`name`.jsonl: one solution of every test and held-out problem by `policy` at temperature 0. In
+    journals the stage is called `label`."""
+    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SIDES.values()]
+    kind = f"solutions/{name}"
+    run = run.with_settings({"solve.samples": 1, "solve.temperature": 0.0})
+    run.solve(label, policy, problems, run.config.solve, kind=kind)
+    return [f"{kind}.jsonl"]
+
+
+def figures(run: Run, name: str) -> dict[str, Any]:
+    """How often the answers of solutions/`name`.jsonl are right, and how often a right one is reached by a wrong step,
+    which outcomes cannot see (None where the task is no world): in the test split and of what is held out, None where
+    there is none. What could not be asked is wrong."""
+    gold = {one.problem_id: one for one in run.work.read("gold")}
+    answers = {solution.problem_id: solution for solution in run.work.read(f"solutions/{name}")}
+    measured: dict[str, Any] = {}
+    for side, split in SIDES.items():
+        problems = [problem for problem in run.work.read("problems") if splits.split_of(problem.id) == split]
+        found = [(p, gold[p.id], answers.get(p.id, Solution(p.id, p.id, (), None, "failed"))) for p in problems]
+        measured[side] = _solved(run, found) if found else None
+    return measured
+
+
+def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
+    right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
+    wrong_process = sound = None
+    if run.task.world:
+        errors = [truth(run.task, *item).first_error is not None for item in found]
+        wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
+        sound = [int(ok and not error) for error, ok in zip(errors, right, strict=True)]
+    accuracy = bootstrap(right, run.config.seed)
+    return {
+        "accuracy": accuracy["mean"],
+        "accuracy_interval": accuracy,
+        "wrong_process": wrong_process and wrong_process["mean"],
+        "wrong_process_interval": wrong_process,
+        "steps": mean_or_none([len(solution.steps) for _, _, solution in found]),
+        "tokens": mean_or_none([len(solution.token_ids) for _, _, solution in found]),
+        "cut_off": mean_or_none([solution.finish_reason == "length" for _, _, solution in found]),
+        # One per problem, in the order of their ids: whether the answer is right; and whether no step is wrong either.
+        "right": [int(ok) for ok in right],
+        "sound": sound,
+    }
