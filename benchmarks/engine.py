@@ -14,6 +14,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -57,8 +58,9 @@ class Peer:
 
     def __init__(self, python: str, script: str):
         command = [python, str(PEERS / script)]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, open as long as the process
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
 
     def seconds(self, **job: object) -> dict[str, float]:
@@ -68,7 +70,8 @@ class Peer:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} ended without an answer: run it by hand to see why")
+            self._errors.seek(0)
+            raise RuntimeError(f"{self._process.args} ended without an answer:\n{self._errors.read()[-2000:]}")
         return json.loads(line)["seconds"]
 
 

@@ -7,7 +7,7 @@ frozen kernels in bfloat16 (dropout 0.1, SPARE's). Rows are single texts of 2,04
 compute in bfloat16; what is trained and AdamW's moments are float32. Ours keeps the results of the projections and
 computes the rest again (`train.remat=minimal`), torch keeps everything. Both sides are run in turn, A B A B, after a
 round that is not counted; a round is `steps` optimiser steps, torch's the better of its attention's backends. Both
-hold their memory at once: about 120 GB.
+hold their memory at once: about 140 GB.
 
 Model FLOPs per token are 6 for each parameter of a projection (4 where it is frozen, 6 for its adapters'), and those of
 causal attention over half of the positions; what is computed again does not count. `peak` is the card's dense bfloat16
@@ -138,7 +138,7 @@ def main() -> None:
         num_kv_heads=2, head_dim=64,
     )  # fmt: skip
     jobs = [
-        Job("PRM of 1.5B, full, 6 x 2048", QWEN_1_5B, None, 6),
+        Job("PRM of 1.5B, full, 8 x 2048", QWEN_1_5B, None, 8),
         Job("PRM of 7B, adapters, 2 x 2048", QWEN_7B, ADAPTERS, 2),
     ]
     found, peer = [], Peer(sys.executable, "torch_training.py")

@@ -68,6 +68,7 @@ def main() -> None:
     engine = LocalEngine(
         model, config, pad_id=0, seed=0, slots=count, max_length=256, max_tokens=options.new_tokens,
         lanes=1 if jax.default_backend() != "cpu" else 2, prefill_tokens=1024, dtype=train.dtype,
+        cache_bytes=2**31 if large else None,  # the peer wants memory too
     )  # fmt: skip
     task = dataclasses.replace(splits.task_of("arithmetic"), instruction="")
     policy = grpo.Policy(task, numbers(config.vocab_size), "", ANY_FORM)

@@ -11,7 +11,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from spare_jax.models.decoder import Decoder, Linear, parameter, product
 from spare_jax.models.quantization import dequantize, quantize
@@ -65,7 +65,7 @@ class AdaptedLinear:
         # Recomputed in the backward pass: what would be kept for it is a quantized kernel in full.
         y = jax.checkpoint(lambda base, x: base(x))(self.base, x)
         if self.dropout_key is not None:
-            kept = jax.random.bernoulli(self.dropout_key, 1 - self.dropout, x.shape)
+            kept = _chance(self.dropout_key, 1 - self.dropout, x.shape)
             x = jnp.where(kept, x / (1 - self.dropout), 0).astype(x.dtype)
         down, up = self.a[...].astype(x.dtype), self.b[...].astype(x.dtype)
         return y + product(product(x, down), up) * self.scale
@@ -177,6 +177,13 @@ def merge(model: Decoder) -> Decoder:
         return jax.tree.map(lambda x: new if x is old else x, module.base, is_leaf=lambda x: x is old)
 
     return dequantize(jax.tree.map(one, model, is_leaf=_is_adapted))
+
+
+def _chance(key: PRNGKeyArray, probability: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
+    """True with this probability, to 16 bits: two of them come from one word, which costs as much as one does."""
+    words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 2)))
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*shape[:-1], -1)[..., : shape[-1]]
+    return halves < round(probability * 2**16)
 
 
 def _is_variable(x: object) -> bool:

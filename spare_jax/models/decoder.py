@@ -26,11 +26,9 @@ from spare_jax.models.cache import KVCache, Pages, Readers, write_token
 from spare_jax.models.rows import by_rows
 
 Remat = Literal["none", "minimal", "full"]
-_KEPT = {
-    "minimal": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
-UNROLLED_LAYERS = 8  # a decoder of so few layers is unrolled: a fifth less time per gradient on a CPU
+# A decoder of so few layers is unrolled: a fifth less time per gradient on a CPU; on a GPU, which compiles quickly, a
+# tenth less, since nothing is copied into the stacks of a scan.
+UNROLLED_LAYERS = {"cpu": 8, "gpu": 32, "tpu": 8}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +126,8 @@ def hidden_states(
     A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
     packed in one row; a layer with a sliding window of w leaves it itself and the w - 1 before it. Segment 0 is
     padding; its states are finite and mean nothing. `positions` are the rotary positions, counted within each
-    segment. `noise` is added to the embeddings. `remat` is what the backward pass computes again
-    instead of keeping it: nothing, or with "minimal" all but the results of the projections (a third of the memory, and
+    segment. `noise` is added to the embeddings. `remat` is what the backward pass computes again instead of keeping it:
+    nothing, or with "minimal" all but what matrix products and cuDNN's attention make (a third of the memory, and
     little to do), or with "full" the whole of each block. `dtype` is that of the computation and of the result.
     """
     rotation = rotary_angles(positions, model.config)
@@ -142,8 +140,8 @@ def hidden_states(
         return by_rows(x + block.mlp(_norm(x, block.mlp_norm, model.config))), None
 
     if remat != "none":
-        layer = jax.checkpoint(layer, policy=_KEPT[remat], prevent_cse=False)
-    unroll = model.config.num_layers <= UNROLLED_LAYERS
+        layer = jax.checkpoint(layer, policy=_is_product if remat == "minimal" else None, prevent_cse=False)
+    unroll = model.config.num_layers <= UNROLLED_LAYERS[jax.default_backend()]
     x = _embed(model, ids, dtype)
     if noise is not None:
         x = x + noise.astype(dtype)
@@ -283,6 +281,13 @@ def product(x: Float[Array, "*batch in"], kernel: Float[Array, "in out"]) -> Flo
     """x @ kernel, as one product of two matrices: on a CPU its gradients take less than half the time of those over
     [batch, length] (docs/performance.md)."""
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _is_product(primitive, *given, **params) -> bool:
+    """Whether a result is kept under the remat "minimal"."""
+    if primitive.name.startswith("dot_product_attention_fwd"):  # cuDNN's, with the sums its gradient needs
+        return True
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *given, **params)
 
 
 class Linear(nnx.Module):
