@@ -14,6 +14,7 @@ benchmarks/engine.py's affair. TRL (1.13.0) runs in a process of its own. Second
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import statistics
 import sys
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--size", default="15.8M", choices=("15.8M", "1.5B"))
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", ".4")  # of a GPU: the peer wants memory too
 
     large = options.size == "1.5B"
     config, sizes, train = (QWEN_1_5B, sizes_of(QWEN_1_5B), TRAIN_ON_GPU) if large else (CONFIG, SIZES, TRAIN)
@@ -68,7 +70,7 @@ def main() -> None:
     engine = LocalEngine(
         model, config, pad_id=0, seed=0, slots=count, max_length=256, max_tokens=options.new_tokens,
         lanes=1 if jax.default_backend() != "cpu" else 2, prefill_tokens=1024, dtype=train.dtype,
-        cache_bytes=2**31 if large else None,  # the peer wants memory too
+        cache_bytes=2**31 if large else None,
     )  # fmt: skip
     task = dataclasses.replace(splits.task_of("arithmetic"), instruction="")
     policy = grpo.Policy(task, numbers(config.vocab_size), "", ANY_FORM)

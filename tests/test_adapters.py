@@ -165,12 +165,28 @@ def test_the_optimiser_knows_the_adapters_alone(base):
     assert len(jax.tree.leaves(frozen)) == len(jax.tree.leaves(base)) + 7  # scales
 
 
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    size, dropout = 33, 0.1  # odd: the last word of a row has a chance to spare
+    same = jnp.eye(size)[None]
+    base = decoder.Linear(jax.random.key(0), size, size, ("embed", "mlp"), jnp.float32)
+    base = jax.tree.map(lambda x: jnp.zeros((1, *x.shape)), base)
+    linear = adapters.with_adapter(base, same, same, 1.0, dropout)
+    linear = dataclasses.replace(linear, dropout_key=jax.random.split(jax.random.key(0), 1))
+    y = jax.tree.map(lambda x: x[0], linear)(jnp.ones((4000, size)))
+    kept = np.asarray(y > 0)
+    np.testing.assert_allclose(y[kept], 1 / (1 - dropout), rtol=1e-6)
+    by_column = kept.mean(axis=0)  # 4,000 chances each: five standard deviations are .024
+    assert abs(kept.mean() - 0.9) < 0.004 and np.abs(by_column - 0.9).max() < 0.024
+    neighbours = np.corrcoef(kept[:, 0:32:2].ravel(), kept[:, 1:33:2].ravel())[0, 1]  # of one word
+    assert abs(neighbours) < 0.02
+
+
 def test_dropout_follows_the_key_and_is_gone_outside_training(base):
     model = adapted(base, dropout=0.5)
     drop = jax.jit(lambda key, remat: hidden(adapters.with_dropout(model, key), remat), static_argnums=1)
-    one, two = (drop(jax.random.key(seed), False) for seed in (0, 1))
-    assert np.array_equal(one, drop(jax.random.key(0), False))
-    np.testing.assert_allclose(one, drop(jax.random.key(0), True), atol=1e-6)
+    one, two = (drop(jax.random.key(seed), "none") for seed in (0, 1))
+    assert np.array_equal(one, drop(jax.random.key(0), "none"))
+    np.testing.assert_allclose(one, drop(jax.random.key(0), "full"), atol=1e-6)
     assert not np.allclose(one, two)
     assert not np.allclose(one, hidden(model))
     # No two layers share a mask: each layer of each projection has a key of its own.
