@@ -4,7 +4,8 @@
     python -m spare_jax.main --config=configs/spark.py:controls        with the two controls
     python -m spare_jax.main --config=configs/spark.py:task=multihop
 
-The models are embedded ones, and none has been trained to verify yet: these targets are whole texts and little else.
+The models are embedded ones. On the arithmetic world tiny-verifier verifies; on the others a teacher does that was not
+trained to, and the targets are whole texts and little else.
 configs/spark_math.py asks real models, configs/spark_study.py goes on. The targets of a mode are
 judgements/targets_<mode>.jsonl; metrics.json has what became of the solutions, what a problem took, and the targets
 against the world's truth (docs/spark.md). :runlocal is the same with few problems.
@@ -23,6 +24,7 @@ def get_config(argument: str | None = None):
     config.solve.samples = 4
     config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=240)  # the critique has to fit behind it
     settings.use_own_models_of_world(config)
+    settings.use_own_verifier(config)
     if chosen["controls"]:
         spark.with_controls(config)
     if chosen["runlocal"]:

@@ -6,10 +6,9 @@
     python -m spare_jax.main --workdir=DIR --config=configs/spark_study.py:part=rl,cell=process_aware,seed=31
     python -m spare_jax.studies.collect docs/results/spark.json DIR/verifications DIR/verifiers/* DIR/policies/*
 
-All parts of a seed share a directory. `labels` makes the targets of every mode, the two controls among them; a cell of
-`verifiers` is <mode>_<kind>, of `rl` a reward, paid by the reward model of the cell above (docs/spark.md). No embedded
-model has been trained to verify: name one that has with --config.models.judge.path. :runlocal is the same with few
-problems.
+All parts of a seed share a directory. `labels` makes the targets of every mode, the two controls among them, from what
+tiny-verifier verifies; a cell of `verifiers` is <mode>_<kind>, of `rl` a reward, paid by the reward model of the cell
+above (docs/spark.md). :runlocal is the same with few problems.
 """
 
 from spare_jax import settings
@@ -20,7 +19,8 @@ def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, part="labels", cell="", seed=31)
     config = settings.default()
     config.seed = chosen["seed"]
-    config.data.update(train_problems=240, dev_problems=40, test_problems=200, held_out_problems=0)
+    settings.use_own_verifier(config)
+    config.data.update(train_problems=240, dev_problems=40, test_problems=300, held_out_problems=0)
     config.verify.update(votes=8, temperature=0.8, top_p=0.95, max_tokens=320)
     config.engine.max_length = 2048  # a critique stands behind a verification
     config.verifier.train.row_length = 1024

@@ -310,6 +310,12 @@ def use_own_models_of_world(config: Config) -> None:
     models.generator.path, models.judge.path = _OWN_MODELS.get(config.task, ("", ""))
 
 
+def use_own_verifier(config: Config) -> None:
+    """Name the embedded model that verifies as SPARK asks, where the config's world has one."""
+    if config.task == "arithmetic":
+        config.models.judge.path = "tiny-verifier"
+
+
 _OWN_MODELS = {
     "arithmetic": ("tiny-base", "tiny-teacher"),
     "multihop": ("multihop-base", "multihop-teacher"),

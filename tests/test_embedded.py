@@ -62,15 +62,16 @@ def test_a_tokenizer_knows_the_words_of_its_lessons():
 
 
 def test_manifests_are_what_the_config_asks_for():
-    for name, stage, world in (
-        ("tiny-base", "base", "arithmetic"),
-        ("tiny-teacher", "teacher", "arithmetic"),
-        ("multihop-base", "base", "multihop"),
-        ("multihop-teacher", "teacher", "multihop"),
-        ("spatial-base", "base", "spatial"),
-        ("spatial-teacher", "teacher", "spatial"),
+    for name, stage, argument in (
+        ("tiny-base", "base", "world=arithmetic"),
+        ("tiny-teacher", "teacher", "world=arithmetic"),
+        ("tiny-verifier", "teacher", "verifier"),
+        ("multihop-base", "base", "world=multihop"),
+        ("multihop-teacher", "teacher", "world=multihop"),
+        ("spatial-base", "base", "world=spatial"),
+        ("spatial-teacher", "teacher", "world=spatial"),
     ):
-        config, made = config_of("tiny_models", f"world={world}"), manifest(name)
+        config, made = config_of("tiny_models", argument), manifest(name)
         assert made.pop("stage") == stage
         assert made.pop("made_by") == "configs/tiny_models.py"
         assert made == json.loads(json.dumps(config[stage].to_dict()))

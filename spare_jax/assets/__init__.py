@@ -3,7 +3,8 @@
 from pathlib import Path
 
 NAMES = (
-    "tiny-base", "tiny-teacher", "multihop-base", "multihop-teacher", "spatial-base", "spatial-teacher",
+    "tiny-base", "tiny-teacher", "tiny-verifier", "multihop-base", "multihop-teacher", "spatial-base",
+    "spatial-teacher",
 )  # fmt: skip
 
 
