@@ -15,7 +15,7 @@ from spare_jax.models.conventions import GenerativeConvention, TokenTagConventio
 from spare_jax.prompts import generative
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.store import StoreError, WorkDir
-from spare_jax.studies import collect, spark_cells
+from spare_jax.studies import collect, spark_cells, spark_tables
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.training.checkpoints import Checkpoints
 
@@ -216,6 +216,30 @@ def killed(monkeypatch, path, kills, part, cell=""):
                 make(path, part, cell)
             assert seen[-1] == event
     make(path, part, cell)
+
+
+def test_the_tables_of_the_study(labels, work):
+    names = ["verifications", *(f"verifiers/{cell}" for cell in CELLS), f"policies/{PAID}", "policies/rlvr"]
+    cells = [read(work, name, "metrics.json") for name in names]
+    *_, paid, rlvr = cells
+    paid["greedy"] |= {"right": [1, 1, 1, 0], "sound": [1, 1, 0, 0]}
+    rlvr["greedy"] |= {"right": [0, 1, 0, 0], "sound": [0, 0, 0, 0]}
+    again = json.loads(json.dumps(rlvr)) | {"seed": 6}  # a seed that the other has not
+    again["greedy"]["right"] = [1, 1, 1, 1]
+    text = spark_tables.tables({"cells": [again, *cells]})
+    lines = text.splitlines()
+
+    def row(start):
+        return next(line for line in lines if line.startswith(start)).split(" | ")
+
+    single = cells[0]["targets"]["single"]
+    assert row("| single |")[1] == f"{single['passes_per_problem']:.0f}"
+    assert row("| meta_critique | steps")[2] == str(cells[0]["targets"]["meta_critique"]["critique"]["steps"]["n"])
+    for mode, kind in (spark_cells.VERIFIERS[cell] for cell in CELLS):
+        assert sum(line.startswith(f"| {mode} | {kind} | 5 |") for line in lines) == 2  # as a judge, and as a ranker
+    assert row(f"| {PAID} | 1 |")[2].startswith(".750 [") and row(f"| {PAID} | 1 |")[4] == ".333"
+    assert row("| rlvr | 2 |")[2].startswith(".625 [")
+    assert f"| {PAID} | 1 | +0.500 [" in text  # of the seed that both have
 
 
 def test_labels_that_were_killed_are_the_same_bytes(labels, tmp_path, monkeypatch):
