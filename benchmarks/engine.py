@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,10 +30,6 @@ from spare_jax.programs import Grammar, Prefix, Sample, Score
 from spare_jax.prompts import annotate
 
 PEERS = pathlib.Path(__file__).parent / "peers"
-SIZES = {
-    "vocab_size": 32000, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8,
-    "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 4096, "tie_word_embeddings": True,
-}  # fmt: skip
 CONFIG = DecoderConfig(
     vocab_size=32000, hidden_size=256, intermediate_size=1024, num_layers=8, num_heads=8, num_kv_heads=2, head_dim=32,
     family="qwen2", attention_bias=True, max_length=4096, rope_theta=1e6,
@@ -53,6 +50,16 @@ class Row:
     tokens: int
 
 
+def sizes_of(config: DecoderConfig) -> dict[str, Any]:
+    """As transformers' Qwen2Config names them."""
+    return {
+        "vocab_size": config.vocab_size, "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size, "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
+        "max_position_embeddings": config.max_length, "tie_word_embeddings": config.tie_embeddings,
+    }  # fmt: skip
+
+
 class Peer:
     """Another sampler or trainer in a process of its own."""
 
@@ -66,7 +73,7 @@ class Peer:
     def seconds(self, **job: object) -> dict[str, float]:
         """The seconds that a job took, by cache; a trainer has none and names it ""."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps({"model": SIZES, "dtype": "float32"} | job) + "\n")
+        self._process.stdin.write(json.dumps({"model": sizes_of(CONFIG), "dtype": "float32"} | job) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:

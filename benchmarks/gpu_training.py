@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from engine import Peer
+from engine import Peer, sizes_of
 from training import SETTINGS, Work, draw, ours
 
 from spare_jax.models import adapters
@@ -77,16 +77,6 @@ def work_of(job: Job, steps: int) -> Work:
     texts = [[draw(rng, LENGTH), tags, rng.integers(0, 2, TAGS).tolist()] for _ in range(job.rows * steps)]
     rows = batches.pack([batches.Example(ids, tags=tags, labels=labels) for ids, tags, labels in texts], LENGTH)
     return Work(job.name, "prm", 1.2, texts, rows, losses.TokenTagLoss(good_id=10, bad_id=12))
-
-
-def sizes_of(config: DecoderConfig) -> dict[str, Any]:
-    """As transformers' Qwen2Config names them."""
-    return {
-        "vocab_size": config.vocab_size, "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size, "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
-        "max_position_embeddings": config.max_length, "tie_word_embeddings": config.tie_embeddings,
-    }  # fmt: skip
 
 
 def torch_side(job: Job, work: Work, peer: Peer, attention: list[str]) -> Callable[[], dict[str, float]]:

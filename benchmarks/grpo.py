@@ -22,8 +22,8 @@ import tempfile
 
 import jax
 import numpy as np
-from engine import CONFIG, SIZES, Peer
-from gpu_training import QWEN_1_5B, sizes_of
+from engine import CONFIG, Peer, sizes_of
+from gpu_training import QWEN_1_5B
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -61,7 +61,7 @@ def main() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", ".4")  # of a GPU: the peer wants memory too
 
     large = options.size == "1.5B"
-    config, sizes, train = (QWEN_1_5B, sizes_of(QWEN_1_5B), TRAIN_ON_GPU) if large else (CONFIG, SIZES, TRAIN)
+    config, train = (QWEN_1_5B, TRAIN_ON_GPU) if large else (CONFIG, TRAIN)
     rng = np.random.default_rng(0)
     prompts = rng.integers(2, config.vocab_size, (options.prompts, PROMPT)).tolist()
     problems = [Problem(f"train-{i}", " ".join(map(str, ids))) for i, ids in enumerate(prompts)]
@@ -77,7 +77,7 @@ def main() -> None:
     hyperparameters = dict(
         learning_rate=train.learning_rate, weight_decay=0.0, max_grad_norm=train.clip, beta=LOSS.kl_weight
     )
-    job = dict(model=sizes, prompts=prompts, samples=options.samples, new_tokens=options.new_tokens)
+    job = dict(model=sizes_of(config), prompts=prompts, samples=options.samples, new_tokens=options.new_tokens)
     job["settings"] = hyperparameters
     peer = Peer(sys.executable, "trl_grpo.py")
     ours, theirs = [], []

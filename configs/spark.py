@@ -23,8 +23,7 @@ def get_config(argument: str | None = None):
     config.data.held_out_problems = 0
     config.solve.samples = 4
     config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=240)  # the critique has to fit behind it
-    settings.use_own_models_of_world(config)
-    settings.use_own_verifier(config)
+    settings.use_own_models_of_world(config, verifies=True)
     if chosen["controls"]:
         spark.with_controls(config)
     if chosen["runlocal"]:

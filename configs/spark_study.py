@@ -19,7 +19,7 @@ def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, part="labels", cell="", seed=31)
     config = settings.default()
     config.seed = chosen["seed"]
-    settings.use_own_verifier(config)
+    settings.use_own_models_of_world(config, verifies=True)
     config.data.update(train_problems=240, dev_problems=40, test_problems=150, held_out_problems=0)
     config.verify.update(votes=8, temperature=0.8, top_p=0.95, max_tokens=320)
     config.engine.max_length = 2048  # a critique stands behind a verification

@@ -31,10 +31,10 @@ def figures(run: Run, name: str) -> dict[str, Any]:
     there is none. What could not be asked is wrong."""
     gold = {one.problem_id: one for one in run.work.read("gold")}
     answers = {solution.problem_id: solution for solution in run.work.read(f"solutions/{name}")}
-    measured: dict[str, Any] = {}
+    problems, measured = run.work.read("problems"), {}
     for side, split in SIDES.items():
-        problems = [problem for problem in run.work.read("problems") if splits.split_of(problem.id) == split]
-        found = [(p, gold[p.id], answers.get(p.id, Solution(p.id, p.id, (), None, "failed"))) for p in problems]
+        of_side = [problem for problem in problems if splits.split_of(problem.id) == split]
+        found = [(p, gold[p.id], answers.get(p.id, Solution(p.id, p.id, (), None, "failed"))) for p in of_side]
         measured[side] = _solved(run, found) if found else None
     return measured
 

@@ -304,22 +304,18 @@ def judge_with_real_models(config: Config, laptop: bool) -> None:
     config.engine.dtype = "float32" if laptop else "bfloat16"
 
 
-def use_own_models_of_world(config: Config) -> None:
-    """Name the embedded models of the config's world; where the task is none, they are left to be named."""
+def use_own_models_of_world(config: Config, verifies: bool = False) -> None:
+    """Name the embedded models of the config's world, as the judge its teacher, or the one that `verifies` as SPARK
+    asks; where the task is none, they are left to be named."""
     models = config.models
-    models.generator.path, models.judge.path = _OWN_MODELS.get(config.task, ("", ""))
+    models.generator.path, teacher, verifier = _OWN_MODELS.get(config.task, ("", "", ""))
+    models.judge.path = verifier if verifies else teacher
 
 
-def use_own_verifier(config: Config) -> None:
-    """Name the embedded model that verifies as SPARK asks, where the config's world has one."""
-    if config.task == "arithmetic":
-        config.models.judge.path = "tiny-verifier"
-
-
-_OWN_MODELS = {
-    "arithmetic": ("tiny-base", "tiny-teacher"),
-    "multihop": ("multihop-base", "multihop-teacher"),
-    "spatial": ("spatial-base", "spatial-teacher"),
+_OWN_MODELS = {  # base, teacher, verifier
+    "arithmetic": ("tiny-base", "tiny-teacher", "tiny-verifier"),
+    "multihop": ("multihop-base", "multihop-teacher", "multihop-teacher"),
+    "spatial": ("spatial-base", "spatial-teacher", "spatial-teacher"),
 }
 
 

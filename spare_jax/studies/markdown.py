@@ -34,6 +34,13 @@ def rate(value: float | None) -> str:
     return number(value, 3).replace("0.", ".", 1) if value is not None and abs(value) < 1 else number(value, 3)
 
 
+def rate_within(found: Mapping[str, float | None]) -> str:
+    """A fraction and its interval: .873 [.851, .894]."""
+    if found["mean"] is None:
+        return "-"
+    return f"{rate(found['mean'])} [{rate(found['low'])}, {rate(found['high'])}]"
+
+
 def interval(found: Mapping[str, float | None]) -> str:
     """A difference and its interval, as statistics.bootstrap has them: +0.012 [-0.004, +0.031]."""
     if found["mean"] is None:

@@ -11,13 +11,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap, ratio_or_none
-from spare_jax.studies.markdown import interval, number, print_tables, rate, table
+from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
+from spare_jax.studies import greedy
+from spare_jax.studies.markdown import number, print_tables, rate, table
 
 SIDES = {"greedy": "in distribution", "out_of_distribution": "out of distribution"}
 OURS = "spare_orpo"
 
-_Cells = Mapping[str, Sequence[Mapping[str, Any]]]  # of one world, by method
+_Cells = Mapping[str, greedy.Cells]  # of one world, by method
 
 
 def tables(study: Mapping[str, Any]) -> str:
@@ -40,54 +41,27 @@ def tables(study: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _all(of: Sequence[Mapping[str, Any]], side: str, key: str) -> list[int]:
-    return [value for cell in of for value in cell[side][key]]
-
-
 def _mean(found: Sequence[Mapping[str, Any]], key: str) -> float | None:
     return mean_or_none([of[key] for of in found if of[key] is not None])
 
 
 def _accuracies(cells: _Cells, side: str) -> str:
-    head = ("method", "seeds", "accuracy", "right and sound", "wrong process", "steps", "tokens", "cut off")
+    head = ("method", "seeds", *greedy.ACCURACIES, "steps", "tokens", "cut off")
     rows = []
     for method, of in cells.items():
-        right, sound = _all(of, side, "right"), _all(of, side, "sound")
         lengths = [_mean([cell[side] for cell in of], key) for key in ("steps", "tokens", "cut_off")]
-        rows.append(
-            (
-                method,
-                str(len(of)),
-                _with_interval(right),
-                _with_interval(sound),
-                rate(ratio_or_none(sum(right) - sum(sound), sum(right))),
-                *(number(value, digits) for value, digits in zip(lengths, (2, 1, 3), strict=True)),
-            )
-        )
+        lengths = (number(value, digits) for value, digits in zip(lengths, (2, 1, 3), strict=True))
+        rows.append((method, str(len(of)), *greedy.accuracies(of, side), *lengths))
     return table(head, rows)
-
-
-def _with_interval(values: Sequence[int]) -> str:
-    found = bootstrap(values)
-    return f"{rate(found['mean'])} [{rate(found['low'])}, {rate(found['high'])}]"
 
 
 def _differences(cells: _Cells, side: str) -> str:
     rows = []
     for method, of in cells.items():
-        shared = {cell["seed"] for cell in of} & {cell["seed"] for cell in cells[OURS]}
-        ours, theirs = ([cell for cell in found if cell["seed"] in shared] for found in (cells[OURS], of))
-        if method != OURS and shared:
-            rows.append(
-                (
-                    method,
-                    *(
-                        interval(paired_bootstrap(_all(ours, side, key), _all(theirs, side, key)))
-                        for key in ("right", "sound")
-                    ),
-                )
-            )
-    return table(("method", "accuracy", "right and sound"), rows)
+        seeds, found = greedy.differences(cells[OURS], of, side)
+        if method != OURS and seeds:
+            rows.append((method, *found))
+    return table(("method", *greedy.DIFFERENCES), rows)
 
 
 def _trained_on(cells: _Cells) -> str:

@@ -9,13 +9,13 @@ problems.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap, ratio_or_none
-from spare_jax.studies.markdown import interval, number, print_tables, rate, table
+from spare_jax.evaluation.statistics import mean_or_none
+from spare_jax.studies import greedy
+from spare_jax.studies.markdown import interval, number, print_tables, rate, rate_within, table
 
-_Cells = Sequence[Mapping[str, Any]]
 AGAINST = ("random", "rlvr")  # the rewards that the others are set against
 
 
@@ -45,10 +45,6 @@ def tables(study: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _with_interval(mean: float | None, low: float | None, high: float | None) -> str:
-    return "-" if mean is None else f"{rate(mean)} [{rate(low)}, {rate(high)}]"
-
-
 def _labels(cell: Mapping[str, Any]) -> str:
     head = (
         "mode", "passes", "tokens", "kept", "first-error F1", "step accuracy", "error precision", "error recall",
@@ -57,14 +53,13 @@ def _labels(cell: Mapping[str, Any]) -> str:
     rows = []
     for mode, found in cell["targets"].items():
         quality = found["quality"]
-        within = quality["first_error_f1_interval"]
         rows.append(
             (
                 mode,
                 number(found["passes_per_problem"], 0),
                 number(found["tokens_per_problem"], 0),
                 rate(found["kept_share"]),
-                _with_interval(quality["first_error_f1"], within["low"], within["high"]),
+                rate_within({"mean": quality["first_error_f1"], **quality["first_error_f1_interval"]}),
                 *(rate(quality[key]) for key in ("step_accuracy", "error_precision", "error_recall")),
                 *(rate(quality[key]) for key in ("outcome_accuracy", "says_right")),
             )
@@ -82,7 +77,7 @@ def _critiques(cell: Mapping[str, Any]) -> str:
     return table(("mode", "verdicts on", "all", "changed", "fixed", "broke"), rows)
 
 
-def _verifiers(cells: _Cells) -> str:
+def _verifiers(cells: greedy.Cells) -> str:
     head = (
         "targets", "kind", "seed", "first-error F1", "errors found", "right solutions", "step accuracy",
         "answer right", "says Yes", "tokens written",
@@ -96,7 +91,7 @@ def _verifiers(cells: _Cells) -> str:
                 cell["mode"],
                 cell["kind"],
                 str(cell["seed"]),
-                _with_interval(first["f1"], first["low"], first["high"]),
+                rate_within({"mean": first["f1"], "low": first["low"], "high": first["high"]}),
                 *(rate(first[key]) for key in ("error_accuracy", "correct_accuracy")),
                 rate(found["steps"]["step_accuracy"]),
                 *(rate(answers[key]) for key in ("outcome_accuracy", "says_right")),
@@ -106,7 +101,7 @@ def _verifiers(cells: _Cells) -> str:
     return table(head, rows)
 
 
-def _rankers(cells: _Cells) -> str:
+def _rankers(cells: greedy.Cells) -> str:
     head = ("targets", "kind", "seed", "one sample", "majority", "best of N", "weighted vote", "weighted - majority")
     rows = []
     for cell in cells:
@@ -126,28 +121,15 @@ def _rankers(cells: _Cells) -> str:
     return table(head, rows)
 
 
-def _all(cells: _Cells, key: str) -> list[int]:
-    return [value for cell in cells for value in cell["greedy"][key]]
-
-
-def _policies(policies: Mapping[str, _Cells]) -> str:
-    head = ("reward", "seeds", "accuracy", "right and sound", "wrong process", "steps", "tokens")
+def _policies(policies: Mapping[str, greedy.Cells]) -> str:
     rows = []
     for reward, cells in policies.items():
-        right, sound = _all(cells, "right"), _all(cells, "sound")
-        rows.append(
-            (
-                reward,
-                str(len(cells)),
-                *(_with_interval(*(bootstrap(of)[key] for key in ("mean", "low", "high"))) for of in (right, sound)),
-                rate(ratio_or_none(sum(right) - sum(sound), sum(right))),
-                *(number(mean_or_none([cell["greedy"][key] for cell in cells]), 1) for key in ("steps", "tokens")),
-            )
-        )
-    return table(head, rows)
+        lengths = (number(mean_or_none([cell["greedy"][key] for cell in cells]), 1) for key in ("steps", "tokens"))
+        rows.append((reward, str(len(cells)), *greedy.accuracies(cells, "greedy"), *lengths))
+    return table(("reward", "seeds", *greedy.ACCURACIES, "steps", "tokens"), rows)
 
 
-def _courses(policies: Mapping[str, _Cells]) -> str:
+def _courses(policies: Mapping[str, greedy.Cells]) -> str:
     """Means over the seeds of what the first and the last iterations saw (`watch.course`)."""
     head = (
         "reward", "iterations", "tokens sampled", "tokens of the judge", "reward, first", "last", "valid form, first",
@@ -156,26 +138,21 @@ def _courses(policies: Mapping[str, _Cells]) -> str:
     rows = []
     for reward, cells in policies.items():
         courses = [cell["course"] for cell in cells]
-
-        def mean(found):
-            known = [value for value in found if value is not None]
-            return mean_or_none(known)
-
         ends = [
-            mean([course[end].get(key) for course in courses])
+            mean_or_none([course[end][key] for course in courses])
             for key in ("reward", "valid", "steps")
             for end in ("first", "last")
         ]
         watched = [
-            mean([course["held_out"][end][key] for course in courses if course["held_out"]])
+            mean_or_none([course["held_out"][end][key] for course in courses if course["held_out"]])
             for key in ("correct", "false_reward")
             for end in (0, -1)
         ]
         rows.append(
             (
                 reward,
-                number(mean([cell["training"]["iterations"] for cell in cells]), 0),
-                *(number(mean([course[key] for course in courses]), 0) for key in ("tokens", "judge_tokens")),
+                number(mean_or_none([cell["training"]["iterations"] for cell in cells]), 0),
+                *(number(mean_or_none([course[key] for course in courses]), 0) for key in ("tokens", "judge_tokens")),
                 *(number(value, 2) for value in ends),
                 *(rate(value) for value in watched),
             )
@@ -183,15 +160,13 @@ def _courses(policies: Mapping[str, _Cells]) -> str:
     return table(head, rows)
 
 
-def _differences(policies: Mapping[str, _Cells], other: str) -> str:
+def _differences(policies: Mapping[str, greedy.Cells], other: str) -> str:
     rows = []
     for reward, cells in policies.items():
-        shared = {cell["seed"] for cell in cells} & {cell["seed"] for cell in policies[other]}
-        ours, theirs = ([cell for cell in found if cell["seed"] in shared] for found in (cells, policies[other]))
-        if reward != other and shared:
-            found = (interval(paired_bootstrap(_all(ours, key), _all(theirs, key))) for key in ("right", "sound"))
-            rows.append((reward, str(len(shared)), *found))
-    return table(("reward", "seeds", "accuracy", "right and sound"), rows)
+        seeds, found = greedy.differences(cells, policies[other], "greedy")
+        if reward != other and seeds:
+            rows.append((reward, str(seeds), *found))
+    return table(("reward", "seeds", *greedy.DIFFERENCES), rows)
 
 
 if __name__ == "__main__":
