@@ -20,9 +20,10 @@ def get_config(argument: str | None = None):
     config = settings.default()
     config.seed = chosen["seed"]
     settings.use_own_models_of_world(config, verifies=True)
-    config.data.update(train_problems=240, dev_problems=40, test_problems=150, held_out_problems=0)
+    config.data.update(train_problems=240, dev_problems=40, test_problems=1000, held_out_problems=0)
     config.verify.update(votes=8, temperature=0.8, top_p=0.95, max_tokens=320)
     config.engine.max_length = 2048  # a critique stands behind a verification
+    config.verifier.test_problems = 150  # sixteen samples of each are judged; a policy answers a problem once
     config.verifier.train.row_length = 1024
     # As in the paper a reward model starts from an instruct model. What learns from agreement must not have seen truth.
     if str(chosen["cell"]).startswith("agreement"):

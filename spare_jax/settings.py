@@ -130,6 +130,7 @@ def default() -> Config:
     verifier.targets = "step_consistency"  # whose targets it learns from: a mode of spark.py
     verifier.kind = "prm_cot"  # orm | prm | prm_cot | discriminative, which is a PRM by config.prm
     verifier.limit = placeholder(int)  # at most so many train targets; null: all
+    verifier.test_problems = placeholder(int)  # it judges samples of the first so many test problems; null: of all
     verifier.brief = True  # ask by BRIEF_GUIDELINES, in training and ever after; False: by GUIDELINES
     verifier.balanced = False  # as many targets that say Yes as No, by their own word
     verifier.lora = _lora()

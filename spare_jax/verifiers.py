@@ -1,6 +1,6 @@
 """SPARK, stage II: generative reward models by supervised fine-tuning on verifications (arXiv 2512.03244, stage II).
 
-sample_tests     test problems                           -> solutions/test.jsonl
+sample_tests     held-out and some test problems         -> solutions/test.jsonl
 train_verifier   judgements/targets_<mode>.jsonl         -> verifiers/<mode>_<kind>/{export,training.json}
 judge_tests      that model, the test solutions          -> judgements/<mode>_<kind>.jsonl
 spark_verifiers  these, gold; derived                    -> verifiers/<mode>_<kind>/metrics.json, metrics.json
@@ -48,9 +48,12 @@ def name_of(run: Run) -> str:
 
 
 def sample_tests(run: Run) -> list[str]:
-    """Sample `config.solve.samples` solutions of every test and held-out problem, once for all cells."""
-    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("test", splits.HELD_OUT)]
-    run.solve("sample_tests", run.load_to_ask("generator"), problems, run.config.solve, kind=TESTED)
+    """Sample `config.solve.samples` solutions of every held-out problem, and of the first test problems by their ids,
+    as many as `config.verifier.test_problems` says; once for all cells."""
+    problems = sorted(run.work.read("problems"), key=lambda problem: problem.id)
+    tested = [p for p in problems if splits.split_of(p.id) == "test"][: run.config.verifier.test_problems]
+    tested += [p for p in problems if splits.split_of(p.id) == splits.HELD_OUT]
+    run.solve("sample_tests", run.load_to_ask("generator"), tested, run.config.solve, kind=TESTED)
     return [f"{TESTED}.jsonl"]
 
 
@@ -266,7 +269,9 @@ _SOLVED = ("problems.jsonl", f"{TESTED}.jsonl")
 
 STAGES = {
     "sample_tests": Stage(
-        sample_tests, ("seed", "task", "models.generator", "engine", "mesh", "solve"), ("problems.jsonl",)
+        sample_tests,
+        ("seed", "task", "models.generator", "engine", "mesh", "solve", "verifier.test_problems"),
+        ("problems.jsonl",),
     ),
     "train_verifier": Stage(
         train_cell,

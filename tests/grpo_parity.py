@@ -93,9 +93,9 @@ def compare(kind: str, directory: pathlib.Path) -> Compared:
     loss.backward()
     expected = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
 
-    packed = batches.pack_samples(made, ROW, 2).arrays
+    packed = batches.pack_samples(made, ROW, [2]).arrays
     of_reference = [dataclasses.replace(s, logprobs=logps) for s, logps in zip(made, reference, strict=True)]
-    packed["reference_logps"] = batches.pack_samples(of_reference, ROW, 2).arrays["sampled_logps"]
+    packed["reference_logps"] = batches.pack_samples(of_reference, ROW, [2]).arrays["sampled_logps"]
     model, arrays = huggingface.load(directory / "model").model, jax.tree.map(jnp.asarray, packed)
 
     def objective(model):

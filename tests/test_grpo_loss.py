@@ -35,7 +35,7 @@ def samples(count, seed=0):
 
 
 def packed(made, row_length=24, rows=8):
-    arrays = pack_samples(made, row_length, rows).arrays
+    arrays = pack_samples(made, row_length, [rows]).arrays
     # Any numbers will do for the reference, if they are the same for the same sample however it is packed.
     return arrays | {"reference_logps": 0.9 * arrays["sampled_logps"]}
 
@@ -108,7 +108,7 @@ def test_what_is_watched_is_no_part_of_the_gradient_and_no_advantage_has_none(mo
 
 
 def test_a_batch_without_the_reference_says_so(model):
-    batch = pack_samples(samples(2), 24, 2).arrays
+    batch = pack_samples(samples(2), 24, [2]).arrays
     with pytest.raises(ValueError, match="without the reference's log-probabilities"):
         losses.GRPOLoss().sums(model, batch)
     for wrong in (dict(kl="k4"), dict(mean="group"), dict(mean="constant")):
@@ -123,21 +123,25 @@ def test_the_rows_that_were_promised_suffice(count, row_length, seed):
     made = [
         Sampled([1], np.ones(n, int), np.ones(n), np.ones(n)) for n in rng.integers(1, longest, count)
     ]  # fmt: skip
-    found = pack_samples(made, row_length, rows_for(count, longest, row_length))
+    promised = rows_for(count, longest, row_length)
+    found = pack_samples(made, row_length, [promised])
     assert found.arrays["loss_weights"].sum() == found.counts.targets == sum(len(s.completion) for s in made)
     np.testing.assert_allclose(found.arrays["sequence_weights"].sum(), count, rtol=1e-5)
+    # Of all sizes the least that suffices is taken: as many rows as have something in them.
+    least = pack_samples(made, row_length, range(1, promised + 1)).arrays["segments"]
+    assert (least > 0).any(axis=1).all() and np.array_equal(least, found.arrays["segments"][: len(least)])
 
 
 def test_samples_that_do_not_fit_or_are_empty_are_errors():
     sample = samples(1)[0]
     with pytest.raises(ValueError, match=r"1 samples of up to \d+ tokens do not fit into 1 rows of 3"):
-        pack_samples([sample], 3, 1)
+        pack_samples([sample], 3, [1])
     with pytest.raises(ValueError, match="raise row_length to 9"):
         rows_for(3, 9, 8)
     for wrong in (dict(prompt=[]), dict(completion=[], logprobs=[], advantages=[]), dict(advantages=[])):
         with pytest.raises(ValueError, match="sample 0: "):
-            pack_samples([dataclasses.replace(sample, **wrong)], 24, 1)
-    assert batches.pack_samples([], 24, 1).rows == 1
+            pack_samples([dataclasses.replace(sample, **wrong)], 24, [1])
+    assert batches.pack_samples([], 24, [1, 2]).rows == 1
 
 
 @pytest.mark.parity

@@ -30,6 +30,7 @@ def config_of_cell(part="labels", cell=""):
     config.solve.max_tokens = 64
     config.verify.update(votes=2, max_tokens=160)
     config.generative.max_tokens = 256
+    config.verifier.test_problems = 2
     config.verifier.train.update(row_length=512, learning_rate=2e-3)
     config.grpo.train.learning_rate = 3e-4
     config.grpo.update(iterations=2, prompts=1, max_tokens=48, watch_every=1, checkpoint_every=1)
@@ -85,7 +86,8 @@ def test_parts_share_a_directory(work):
     of_labels = {*config_of("spark_study").stages} - {"spark_data"}
     assert there == of_cells | of_rewards | of_labels | {"sample_tests"}
     assert {splits.split_of(s.problem_id) for s in work.read("solutions")} == {"train", "dev"}
-    assert {splits.split_of(s.problem_id) for s in work.read(verifiers.TESTED)} == {"test"}
+    tests = sorted(p.id for p in work.read("problems") if splits.split_of(p.id) == "test")
+    assert len(tests) == 3 and {s.problem_id for s in work.read(verifiers.TESTED)} == set(tests[:2])
 
 
 def test_labels_are_those_of_every_mode(labels):

@@ -201,8 +201,9 @@ def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
     return Packed(arrays, counts)
 
 
-def pack_samples(samples: Sequence[Sampled], row_length: int, rows: int) -> Packed:
-    """Pack samples into exactly `rows` rows by first fit, in their order, so that every batch has the same shape.
+def pack_samples(samples: Sequence[Sampled], row_length: int, row_counts: Sequence[int]) -> Packed:
+    """Pack samples into rows by first fit, in their order. There are as many rows as the least of `row_counts` that
+    suffices, so that batches have few shapes.
 
     Raises:
       ValueError: they do not fit, a text is empty, or log-probabilities or advantages are not one per token.
@@ -216,11 +217,12 @@ def pack_samples(samples: Sequence[Sampled], row_length: int, rows: int) -> Pack
             )
     lengths = [len(sample.prompt) + len(sample.completion) for sample in samples]
     placed, wanted = _first_fit([(length, 0) for length in lengths], row_length, None)
-    if wanted > rows or max(lengths, default=0) > row_length:
+    if wanted > max(row_counts) or max(lengths, default=0) > row_length:
         raise ValueError(
-            f"{len(samples)} samples of up to {max(lengths)} tokens do not fit into {rows} rows of {row_length}: "
-            "give longer rows, or more of them"
+            f"{len(samples)} samples of up to {max(lengths)} tokens do not fit into {max(row_counts)} rows of "
+            f"{row_length}: give longer rows, or more of them"
         )
+    rows = min(count for count in row_counts if count >= wanted)
     arrays = _empty_rows(rows, row_length)
     extra = {name: np.zeros((rows, row_length), np.float32) for name in _OF_SAMPLES}
     for sample, length, (row, start, segment) in zip(samples, lengths, placed, strict=True):

@@ -161,8 +161,8 @@ def train(
     problems, held_out = (sorted(of, key=lambda problem: problem.id) for of in (problems, held_out))
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    reward, rows = config.reward_rule, _rows(config, policy, [*problems, *held_out], mesh)
-    how = dataclasses.replace(config.train, batch_rows=rows)
+    reward, how = config.reward_rule, config.train
+    row_counts = _row_counts(config, policy, [*problems, *held_out], mesh)
     tx = optimizer.OPTIMIZERS[how.optimizer](optax.constant_schedule(how.learning_rate), how.weight_decay, how.clip)
 
     replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), loop.batch_sharding_of(mesh)
@@ -208,7 +208,7 @@ def train(
                 metrics |= _against_truth(config, engine, policy, judge, iteration, held_out, is_correct)
             clock.lap("reward")
 
-            packed, seen = _pack(rollouts, [of.tokens for of in found], how.row_length, rows), []
+            packed, seen = _pack(rollouts, [of.tokens for of in found], how.row_length, row_counts), []
             with jax.set_mesh(mesh):
                 if reference is not None:
                     packed = _with_reference(reference_step, reference, packed, how, batch_sharding)
@@ -320,23 +320,27 @@ def _against_truth(
     return watch.disagreement(said, [is_correct(solution) for _, group in asked for solution in group])
 
 
-def _rows(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> int:
-    """Rows of an update, the same in every iteration: as many as suffice, in whole microbatches on every device."""
+def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> list[int]:
+    """How many rows an update may have, in whole microbatches on every device: eighths of what suffices for the longest
+    samples, since most are shorter. A step is compiled for each that comes up."""
     prompts = (encode_chat(policy.tokenizer, render(policy.task, problem)) for problem in problems)
     longest = max(map(len, prompts)) + config.max_tokens
     rows = batches.rows_for(config.prompts * config.samples, longest, config.train.row_length)
     unit = config.train.accumulate * math.prod(mesh.shape[axis] for axis in ROW_AXES)
-    return math.ceil(rows / unit) * unit
+    return sorted({math.ceil(rows * part / 8 / unit) * unit for part in range(1, 9)})
 
 
 def _pack(
-    rollouts: Sequence[Sequence[Rollout]], tokens: Sequence[Sequence[np.ndarray]], row_length: int, rows: int
+    rollouts: Sequence[Sequence[Rollout]],
+    tokens: Sequence[Sequence[np.ndarray]],
+    row_length: int,
+    row_counts: Sequence[int],
 ) -> batches.Packed:
     made = [
         batches.Sampled(rollout.prompt, rollout.solution.token_ids, rollout.logprobs, gains)
         for rollout, gains in zip(itertools.chain(*rollouts), itertools.chain(*tokens), strict=True)
     ]
-    return batches.pack_samples(made, row_length, rows)
+    return batches.pack_samples(made, row_length, row_counts)
 
 
 def _with_reference(
@@ -347,7 +351,7 @@ def _with_reference(
     batch_sharding: NamedSharding,
 ) -> batches.Packed:
     """The rows with `reference_logps`, in the microbatches of an update; 0 where nothing was sampled."""
-    in_order = loop.on_devices(packed, how.batch_rows // how.accumulate, batch_sharding)
+    in_order = loop.on_devices(packed, packed.rows // how.accumulate, batch_sharding)
     logps = np.concatenate(jax.device_get([step(reference, batch) for batch in in_order]))
     logps = np.where(packed.arrays["loss_weights"] > 0, logps, 0)
     return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
