@@ -68,7 +68,7 @@ ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED"
 
 # Where a sentence must not be cut: mathematics and drawings. The longest in MATH has 2,122 characters; a bound keeps
 # marks that are never closed from costing the square of the text.
-_LONGEST = 4000
+_LONGEST = 2500
 _WHOLE = re.compile(
     rf"\$\$.{{0,{_LONGEST}}}?\$\$|\$[^$]*\$|\\\[.{{0,{_LONGEST}}}?\\\]|\\\(.{{0,{_LONGEST}}}?\\\)"
     rf"|\[asy\].{{0,{_LONGEST}}}?\[/asy\]|\\begin\{{(\w+\*?)\}}.{{0,{_LONGEST}}}?\\end\{{\1\}}",
