@@ -174,6 +174,7 @@ def default() -> Config:
     grpo.baseline = "grpo"  # grpo | dr_grpo | leave_one_out
     grpo.least_steps = placeholder(int)  # limits on a solution's steps; null: the reward's own (4 and 20, 3 and 20)
     grpo.most_steps = placeholder(int)
+    grpo.needs_form = True  # a solution whose form is wrong (V = 0) earns nothing; False: to see what V is there for
     grpo.iterations = 40
     grpo.prompts = 8  # problems of an iteration (256)
     grpo.samples = 8  # solutions of each (16)

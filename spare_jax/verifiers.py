@@ -265,6 +265,7 @@ def _selection(
 PIPELINE = ("sample_tests", "train_verifier", "judge_tests", "spark_verifiers")
 
 _CELL = ("verifier.targets", "verifier.kind")
+_TRAINING = tuple(f"verifier.{key}" for key in ("targets", "kind", "limit", "balanced", "brief", "lora", "train"))
 _SOLVED = ("problems.jsonl", f"{TESTED}.jsonl")
 
 STAGES = {
@@ -275,7 +276,7 @@ STAGES = {
     ),
     "train_verifier": Stage(
         train_cell,
-        ("seed", "task", "models.generator", "models.verifier", "models.prm", "mesh", "verifier", "prm"),
+        ("seed", "task", "models.generator", "models.verifier", "models.prm", "mesh", "prm", *_TRAINING),
         ("problems.jsonl", "solutions.jsonl", "judgements/targets_{0}.jsonl"),
         per=_CELL,
     ),

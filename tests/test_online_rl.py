@@ -118,9 +118,10 @@ def test_programs_of_a_judge_have_names_of_their_own():
 
 
 def test_the_config_is_read_whole():
-    run = Run(least_steps=2, updates=3)
+    run = Run(least_steps=2, updates=3, needs_form=False)
     config = online_rl.grpo_config(run)
-    assert config.updates == 3 and config.reward_rule.least_steps == 2 and config.loss.max_tokens == config.max_tokens
+    assert config.updates == 3 and config.reward_rule.least_steps == 2 and not config.reward_rule.needs_form
+    assert config.loss.max_tokens == config.max_tokens
     assert config.alarms[0].metric == "format/second_problem" and config.train.seed == run.config.seed
     fields = {field.name for field in dataclasses.fields(grpo.GRPOConfig)}
     assert fields == set(run.config.grpo.to_dict()) - {"judge", "watch_problems", "lora"}
