@@ -30,7 +30,9 @@ def get_config(argument: str | None = None):
         config.verifier.train.update(batch_rows=4, epochs=4.0, optimizer="muon", learning_rate=2e-3)
     else:
         config.models.verifier.path = "tiny-verifier"
-    config.grpo.update(iterations=60, least_steps=0)  # the shortest stories take two steps
+    config.grpo.update(iterations=60, prompts=16, watch_problems=40, least_steps=0)  # the shortest take two steps
+    config.grpo.alarms.paid_wrongly.threshold = 1.0  # off: what a policy does unwatched is the question
+    config.grpo.train.update(row_length=320, accumulate=4, learning_rate=1e-4)
     spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]), controls=True)
     if chosen["runlocal"]:
         settings.spark_in_small(config)

@@ -191,6 +191,9 @@ def default() -> Config:
     alarms.appended = ml_collections.ConfigDict(
         {"metric": "format/second_problem", "threshold": 0.2, "below": False, "patience": 3, "action": "roll_back"}
     )
+    alarms.paid_wrongly = ml_collections.ConfigDict(
+        {"metric": "held_out/false_reward", "threshold": 0.5, "below": False, "patience": 1, "action": "stop"}
+    )
     grpo.checkpoint_every = 10
     grpo.lora = _lora()
     grpo.lora.dropout = 0.0  # what is updated has to be what has sampled

@@ -14,13 +14,14 @@ import orbax.checkpoint as ocp
 class Checkpoints:
     """The two checkpoint directories of one run; a context manager that waits for the writer at its end.
 
-    Orbax sets itself up in the first save, which takes 2-3 seconds whatever its size.
+    Of the latest the last `keep` are kept. Orbax sets itself up in the first save, which takes 2-3 seconds whatever its
+    size.
     """
 
-    def __init__(self, directory: str | pathlib.Path):
+    def __init__(self, directory: str | pathlib.Path, keep: int = 1):
         path = pathlib.Path(directory).absolute()
-        self._latest = _manager(path / "latest")
-        self._best = _manager(path / "best")
+        self._latest = _manager(path / "latest", keep)
+        self._best = _manager(path / "best", 1)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -42,6 +43,12 @@ class Checkpoints:
                 layout=ocp.args.JsonSave(_layout(by_path)),
             ),
         )
+
+    def drop(self, step: int) -> None:
+        """Remove what was saved as the latest after `step` steps, if it was: the one before is the latest again."""
+        self._latest.wait_until_finished()
+        if step in self._latest.all_steps():
+            self._latest.delete(step)
 
     def save_best(self, step: int, params: Any) -> None:
         """Begin to save the parameters after `step` steps as the best. A resumed run meets its own again: kept."""
@@ -80,9 +87,9 @@ class Checkpoints:
         return _restore(self._best, step, like, shardings)
 
 
-def _manager(path: pathlib.Path) -> ocp.CheckpointManager:
+def _manager(path: pathlib.Path, keep: int) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=1, cleanup_tmp_directories=True, enable_async_checkpointing=True, create=True
+        max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True, create=True
     )
     return ocp.CheckpointManager(path, options=options)
 

@@ -179,7 +179,7 @@ def train(
     )
 
     # The mesh is in force where training computes, and not where the engine does, which has its own.
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(directory, keep=2) as checkpoints:
         with jax.set_mesh(mesh):
             reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
             trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
@@ -228,13 +228,15 @@ def train(
             if progress:
                 progress(position.iteration, config.iterations, metrics | clock.seconds)
             streaks = [alarm.count(metrics, before) for alarm, before in zip(config.alarms, streaks, strict=True)]
+            if any(streaks) and iteration:
+                checkpoints.drop(iteration)  # what this iteration has sampled with is not as it should be
             rung = [a for a, streak in zip(config.alarms, streaks, strict=True) if streak >= a.patience]
             if rung:
                 trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
                 stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
                 position.rollbacks += not stopped_by
                 streaks = [0] * len(config.alarms)
-            # While an alarm counts nothing is saved: what it goes back to has to be what was before.
+            # While an alarm counts nothing is saved either: what it goes back to has to be what was before.
             due = position.iteration % config.checkpoint_every == 0 and not any(streaks)
             if not stopped_by and (due or rung or position.iteration == config.iterations):
                 checkpoints.save(position.iteration, (trained, state), dataclasses.asdict(position))

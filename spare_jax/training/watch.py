@@ -74,7 +74,7 @@ def disagreement(said: Sequence[bool | None], truth: Sequence[bool]) -> dict[str
 @dataclasses.dataclass(frozen=True)
 class Alarm:
     """Goes off where `metric` has been above `threshold` (below it where `below`) in `patience` iterations in a row
-    that measured it. Then the run takes up its last checkpoint again, none of which is made while an alarm counts, and
+    that measured it. Then the run takes up its last checkpoint again, which is from before the first of them, and
     `action` says what follows: "stop" ends it there, "roll_back" goes on with the next iteration's problems.
     """
 
