@@ -2,13 +2,15 @@
 a GPU of 1.5B.
 
     python benchmarks/grpo.py [--json=FILE] [--rounds=3] [--prompts=8] [--samples=8] [--new-tokens=128] [--size=1.5B]
+        [--peer-accumulate=1]
 
 Both sides are run in turn, A B A B, after a round that is not counted (it compiles); figures are medians of seconds and
 the ratio of the medians. A round samples `samples` completions of `new-tokens` tokens for each prompt of 64, at
 temperature 1, and takes one step on all of them with KL against the start model. The small model is in float32; the
 large one computes in bfloat16, ours over parameters and moments in float32, TRL's is bfloat16 throughout, which asks
-less of it. The reward is a digest of the text on both sides and costs nothing: what a judge costs is
-benchmarks/engine.py's affair. TRL (1.13.0) runs in a process of its own. Seconds are also printed by part.
+less of it. `peer-accumulate` cuts TRL's step into microbatches, as `accumulate` of TRAIN does ours. The reward is a
+digest of the text on both sides and costs nothing: what a judge costs is benchmarks/engine.py's affair. TRL (1.13.0)
+runs in a process of its own. Seconds are also printed by part.
 """
 
 import argparse
@@ -36,8 +38,8 @@ from spare_jax.training import grpo, loop, losses
 from spare_jax.training.format_rules import FormatRules, Parts
 
 PROMPT = 64
-TRAIN = loop.TrainConfig(row_length=768, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
-TRAIN_ON_GPU = dataclasses.replace(TRAIN, dtype="bfloat16", remat="minimal")
+TRAIN = loop.TrainConfig(row_length=192, accumulate=4, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
+TRAIN_ON_GPU = dataclasses.replace(TRAIN, row_length=768, accumulate=1, dtype="bfloat16", remat="minimal")
 LOSS = losses.GRPOLoss(kl_weight=0.001)
 ANY_FORM = FormatRules(lambda text: Parts(1, 1, ""), boxed=False)
 
@@ -56,6 +58,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--size", default="15.8M", choices=("15.8M", "1.5B"))
+    parser.add_argument("--peer-accumulate", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", ".4")  # of a GPU: the peer wants memory too
@@ -78,7 +81,7 @@ def main() -> None:
         learning_rate=train.learning_rate, weight_decay=0.0, max_grad_norm=train.clip, beta=LOSS.kl_weight
     )
     job = dict(model=sizes_of(config), prompts=prompts, samples=options.samples, new_tokens=options.new_tokens)
-    job["settings"] = hyperparameters
+    job |= {"settings": hyperparameters, "accumulate": options.peer_accumulate}
     peer = Peer(sys.executable, "trl_grpo.py")
     ours, theirs = [], []
 

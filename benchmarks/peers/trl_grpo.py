@@ -1,9 +1,9 @@
 """TRL's GRPOTrainer on a random Qwen2, with its own generation, as a peer that takes one step for every line of input:
 on a GPU in bfloat16 where torch finds one, else on the CPU in float32.
 
-Reads JSON lines {"model": {...}, "prompts": [[...]], "samples", "new_tokens", "settings": {...}}, answers {"seconds":
-{"sample": s, "update": s}} for each; sampling has the rewards in it, which cost nothing. The trainer is made once.
-TRL's own parts are timed where they are called.
+Reads JSON lines {"model": {...}, "prompts": [[...]], "samples", "new_tokens", "accumulate" (microbatches of a step),
+"settings": {...}}, answers {"seconds": {"sample": s, "update": s}} for each; sampling has the rewards in it, which cost
+nothing. The trainer is made once. TRL's own parts are timed where they are called.
 """
 
 import json
@@ -36,7 +36,8 @@ def trainer_of(job, directory):
     tokenizer.save_pretrained(f"{directory}/model")
     batch = len(job["prompts"]) * job["samples"]
     settings = job["settings"] | {
-        "output_dir": directory, "per_device_train_batch_size": batch, "gradient_accumulation_steps": 1,
+        "output_dir": directory, "per_device_train_batch_size": batch // job["accumulate"],
+        "gradient_accumulation_steps": job["accumulate"],
         "num_generations": job["samples"], "max_completion_length": job["new_tokens"], "max_steps": 1,
         "generation_kwargs": {"min_new_tokens": job["new_tokens"]}, "temperature": 1.0, "use_cpu": not GPU, "bf16": GPU,
         "gradient_checkpointing": False, "save_strategy": "no", "logging_strategy": "no", "report_to": [],
