@@ -228,7 +228,10 @@ def test_the_tables_of_the_study(labels, work):
     rlvr["greedy"] |= {"right": [0, 1, 0, 0], "sound": [0, 0, 0, 0]}
     again = json.loads(json.dumps(rlvr)) | {"seed": 6}  # a seed that the other has not
     again["greedy"]["right"] = [1, 1, 1, 1]
-    text = spark_tables.tables({"cells": [again, *cells]})
+    guarded = json.loads(json.dumps(rlvr))
+    guarded["settings"]["grpo"] |= {"needs_form": False, "most_steps": 5}
+    guarded["settings"]["grpo"]["alarms"]["paid_wrongly"]["threshold"] = 0.4
+    text = spark_tables.tables({"cells": [again, *cells, guarded]})
     lines = text.splitlines()
 
     def row(start):
@@ -241,6 +244,7 @@ def test_the_tables_of_the_study(labels, work):
         assert sum(line.startswith(f"| {mode} | {kind} | 5 |") for line in lines) == 2  # as a judge, and as a ranker
     assert row(f"| {PAID} | 1 |")[2].startswith(".750 [") and row(f"| {PAID} | 1 |")[4] == ".333"
     assert row("| rlvr | 2 |")[2].startswith(".625 [")
+    assert row("| rlvr, any form, at most 5 steps, alarm above 0.4 | 1 |")[2].startswith(".250 [")
     assert f"| {PAID} | 1 | +0.500 [" in text  # of the seed that both have
 
 

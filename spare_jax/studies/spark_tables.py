@@ -3,8 +3,8 @@
     python -m spare_jax.studies.spark_tables docs/results/spark.json
 
 The JSON is what `spare_jax.studies.collect` has put together from the three parts of the study: a cell of labels per
-seed, one per reward model, and one per reward and seed. A reward's seeds are taken together, each with its own
-problems.
+seed, one per reward model, and one per policy. A reward's policies with the same guards are taken together, each seed
+with its own problems.
 """
 
 import sys
@@ -26,7 +26,7 @@ def tables(study: Mapping[str, Any]) -> str:
     policies: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for cell in cells:
         if "reward" in cell:
-            policies[cell["reward"]].append(cell)
+            policies[_reward_and_guards(cell)].append(cell)
     parts = []
     for cell in labels:
         parts += [
@@ -43,6 +43,19 @@ def tables(study: Mapping[str, Any]) -> str:
         if other in policies:
             parts += [f"The reward minus {other}, of the seeds that both have:", _differences(policies, other)]
     return "\n\n".join(parts) + "\n"
+
+
+def _reward_and_guards(cell: Mapping[str, Any]) -> str:
+    """A policy's reward, and behind it where its guards are not those that the study's config leaves on."""
+    how = cell["settings"]["grpo"]
+    alarm = how["alarms"]["paid_wrongly"]["threshold"]
+    guards = {
+        "any form": not how["needs_form"],
+        f"at least {how['least_steps']} steps": how["least_steps"],
+        f"at most {how['most_steps']} steps": how["most_steps"],
+        f"alarm above {alarm}": alarm < 1,
+    }
+    return ", ".join([cell["reward"], *(name for name, is_set in guards.items() if is_set)])
 
 
 def _labels(cell: Mapping[str, Any]) -> str:
