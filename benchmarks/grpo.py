@@ -41,7 +41,7 @@ PROMPT = 64
 TRAIN = loop.TrainConfig(row_length=192, accumulate=4, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
 TRAIN_ON_GPU = dataclasses.replace(TRAIN, row_length=768, accumulate=1, dtype="bfloat16", remat="minimal")
 LOSS = losses.GRPOLoss(kl_weight=0.001)
-ANY_FORM = FormatRules(lambda text: Parts(1, 1, ""), boxed=False)
+ANY_FORM = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)
 
 
 def numbers(vocab_size: int) -> PreTrainedTokenizerFast:

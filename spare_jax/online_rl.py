@@ -37,7 +37,7 @@ def train_policy(run: Run) -> list[str]:
     engine = run.with_settings({"engine.quantize": ""}).engine(start, how.max_tokens)
     assert isinstance(engine, LocalEngine)  # load_to_train refuses a server
     digest = huggingface.tokenizer_digest(start.tokenizer)
-    policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task))
+    policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task, how.forbidden))
     directory = f"policies/{how.reward}"
     checkpoints = run.work.path / directory / "checkpoints"
     with progress_bar(config.iterations, f"grpo {how.reward}", "iteration") as bar:
@@ -58,7 +58,7 @@ def train_policy(run: Run) -> list[str]:
 def grpo_config(run: Run) -> grpo.GRPOConfig:
     """`config.grpo` as a GRPOConfig, with the run's seed."""
     how = run.config.grpo.to_dict()
-    for key in ("judge", "watch_problems", "lora"):
+    for key in ("judge", "forbidden", "watch_problems", "lora"):
         del how[key]
     how["loss"] = losses.GRPOLoss(**how["loss"], max_tokens=how["max_tokens"])
     how["alarms"] = tuple(watch.Alarm(**alarm) for _, alarm in sorted(how["alarms"].items()))

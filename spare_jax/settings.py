@@ -9,6 +9,7 @@ from spare_jax.prompts import annotate as annotation
 from spare_jax.prompts import meta_critique as criticism
 from spare_jax.prompts import verify as verification
 from spare_jax.tasks import competition
+from spare_jax.training.format_rules import FORBIDDEN
 
 Config = Any  # an ml_collections.ConfigDict; what its attributes hold is not for a type checker to know
 
@@ -174,7 +175,7 @@ def default() -> Config:
     grpo.baseline = "grpo"  # grpo | dr_grpo | leave_one_out
     grpo.least_steps = placeholder(int)  # limits on a solution's steps; null: the reward's own (4 and 20, 3 and 20)
     grpo.most_steps = placeholder(int)
-    grpo.needs_form = True  # a solution whose form is wrong (V = 0) earns nothing; False: to see what V is there for
+    grpo.forbidden = FORBIDDEN  # V, the form without which nothing is earned (training/format_rules.py, FAILURES)
     grpo.iterations = 40
     grpo.prompts = 8  # problems of an iteration (256)
     grpo.samples = 8  # solutions of each (16)

@@ -96,14 +96,6 @@ def test_a_void_solution_earns_nothing_and_keeps_its_advantage_on_all_tokens(nam
     np.testing.assert_allclose(found.tokens[1], scale * DOWN, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", REWARDS)
-def test_without_the_form_v_says_nothing_and_all_else_holds(name):
-    unformed = dataclasses.replace(FREE[name], needs_form=False)
-    malformed, silent, empty = graded([True], valid=False), graded([True], correct=None), graded([])
-    found = advantages(unformed, [malformed, silent, empty])
-    assert found.void == (False, True, True) and found.rewards.tolist() == [1, 0, 0]
-
-
 @pytest.mark.parametrize("judged", [[True], [True] * 3, [True, None], []])
 @pytest.mark.parametrize("name", REWARDS)
 def test_another_number_of_verdicts_than_steps_is_void_where_steps_are_read(name, judged):

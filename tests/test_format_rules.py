@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spare_jax import splits
-from spare_jax.training.format_rules import FAILURES, TAGGED, check, count_boxes, rules_of
+from spare_jax.training.format_rules import FAILURES, FORBIDDEN, TAGGED, check, count_boxes, rules_of
 
 ARITHMETIC, MATH, GSM8K = (rules_of(splits.task_of(name)) for name in ("arithmetic", "math", "gsm8k"))
 GOOD = "<step>3 + 5 = 8</step>\n<step>8 * 2 = 16</step>\n<answer>\\boxed{16}</answer>\n"
@@ -33,12 +33,13 @@ STORY = "Ben has Ada + 3 = 5 + 3 = 8.\nThe answer is 8."
         (GOOD.replace("8 * 2", "\\boxed{8} * 2"), ("several_boxes",)),
         ("<step>a</step>\n\n**Problem 2:** What is 1 + 1?\n" + GOOD, ("second_problem",)),
         ("Now let us solve a similar problem.\n" + GOOD, ("second_problem",)),
-        (GOOD + GOOD, ("several_answers", "several_boxes")),
+        (GOOD + GOOD, ("several_answers", "several_boxes", "repeated_step")),
+        (GOOD.replace("8 * 2 = 16", " 3 + 5 = 8"), ("repeated_step",)),
     ],
 )
 def test_the_tagged_form(text, failures):
     assert check(TAGGED, text).failures == failures
-    assert check(TAGGED, text).valid == (not failures)
+    assert check(TAGGED, text).valid == (failures in ((), ("repeated_step",)))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,9 @@ def test_the_tagged_form(text, failures):
         (ARITHMETIC, STORY, ()),
         (ARITHMETIC, STORY + "\n \n", ()),
         (ARITHMETIC, "Ben has 8.", ("no_answer",)),
-        (ARITHMETIC, STORY + "\nThe answer is 8.", ("several_answers",)),
+        (ARITHMETIC, STORY + "\nThe answer is 8.", ("several_answers", "repeated_step")),
+        (ARITHMETIC, STORY.replace("\n", "\nAda has 5.\n Ada has 5.\n"), ("repeated_step",)),
+        (ARITHMETIC, STORY.replace("\n", "\nAda has 5.\nAda has 6.\n"), ()),
         (ARITHMETIC, STORY + "\nBen has 8.", ("text_after_answer",)),
         (
             ARITHMETIC,
@@ -65,6 +68,20 @@ def test_the_tagged_form(text, failures):
 )
 def test_the_form_of_a_task(rules, text, failures):
     assert check(rules, text).failures == failures
+
+
+def test_v_is_about_what_is_forbidden():
+    twice = STORY.replace("\n", "\nBen has Ada + 3 = 5 + 3 = 8.\n")
+    open_ended = STORY + "\nBen has 8."
+    arithmetic = splits.task_of("arithmetic")
+    found = [
+        [check(rules_of(arithmetic, forbidden), text).valid for text in (STORY, twice, open_ended)]
+        for forbidden in (FORBIDDEN, ("repeated_step",), ())
+    ]
+    assert found == [[True, True, False], [True, False, True], [True, True, True]]
+    assert set(FAILURES) - set(FORBIDDEN) == {"repeated_step"}
+    with pytest.raises(ValueError, match=r"grpo\.forbidden names 'rudeness': choose among cut_off, no_steps"):
+        rules_of(arithmetic, ("rudeness",))
 
 
 def test_what_was_cut_off_is_told():

@@ -94,9 +94,10 @@ def test_the_order_of_the_problems_does_not_matter(unbroken, tmp_path):
 def test_a_policy_learns_what_it_is_paid_for(tmp_path):
     model = grpo_runs.start().model
     model.final_norm.set_value(0.6 * model.final_norm.get_value())  # less sure of itself: groups differ within
+    any_form = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)
     train(
-        tmp_path, judge=short, model=model, rules=FormatRules(lambda text: Parts(1, 1, ""), boxed=False), iterations=6,
-        prompts=4, samples=8, reward="process_aware", updates=2, checkpoint_every=6, watch_every=9,
+        tmp_path, judge=short, model=model, rules=any_form, iterations=6, prompts=4, samples=8,
+        reward="process_aware", updates=2, checkpoint_every=6, watch_every=9,
         train=grpo_runs.dataclasses.replace(grpo_runs.CONFIG.train, learning_rate=1e-3),
     )  # fmt: skip
     paid = [row["reward"] for row in rows(tmp_path)]

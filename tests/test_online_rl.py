@@ -118,13 +118,13 @@ def test_programs_of_a_judge_have_names_of_their_own():
 
 
 def test_the_config_is_read_whole():
-    run = Run(least_steps=2, updates=3, needs_form=False)
+    run = Run(least_steps=2, updates=3)
     config = online_rl.grpo_config(run)
-    assert config.updates == 3 and config.reward_rule.least_steps == 2 and not config.reward_rule.needs_form
+    assert config.updates == 3 and config.reward_rule.least_steps == 2
     assert config.loss.max_tokens == config.max_tokens
     assert [a.metric for a in config.alarms] == ["format/second_problem", "held_out/false_reward"]
     assert config.train.seed == run.config.seed
     fields = {field.name for field in dataclasses.fields(grpo.GRPOConfig)}
-    assert fields == set(run.config.grpo.to_dict()) - {"judge", "watch_problems", "lora"}
+    assert fields == set(run.config.grpo.to_dict()) - {"judge", "forbidden", "watch_problems", "lora"}
     with pytest.raises(ValueError, match="reward='gold' is unknown: choose among process_aware"):
         config_of("grpo", "reward=gold")

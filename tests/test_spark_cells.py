@@ -229,7 +229,7 @@ def test_the_tables_of_the_study(labels, work):
     again = json.loads(json.dumps(rlvr)) | {"seed": 6}  # a seed that the other has not
     again["greedy"]["right"] = [1, 1, 1, 1]
     guarded = json.loads(json.dumps(rlvr))
-    guarded["settings"]["grpo"] |= {"needs_form": False, "most_steps": 5}
+    guarded["settings"]["grpo"] |= {"forbidden": [], "most_steps": 5}
     guarded["settings"]["grpo"]["alarms"]["paid_wrongly"]["threshold"] = 0.4
     text = spark_tables.tables({"cells": [again, *cells, guarded]})
     lines = text.splitlines()

@@ -50,7 +50,8 @@ def _reward_and_guards(cell: Mapping[str, Any]) -> str:
     how = cell["settings"]["grpo"]
     alarm = how["alarms"]["paid_wrongly"]["threshold"]
     guards = {
-        "any form": not how["needs_form"],
+        "any form": not how["forbidden"],
+        "no step twice": "repeated_step" in how["forbidden"],
         f"at least {how['least_steps']} steps": how["least_steps"],
         f"at most {how['most_steps']} steps": how["most_steps"],
         f"alarm above {alarm}": alarm < 1,

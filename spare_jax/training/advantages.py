@@ -7,9 +7,9 @@ compares the numbers within the group, and a shape says what of that each token 
 
 One rule holds for every reward: a solution that is **void** earns 0, tells nothing of its steps, and keeps its
 advantage on all of its tokens, since what is wrong with it is the whole. A solution is void where it has no step, where
-V is 0 and the reward needs the form, where the reward's limits on the number of steps are broken, or where its judge
-failed it (`judge_fault`): it said nothing of the answer, or, for a reward that reads steps, not one verdict for each
-step. Judges' failures are counted, never passed over.
+V is 0, where the reward's limits on the number of steps are broken, or where its judge failed it (`judge_fault`): it
+said nothing of the answer, or, for a reward that reads steps, not one verdict for each step. Judges' failures are
+counted, never passed over.
 """
 
 import dataclasses
@@ -151,7 +151,6 @@ class Reward:
       shape: what of its advantage each token gets.
       reads_steps: whether it needs a verdict per step.
       least_steps, most_steps: the paper's limits on a solution's steps, None for none.
-      needs_form: whether V has to be 1; without this guard a policy is free to write what it likes.
       verdicts: who says y: the run's "judge", the task's comparison with "gold", a "coin", or a "vote" of the group.
     """
 
@@ -160,7 +159,6 @@ class Reward:
     reads_steps: bool = False
     least_steps: int | None = None
     most_steps: int | None = None
-    needs_form: bool = True
     verdicts: str = "judge"
 
 
@@ -198,8 +196,7 @@ def advantages(reward: Reward, group: Group, baseline: str = "grpo") -> Advantag
 def _is_void(reward: Reward, graded: Graded) -> bool:
     steps = len(graded.solution.spans)
     within = (reward.least_steps or 0) <= steps and (reward.most_steps is None or steps <= reward.most_steps)
-    formed = graded.valid or not reward.needs_form
-    return not (formed and steps and within) or judge_fault(graded, reward.reads_steps) is not None
+    return not (graded.valid and steps and within) or judge_fault(graded, reward.reads_steps) is not None
 
 
 # Verdicts that no reward model is asked for

@@ -1,12 +1,13 @@
 r"""The one format checker, V of SPARK (arXiv 2512.03244, stage III): is a solution in the form it was asked for?
 
 Reward hacking shows in the form first: a policy that is paid by a model appends a second problem which it can solve,
-says several answers, or hides work behind the answer. V = 1 iff nothing of this is found; a reward is V times
-something, so such a solution earns nothing.
+says several answers, hides work behind the answer, or says a step twice. V = 1 iff nothing of what its rules forbid is
+found; a reward is V times something, so such a solution earns nothing.
 
 A form is a `FormatRules`. SPARK's own (TAGGED) has <step> blocks, one <answer>..</answer>, one \boxed{}, and nothing
 after the answer. Its V are the last three; that a solution ends by itself, has a step and stays with one problem is
-ours. The tasks of this project write a step on each line and the answer on the last (`rules_of`).
+ours, and so is that it repeats none, which is looked for and not forbidden unless a config says so. The tasks of this
+project write a step on each line and the answer on the last (`rules_of`).
 
 Text is data here: whatever a model writes, `check` returns, in time linear in it.
 """
@@ -31,7 +32,9 @@ FAILURES = (
     "no_box",
     "several_boxes",
     "second_problem",
+    "repeated_step",
 )
+FORBIDDEN = FAILURES[:-1]  # unless a config says otherwise
 
 _BOX = re.compile(r"\\boxed\s?\{")
 _SECOND_PROBLEM = re.compile(
@@ -44,31 +47,37 @@ _SECOND_PROBLEM = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a form finds in a text: how many steps and answers it has, and what stands behind the last answer."""
+    """What a form finds in a text: its steps, how many answers it has, and what stands behind the last one."""
 
-    steps: int
+    steps: tuple[str, ...]
     answers: int
     rest: str
 
 
 @dataclasses.dataclass(frozen=True)
 class FormatRules:
-    r"""A form: `parts` takes a text apart, `boxed` says whether it must have exactly one \boxed{}."""
+    r"""A form: `parts` takes a text apart, `boxed` says whether it must have exactly one \boxed{}, and V is 0 where one
+    of the `forbidden` failures is found.
+
+    Raises:
+      ValueError: there is no such failure.
+    """
 
     parts: Callable[[str], Parts]
     boxed: bool
+    forbidden: tuple[str, ...] = FORBIDDEN
+
+    def __post_init__(self):
+        if unknown := set(self.forbidden) - set(FAILURES):
+            raise ValueError(f"grpo.forbidden names {min(unknown)!r}: choose among {', '.join(FAILURES)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class FormatCheck:
-    """What is wrong with a solution's form: some of FAILURES, in their order."""
+    """What is wrong with a solution's form, some of FAILURES in their order; and V, which is `valid`."""
 
     failures: tuple[str, ...]
-
-    @property
-    def valid(self) -> bool:
-        """V."""
-        return not self.failures
+    valid: bool
 
 
 def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatCheck:
@@ -76,15 +85,17 @@ def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatC
     parts, boxes = rules.parts(text), count_boxes(text)
     found = {
         "cut_off": finish_reason != "stop",
-        "no_steps": parts.steps == 0,
+        "no_steps": not parts.steps,
         "no_answer": parts.answers == 0,
         "several_answers": parts.answers > 1,
         "text_after_answer": bool(parts.rest.strip()),
         "no_box": rules.boxed and boxes == 0,
         "several_boxes": rules.boxed and boxes > 1,
         "second_problem": _SECOND_PROBLEM.search(text) is not None,
+        "repeated_step": len(set(parts.steps)) < len(parts.steps),
     }
-    return FormatCheck(tuple(name for name in FAILURES if found[name]))
+    failures = tuple(name for name in FAILURES if found[name])
+    return FormatCheck(failures, valid=not set(failures) & set(rules.forbidden))
 
 
 def count_boxes(text: str) -> int:
@@ -98,14 +109,15 @@ def _tagged(text: str) -> Parts:
     opened, closed = text.count("<answer>"), text.count("</answer>")
     _, pair, rest = text.rpartition("</answer>")
     whole = pair and "<answer>" in text[: text.index("</answer>")]
-    steps = min(text.count("<step>"), text.count("</step>"))
+    *ended, _ = text.split("</step>")
+    steps = tuple(piece.rpartition("<step>")[2].strip() for piece in ended if "<step>" in piece)
     return Parts(steps, max(opened, closed) if whole else 0, rest if whole else "")
 
 
 TAGGED = FormatRules(_tagged, boxed=True)
 
 
-def rules_of(task: "Task") -> FormatRules:
+def rules_of(task: "Task", forbidden: tuple[str, ...] = FORBIDDEN) -> FormatRules:
     r"""The form in which `task` asks for solutions: a step on each line, and the answer on the last line, once.
 
     What a world calls an answer its own `extract_answer` knows, of a line by itself. Elsewhere it is what
@@ -113,14 +125,15 @@ def rules_of(task: "Task") -> FormatRules:
     box, there must be one.
     """
     if task.world is None:
-        return _lines(lambda line: stated_answer(line) is not None, boxed="\\boxed" in task.instruction)
-    return _lines(lambda line: task.extract_answer((line,)) is not None, boxed=False)
+        boxed = "\\boxed" in task.instruction
+        return FormatRules(_lines(lambda line: stated_answer(line) is not None), boxed, forbidden)
+    return FormatRules(_lines(lambda line: task.extract_answer((line,)) is not None), False, forbidden)
 
 
-def _lines(is_answer: Callable[[str], bool], boxed: bool) -> FormatRules:
+def _lines(is_answer: Callable[[str], bool]) -> Callable[[str], Parts]:
     def parts(text: str) -> Parts:
-        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        lines = tuple(line.strip() for line in text.split("\n") if line.strip())
         answers = [i for i, line in enumerate(lines) if is_answer(line)]
-        return Parts(len(lines), len(answers), "\n".join(lines[answers[-1] + 1 :]) if answers else "")
+        return Parts(lines, len(answers), "\n".join(lines[answers[-1] + 1 :]) if answers else "")
 
-    return FormatRules(parts, boxed)
+    return parts

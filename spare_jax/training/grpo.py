@@ -51,10 +51,10 @@ class GRPOConfig:
 
     An iteration samples `samples` solutions of each of `prompts` problems, of `max_tokens` tokens at most, and takes
     `updates` steps on all of them (1: on-policy). `reward` and `baseline` name one of advantages.py each; `least_steps`
-    and `most_steps` stand in for the reward's own limits, and without `needs_form` V is watched and not asked for.
-    `loss` is the objective. Every `watch_every` iterations the reward is compared with the truth on held-out problems.
-    Of `train` are read row_length, accumulate, optimizer, learning_rate (which is constant), weight_decay, clip, seed,
-    dtype and remat; accumulate cuts an update's rows into microbatches.
+    and `most_steps` stand in for the reward's own limits. `loss` is the objective. Every `watch_every` iterations the
+    reward is compared with the truth on held-out problems. Of `train` are read row_length, accumulate, optimizer,
+    learning_rate (which is constant), weight_decay, clip, seed, dtype and remat; accumulate cuts an update's rows into
+    microbatches.
     """
 
     iterations: int
@@ -66,7 +66,6 @@ class GRPOConfig:
     baseline: str = "grpo"
     least_steps: int | None = None
     most_steps: int | None = None
-    needs_form: bool = True
     loss: losses.GRPOLoss = dataclasses.field(default_factory=losses.GRPOLoss)
     alarms: tuple[watch.Alarm, ...] = ()
     watch_every: int = 10
@@ -84,10 +83,10 @@ class GRPOConfig:
 
     @property
     def reward_rule(self) -> Reward:
-        """The reward with this config's guards."""
+        """The reward with this config's limits."""
         limits = {name: getattr(self, name) for name in ("least_steps", "most_steps")}
         given = {name: limit for name, limit in limits.items() if limit is not None}
-        return dataclasses.replace(REWARDS[self.reward], needs_form=self.needs_form, **given)
+        return dataclasses.replace(REWARDS[self.reward], **given)
 
 
 @dataclasses.dataclass(frozen=True)
