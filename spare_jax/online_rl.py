@@ -78,16 +78,16 @@ def judge_of(run: Run, gold: Mapping[str, Gold]) -> grpo.Judge:
     verdicts = REWARDS[how.reward].verdicts
     if verdicts == "judge":
         return _asked(run, how.judge, gold)
-    if verdicts == "vote":
-        return lambda name, groups: [vote(problem.id, solutions, run.config.seed) for problem, solutions in groups]
 
-    def by_itself(name: str, solution: Solution) -> Judgement:
+    def by_itself(draw: str, problem: Problem, solutions: Sequence[Solution]) -> list[Judgement]:
+        if verdicts == "vote":
+            return vote(problem.id, solutions, run.config.seed)
         if verdicts == "coin":
-            return coin(run.config.seed, solution, name)
-        require_answers(gold[solution.problem_id], "rlvr")
-        return outcome(run.task, gold[solution.problem_id], solution)
+            return [coin(run.config.seed, solution, draw) for solution in solutions]
+        require_answers(gold[problem.id], "rlvr")
+        return [outcome(run.task, gold[problem.id], solution) for solution in solutions]
 
-    return lambda name, groups: [[by_itself(name, solution) for solution in solutions] for _, solutions in groups]
+    return lambda name, groups: [by_itself(f"{name}/{place:04d}", *group) for place, group in enumerate(groups)]
 
 
 def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
@@ -151,7 +151,7 @@ STAGES = {
         train_policy,
         ("seed", "task", "models", "engine", "mesh", "grpo", *_JUDGES),
         _RECORDS,
-        given=("models.verifier.path",),
+        given=("models.policy.path", "models.verifier.path"),
         per=_REWARD,
     ),
     "solve_tests": Stage(

@@ -89,13 +89,13 @@ def default() -> Config:
     verify.grammar = True
 
     config.generative = generative = ml_collections.ConfigDict()  # judge generative, and models.verifier
-    generative.kind = ""  # orm | prm | prm_cot (prompts/generative.py), where the model's directory does not say
+    generative.kind = ""  # orm | prm | prm_cot | prm_critique, where the model's directory does not say
     generative.scoring = "verdict"  # "verdict" (0 or 1), or the "probability" of its token; the mean over votes
     generative.votes = 1
     generative.temperature = 0.0
     generative.top_p = 1.0
     generative.max_tokens = 640
-    generative.grammar = True  # off where a critique is to come before the verification
+    generative.grammar = True
 
     config.rollouts = rollouts = ml_collections.ConfigDict()  # judges rollouts and tree_search, models.generator
     rollouts.samples = 8  # K rollouts behind a step
@@ -129,7 +129,7 @@ def default() -> Config:
 
     config.verifier = verifier = ml_collections.ConfigDict()  # verifiers.py: generative reward models, by SFT
     verifier.targets = "step_consistency"  # whose targets it learns from: a mode of spark.py
-    verifier.kind = "prm_cot"  # orm | prm | prm_cot | discriminative, which is a PRM by config.prm
+    verifier.kind = "prm_cot"  # orm | prm | prm_cot | prm_critique | discriminative, which is a PRM by config.prm
     verifier.limit = placeholder(int)  # at most so many train targets; null: all
     verifier.test_problems = placeholder(int)  # it judges samples of the first so many test problems; null: of all
     verifier.brief = True  # ask by BRIEF_GUIDELINES, in training and ever after; False: by GUIDELINES
@@ -186,7 +186,7 @@ def default() -> Config:
     loss.kl_weight = 0.001  # (0.001); 0: no reference is kept
     loss.kl = "k3"  # (k3) | k1 | k2
     loss.mean = "token"  # over what the loss is divided: token | sequence | constant (docs/grpo.md)
-    grpo.watch_problems = 16  # dev problems on which the reward is compared with the truth; 0: no gold is looked at
+    grpo.watch_problems = 16  # dev problems on which the reward is compared with the truth; 0: it never is
     grpo.watch_every = 10
     grpo.alarms = alarms = ml_collections.ConfigDict()  # by a name of one's own: training/watch.py, Alarm
     alarms.appended = ml_collections.ConfigDict(

@@ -31,6 +31,7 @@ from spare_jax.judges.outcome import outcome
 from spare_jax.judges.quality import QualityFilter
 from spare_jax.judges.truth import truth
 from spare_jax.judges.verify import verifications
+from spare_jax.prompts.generative import format_critique
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, Stage
 from spare_jax.settings import Config
@@ -202,7 +203,9 @@ def make_targets(
         elif refused := quality_filter.refuses(target, choice.agreement):
             dropped[refused] += 1
         else:
-            kept.append(dataclasses.replace(target, judge=f"targets_{name}"))
+            texts = [said.text for said in (choice.kept, *written) if said]
+            text = format_critique(*texts) if written else target.text
+            kept.append(dataclasses.replace(target, judge=f"targets_{name}", text=text))
     counts = TargetCounts(
         solutions=len(choices),
         kept=len(kept),

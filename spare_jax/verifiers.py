@@ -102,7 +102,7 @@ def train_verifier(
 
     Args:
       stage: whose training it is.
-      kind: what the model learns to write: "orm", "prm" or "prm_cot".
+      kind: what the model learns to write, one of generative.KINDS.
       directory: of the work directory, for checkpoints/, export/, training.json and, with adapters, adapter/.
       labelled: {"train": ..., "dev": ...}, solutions whose judgement is the target. Those without a whole target
         (`generative.target`) are left out and counted. With `config.verifier.balanced` as many targets that say Yes as

@@ -1,5 +1,6 @@
 r"""The format checker V: every kind of failure by hand, and any text at all."""
 
+import re
 import time
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from spare_jax import splits
 from spare_jax.training.format_rules import FAILURES, FORBIDDEN, TAGGED, check, count_boxes, rules_of
 
-ARITHMETIC, MATH, GSM8K = (rules_of(splits.task_of(name)) for name in ("arithmetic", "math", "gsm8k"))
+ARITHMETIC, MATH, GSM8K, MUSIQUE = (
+    rules_of(splits.task_of(name)) for name in ("arithmetic", "math", "gsm8k", "musique")
+)
 GOOD = "<step>3 + 5 = 8</step>\n<step>8 * 2 = 16</step>\n<answer>\\boxed{16}</answer>\n"
 STORY = "Ben has Ada + 3 = 5 + 3 = 8.\nThe answer is 8."
 
@@ -64,6 +67,22 @@ def test_the_tagged_form(text, failures):
         (MATH, "3 * 5 = 15\nThe answer is 15.", ("no_box",)),
         (MATH, "It is $\\boxed{15}$ or $\\boxed{16}$.", ("several_boxes",)),
         (MATH, "Exercise is healthy, the question is why: 1.\n\\boxed{1}", ()),
+        (MATH, "\\[\n\\boxed{\\frac{1}{2}}\n\\]", ()),
+        (MATH, "The answer is 15 dollars.\n$\\boxed{15}$ dollars a week.", ()),
+        (MATH, "So it is $\\boxed{15}$. New problem: what is 1 + 1?", ("text_after_answer", "second_problem")),
+        (MATH, "So it is $\\boxed{15}$. Now 1 + 1 = 2.", ("text_after_answer",)),
+        (MATH, "So \\boxed{15}. As a challenge, find another", ("text_after_answer",)),
+        (MATH, "So there are $\\boxed{9}$ divisors of 196.", ()),
+        (MATH, "\\begin{align*}\n2 + 1 &= \\boxed{3}.\n\\end{align*}", ()),
+        (MATH, "So it is \\boxed{15", ("no_answer",)),
+        (GSM8K, "3 * 5 = 15\nThe answer is 15 eggs.", ()),
+        (GSM8K, "3 * 5 = 15\nThe answer is 15. What is 1 + 1? It is 2.", ("text_after_answer",)),
+        (GSM8K, "3 * 5 = 15\nThe answer is 15. A new problem: 1 + 1?", ("text_after_answer", "second_problem")),
+        (GSM8K, "3 * 5 = 15\n#### 15", ()),
+        (MUSIQUE, "He lived there.\nThe answer is St. Louis.", ()),
+        (MUSIQUE, "He lived there.\nThe answer is J. R. R. Tolkien", ()),
+        (MUSIQUE, "He lived there.\nThe answer is Paris. It is in France.", ("text_after_answer",)),
+        (ARITHMETIC, STORY + " Ben has 8.", ("no_answer",)),
     ],
 )
 def test_the_form_of_a_task(rules, text, failures):
@@ -111,6 +130,9 @@ def test_any_text_has_failures_in_their_order_and_v_means_the_form(text, rules):
 def test_nothing_can_be_appended_to_a_valid_solution(tail):
     assert not check(TAGGED, GOOD + tail).valid
     assert not check(ARITHMETIC, STORY + "\n" + tail).valid
+    assert not check(GSM8K, "3 * 5 = 15\nThe answer is 15.\n" + tail).valid
+    if re.search(r"\w", tail):  # what closes a formula may stand on a line of its own
+        assert not check(MATH, "3 * 5 = 15\nSo it is $\\boxed{15}$.\n" + tail).valid
 
 
 @pytest.mark.parametrize(

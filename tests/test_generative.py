@@ -38,7 +38,11 @@ def text_of(kind, labels, answer):
     if kind == "prm":
         return prompt.format_labels(labels, answer)
     steps = [verify.StepVerification("sum", f"It says {i} é.", label) for i, label in enumerate(labels)]
-    return verify.format_verification(steps, answer)
+    text = verify.format_verification(steps, answer)
+    if kind == "prm_cot":
+        return text
+    first = [verify.StepVerification("first", "It looks right.", True) for _ in labels]
+    return prompt.format_critique(verify.format_verification(first, True), "* A fault.\n\nOr none.", text)
 
 
 VERDICTS = st.lists(st.booleans(), min_size=1, max_size=4), st.booleans()
@@ -135,7 +139,9 @@ def test_targets_are_whole_or_none():
     assert prompt.target("prm", whole) == f"Step 1: Correct\nStep 2: Incorrect\n{NO}"
     assert prompt.target("prm_cot", whole) == text
     critique = f"{text_of('prm_cot', [False, True], True)}\nNo.\n{text}"
-    assert prompt.target("prm_cot", judged(True, False, outcome=False, text=critique)) == critique
+    assert prompt.target("prm_cot", judged(True, False, outcome=False, text=critique)) == text
+    assert prompt.target("prm_critique", judged(True, False, outcome=False, text=critique)) == critique
+    assert prompt.target("prm_critique", whole) is None  # nothing was criticised
 
     unlabelled = judged(True, None, text=text_of("prm_cot", [True, True], True))
     assert prompt.target("orm", unlabelled) == "Yes"

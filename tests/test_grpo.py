@@ -15,9 +15,10 @@ from grpo_runs import rows, train
 from test_training import assert_equal
 
 from spare_jax.models import adapters
-from spare_jax.records import Judgement
+from spare_jax.records import Judgement, Solution
 from spare_jax.training import loop, watch
-from spare_jax.training.format_rules import FormatRules, Parts
+from spare_jax.training.advantages import REWARDS, Graded, advantages
+from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
 
 SCRIPT = pathlib.Path(__file__).parent / "grpo_runs.py"
@@ -172,6 +173,8 @@ def test_eight_devices_do_what_one_does(tmp_path):
 def test_settings_that_cannot_be_are_told():
     with pytest.raises(ValueError, match="reward='gold' is unknown: choose among process_aware"):
         grpo_runs.dataclasses.replace(grpo_runs.CONFIG, reward="gold")
+    with pytest.raises(ValueError, match="baseline='mean' is unknown: choose among grpo, dr_grpo, leave_one_out"):
+        grpo_runs.dataclasses.replace(grpo_runs.CONFIG, baseline="mean")
     with pytest.raises(ValueError, match="samples=0: set it to 1 or more"):
         grpo_runs.dataclasses.replace(grpo_runs.CONFIG, samples=0)
     with pytest.raises(ValueError, match="action='mail', patience=1: use stop or roll_back"):
@@ -185,8 +188,60 @@ def test_alarms_count_iterations_in_a_row():
     assert high.count({}, 1) == 1  # not measured: nothing changes
 
 
+def test_an_alarm_that_nothing_can_set_off_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"alarm on 'stepz': .* choose among reward, .*held_out/"):
+        train(tmp_path, alarms=(Alarm("stepz", 1.0),), iterations=1)
+    watch.require_known([Alarm("held_out/false_reward", 0.5)], {"reward": 0.0})  # waits for held-out problems
+
+
+def test_held_out_problems_are_paid_as_the_others_are(tmp_path):
+    """A judge that likes everything is believed where the form is right, and a vote is one of a group."""
+    asked = {}
+
+    def kind(name, groups):
+        asked[name] = [len(solutions) for _, solutions in groups]
+        return [[Judgement(s.id, "kind", outcome=True) for s in solutions] for _, solutions in groups]
+
+    formed, formless = (FormatRules(lambda text, n=n: Parts(("a",), n, ""), boxed=False) for n in (1, 2))
+    for name, rules, reward in (("formed", formed, "process_aware"), ("formless", formless, "majority_vote")):
+        train(tmp_path / name, judge=kind, rules=rules, reward=reward, iterations=1)
+        assert asked["000000-held_out"] == [4 if reward == "majority_vote" else 1] * 2
+        (row,) = rows(tmp_path / name)
+        paid_wrongly = (1 - row["held_out/correct"]) * (rules is formed)
+        assert row["held_out/false_reward"] == paid_wrongly
+        assert row["held_out/disagreement"] == (paid_wrongly if rules is formed else row["held_out/correct"])
+
+
+def test_what_is_watched_is_counted_over_all_solutions_of_an_iteration():
+    def solution(ids, *steps, **judgement):
+        spans = tuple((i, i + 1) for i in range(len(steps)))
+        made = Solution("p/0", "p", steps, "8", "stop", tuple(range(ids)), spans)
+        return Graded(made, Judgement("p/0", "j", **judgement), judgement.get("outcome") is not False)
+
+    groups = [
+        [solution(8, "a", "b", outcome=True, generated_tokens=5), solution(4, "a", outcome=None)],
+        [solution(6, "a", "b", outcome=False), solution(6, "a", "b", outcome=False)],
+    ]
+    texts = ["\\boxed{1} \\boxed{2}", "", "\\boxed{1}", "Problem 2: is it?"]
+    boxed = FormatRules(lambda text: Parts((text,), 1, ""), boxed=True)
+    checks = [check(boxed, text) for text in texts]
+    found = [advantages(REWARDS["process_aware"], group) for group in groups]
+    seen = watch.of_solutions(groups, found, checks, texts, reads_steps=False)
+    named = {
+        "format/several_boxes": 0.25,
+        "format/no_box": 0.5,
+        "format/second_problem": 0.25,
+        "judge/no_verdict": 0.25,
+    }
+    assert {name: rate for name, rate in seen.items() if "/" in name and rate} == named
+    assert (seen["reward"], seen["reward_std"], seen["correct"], seen["flat"]) == (0.25, 0.25, 0.25, 0.5)
+    assert (seen["valid"], seen["void"]) == (0.5, 0.75)
+    assert (seen["steps"], seen["tokens"], seen["tokens_per_step"]) == (7 / 4, 6.0, 24 / 7)
+    assert (seen["boxes"], seen["judge_tokens"]) == (0.75, 1.25)
+
+
 def test_disagreement_is_of_the_reward_with_the_truth():
-    found = watch.disagreement([True, True, False, None], [True, False, True, False])
+    found = watch.disagreement([True, True, False, False], [True, False, True, False])
     assert found == {"held_out/correct": 0.5, "held_out/disagreement": 0.5, "held_out/false_reward": 0.25}
 
 

@@ -15,8 +15,8 @@ from spare_jax import main, spark, splits, stages
 from spare_jax.engines.scripted import Killed, ScriptedEngine
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.verify import VerifySettings, verifications
+from spare_jax.prompts import generative, verify
 from spare_jax.prompts import meta_critique as instructions
-from spare_jax.prompts import verify
 from spare_jax.prompts.solve import decode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Gold, Judgement, Solution, StepJudgement
@@ -247,8 +247,10 @@ def test_targets_are_verifications_that_the_verifier_wrote(made):
         targets = made.work.read(f"judgements/targets_{name}")
         assert targets
         for target in targets:
-            assert target.text in said[source][target.solution_id] and target.judge == f"targets_{name}"
-            assert verify.parse(target.text, len(target.steps)).is_whole(len(target.steps))
+            assert generative.target("prm_cot", target) in said[source][target.solution_id]
+            assert target.judge == f"targets_{name}"
+            n_steps = len(target.steps)
+            assert generative.parse("prm_cot", target.text, n_steps).is_whole(n_steps)
             voted = [step.score is not None for step in target.steps]
             assert voted == [name in ("outcome_consistency", "step_consistency", "reference_guided")] * len(voted)
 
@@ -304,6 +306,19 @@ def test_figures_are_those_of_the_targets_against_the_truth(made):
         quality = metrics["targets"][name]["quality"]
         assert quality["step_accuracy"] == pytest.approx(right / steps)
         assert quality["outcome_accuracy"] == pytest.approx(answers / len(targets))
+
+
+def test_a_target_that_was_criticised_has_all_that_was_written(made):
+    said = {row.id: row for row in made.work.read(spark.CRITIQUES)}
+    first = {row.solution_id: row for row in made.work.read(spark.FREE) if row.judge.endswith("_000")}
+    targets = made.work.read("judgements/targets_meta_critique")
+    for target in targets:
+        row = first[target.solution_id]
+        parts = row.text, *(said[f"{row.id}_{part}"].text for part in spark.PARTS)
+        assert target.text == generative.format_critique(*parts)
+        assert generative.target("prm_critique", target) in (target.text, None)
+        assert generative.target("prm_cot", target) == parts[-1]
+    assert targets and any(generative.target("prm_critique", target) for target in targets)
 
 
 def test_fixed_and_broke_are_those_of_the_first_verification_and_its_critique(made):

@@ -154,6 +154,9 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
 def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
     start = trained.load("verifier")
     item = LABELLED["train"][0]
+    if kind == "prm_critique":
+        text = generative.format_critique(item.judgement.text, "No fault.", item.judgement.text)
+        item = dataclasses.replace(item, judgement=dataclasses.replace(item.judgement, text=text))
     convention = conventions.GenerativeConvention(kind, generative.GUIDELINES[kind])
     example = verifiers.example(trained, start, convention, item)
     learnt = [token for token, weight in zip(example.ids, example.token_weights, strict=True) if weight]

@@ -1,10 +1,11 @@
-"""What generative reward models write (SPARK, arXiv 2512.03244, stage II): three kinds, one question.
+"""What generative reward models write (SPARK, arXiv 2512.03244, stage II): four kinds, one question.
 
 orm      Yes                                    (or No), of the answer
 prm      Step 1: Correct                        (or Incorrect), a line per step
          ...
          **Verification: Is the answer correct (Yes/No)? Yes**
 prm_cot  a verification with its analyses, as prompts/verify.py has it
+prm_critique  such a verification, a critique of it, and the verification anew
 
 All are asked as a verifier is (`verify.render`): the system message alone says what to write. Each parser gives a
 ParsedVerification; what a kind does not say is left open there.
@@ -25,9 +26,14 @@ from spare_jax.records import Judgement
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
 
-KINDS = ("orm", "prm", "prm_cot")
+KINDS = ("orm", "prm", "prm_cot", "prm_critique")
 
-BRIEF_GUIDELINES = {"orm": "Verify the answer.", "prm": "Judge each step.", "prm_cot": verify.BRIEF_GUIDELINES}
+BRIEF_GUIDELINES = {
+    "orm": "Verify the answer.",
+    "prm": "Judge each step.",
+    "prm_cot": verify.BRIEF_GUIDELINES,
+    "prm_critique": "Verify each step, criticise it, and verify again.",
+}
 """For models that are small and learn the rest."""
 
 GUIDELINES = {
@@ -42,12 +48,19 @@ Step k: Correct or Step k: Incorrect
 and after the last step one line:
 {verify.ANSWER.format("Yes")} or {verify.ANSWER.format("No")}""",
     "prm_cot": verify.GUIDELINES,
+    "prm_critique": f"""\
+{verify.GUIDELINES}
+
+Then criticise this verification in a few lines that do not begin with "#": name missed errors, false alarms, wrong \
+reasons behind right verdicts and verdicts against their own analysis, or say that there is no fault. Then write the \
+whole verification again, in the same form, with what the critique found mended.""",
 }
 
 _STEP = "Step {}: {}\n"
 _STEP_LINE = re.compile(r"^Step ([0-9]{1,9}): (Correct|Incorrect)[ \t]*$", re.MULTILINE)
 _WORD = re.compile(r"\s*(Yes|No)\s*")
 _FIRST_SECTION = re.compile(r"^## Step 1:", re.MULTILINE)
+_CRITIQUE = r"([^#\x00-\x1F\x7F][^\x00-\x1F\x7F]*\n\n?)+"
 
 
 def format_outcome(answer: bool) -> str:
@@ -61,12 +74,17 @@ def format_labels(labels: Sequence[bool], answer: bool) -> str:
     return "".join((*lines, verify.ANSWER.format(format_outcome(answer))))
 
 
+def format_critique(verification: str, critique: str, merged: str) -> str:
+    """The text of kind "prm_critique", and of every target that came of a meta-critique (spark.py)."""
+    return f"{verification}\n\n{critique.strip()}\n\n{merged}"
+
+
 def target(kind: str, judgement: Judgement) -> str | None:
     """The text that a model of `kind` learns to write of a judged solution, None where the judgement is not whole.
 
-    Whole is one with a verdict on the answer and, but for "orm", a label for every step. That of "prm_cot" is the
-    judgement's own text, which must say just these; before its last verification it may have others, and a critique of
-    them.
+    Whole is one with a verdict on the answer and, but for "orm", a label for every step. That of "prm_cot" is the last
+    verification of the judgement's own text, which must say just these; that of "prm_critique" is the whole text, which
+    must have another verification before.
     """
     labels = [step.label for step in judgement.steps]
     if judgement.outcome is None or (kind != "orm" and None in labels):
@@ -78,7 +96,15 @@ def target(kind: str, judgement: Judgement) -> str | None:
     parsed = parse(kind, judgement.text, len(labels))
     said = [parsed.steps[number].correct for number in sorted(parsed.steps)]
     whole = (said, parsed.answer, parsed.surplus, parsed.duplicates) == (labels, judgement.outcome, 0, 0)
-    return judgement.text if whole else None
+    start = _last_verification(judgement.text)
+    if not whole or (kind == "prm_critique" and not verify.ANSWER_VERDICT.search(judgement.text, 0, start)):
+        return None
+    return judgement.text if kind == "prm_critique" else judgement.text[start:]
+
+
+def _last_verification(text: str) -> int:
+    """Where step 1 is last begun; 0 where it never is."""
+    return max((section.start() for section in _FIRST_SECTION.finditer(text)), default=0)
 
 
 def grammar(kind: str, n_steps: int) -> Grammar:
@@ -88,18 +114,20 @@ def grammar(kind: str, n_steps: int) -> Grammar:
     if kind == "prm":
         lines = (_STEP.format(number, "(Correct|Incorrect)") for number in range(1, n_steps + 1))
         return Grammar("".join((*lines, verify.ANSWER_PATTERN)))
-    return verify.grammar(n_steps)
+    verification = verify.grammar(n_steps)
+    if kind == "prm_cot":
+        return verification
+    return Grammar(f"{verification.pattern}\n\n{_CRITIQUE}{verification.pattern}")
 
 
 def parse(kind: str, text: str, n_steps: int) -> ParsedVerification:
     """Read the verdicts out of a model's text, whatever the text is; never raises.
 
     "orm": the word must be the whole text. "prm": lines of other forms are passed over, and of several lines on a step
-    the first counts. "prm_cot": the last verification counts, which begins where step 1 is last begun.
+    the first counts. The others: the last verification counts, which begins where step 1 is last begun.
     """
-    if kind == "prm_cot":
-        start = max((section.start() for section in _FIRST_SECTION.finditer(text)), default=0)
-        return verify.parse(text, n_steps, start)
+    if kind in ("prm_cot", "prm_critique"):
+        return verify.parse(text, n_steps, _last_verification(text))
     parsed = ParsedVerification()
     if kind == "orm":
         answers = [word] if (word := _WORD.fullmatch(text)) else []

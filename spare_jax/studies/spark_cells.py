@@ -12,7 +12,12 @@ from spare_jax.settings import Config
 from spare_jax.training.advantages import REWARDS
 
 PAYS = "step_consistency_prm_cot"
-VERIFIERS = {f"{mode}_{kind}": (mode, kind) for mode in spark.MODES for kind in verifiers.KINDS}
+VERIFIERS = {
+    f"{name}_{kind}": (name, kind)
+    for name, mode in spark.MODES.items()
+    for kind in verifiers.KINDS
+    if kind != "prm_critique" or mode.critique
+}
 CELLS = {"labels": ("",), "verifiers": tuple(VERIFIERS), "rl": tuple(REWARDS)}
 
 

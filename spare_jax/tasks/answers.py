@@ -106,7 +106,8 @@ def stated_answer(text: str) -> str | None:
         return None
     start = marks[-1].end()
     if marks[-1].group().startswith("\\"):
-        return _braced(text[start : start + LONGEST_ANSWER])
+        inside = braced(text[start : start + LONGEST_ANSWER])
+        return inside if inside is None else inside.strip()
     return text[start : start + LONGEST_ANSWER].split("\n", 1)[0].strip()
 
 
@@ -116,7 +117,7 @@ def boxed_answer(text: str) -> str | None:
     Braces are matched; a box that is never closed is none.
     """
     for match in reversed(list(_BOX.finditer(text))):
-        found = match[1] or _braced(text[match.end() : match.end() + LONGEST_ANSWER])
+        found = match[1] or (braced(text[match.end() : match.end() + LONGEST_ANSWER]) or "").strip()
         if found:
             return found
     return None
@@ -250,11 +251,11 @@ def _value(match: re.Match[str]) -> Fraction | None:
     return -value if "-" in (match["sign"], match["inner_sign"]) else value
 
 
-def _braced(text: str) -> str | None:
+def braced(text: str) -> str | None:
     """`text` up to the brace that closes one opened before it; None where there is none."""
     depth = 1
     for i, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if depth == 0:
-            return text[:i].strip()
+            return text[:i]
     return None

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from spare_jax.tasks.answers import stated_answer
+from spare_jax.tasks.answers import LONGEST_ANSWER, braced, stated_answer
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
@@ -34,15 +34,20 @@ FAILURES = (
     "second_problem",
     "repeated_step",
 )
-FORBIDDEN = FAILURES[:-1]  # unless a config says otherwise
+FORBIDDEN = tuple(name for name in FAILURES if name != "repeated_step")  # unless a config says otherwise
 
 _BOX = re.compile(r"\\boxed\s?\{")
 _SECOND_PROBLEM = re.compile(
     r"^[ \t#*_>]{0,9}(?:(?:new|next|another|second|similar|bonus)[ ])?(?:problem|question|exercise)"
     r"[ ]?[0-9]{0,3}[ *_]{0,4}[:.]"
-    r"|\b(?:solve|consider|try|tackle)[ ](?:another|a[ ]new|a[ ]similar|the[ ]next)[ ](?:one|problem|question)",
+    r"|\b(?:solve|consider|try|tackle)[ ](?:another|a[ ]new|a[ ]similar|the[ ]next)[ ](?:one|problem|question)"
+    r"|\b(?:new|next|another|second|similar|bonus)[ ](?:problem|question|exercise)[ ]?[0-9]{0,3}:",
     re.IGNORECASE | re.MULTILINE,
 )
+# The end of a sentence before another one; "St. Louis" and "J. R. Smith" have none.
+_NEXT_SENTENCE = re.compile(r"(?:[0-9]|[a-z]{4}|[)}\]$%\"'])[.!?]\s+(?=\S)")
+# What closes a formula behind its box.
+_CLOSING = re.compile(r"\\end\{[a-z]{1,20}\*?\}|[$\\\])*.\s]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,18 +127,40 @@ def rules_of(task: "Task", forbidden: tuple[str, ...] = FORBIDDEN) -> FormatRule
 
     What a world calls an answer its own `extract_answer` knows, of a line by itself. Elsewhere it is what
     `tasks.answers` takes for the statement of one ("The answer is", "####", \boxed{}); where the instruction asks for a
-    box, there must be one.
+    box, it is the last box, and there must be one. What follows its sentence stands behind the answer.
     """
     if task.world is None:
         boxed = "\\boxed" in task.instruction
-        return FormatRules(_lines(lambda line: stated_answer(line) is not None), boxed, forbidden)
-    return FormatRules(_lines(lambda line: task.extract_answer((line,)) is not None), False, forbidden)
+        return FormatRules(_boxed if boxed else _stated, boxed, forbidden)
+    extract = task.extract_answer
+    return FormatRules(lambda text: _lines(text, lambda line: extract((line,)) is not None), False, forbidden)
 
 
-def _lines(is_answer: Callable[[str], bool]) -> Callable[[str], Parts]:
-    def parts(text: str) -> Parts:
-        lines = tuple(line.strip() for line in text.split("\n") if line.strip())
-        answers = [i for i, line in enumerate(lines) if is_answer(line)]
-        return Parts(lines, len(answers), "\n".join(lines[answers[-1] + 1 :]) if answers else "")
+def _lines(text: str, is_answer: Callable[[str], bool]) -> Parts:
+    lines = tuple(line.strip() for line in text.split("\n") if line.strip())
+    answers = [i for i, line in enumerate(lines) if is_answer(line)]
+    return Parts(lines, len(answers), "\n".join(lines[answers[-1] + 1 :]) if answers else "")
 
-    return parts
+
+def _stated(text: str) -> Parts:
+    parts = _lines(text, lambda line: stated_answer(line) is not None)
+    answer = next((line for line in reversed(parts.steps) if stated_answer(line) is not None), "")
+    return dataclasses.replace(parts, rest=f"{_behind_sentence(stated_answer(answer) or '')}\n{parts.rest}")
+
+
+def _boxed(text: str) -> Parts:
+    """As `_stated` where there is no box."""
+    parts = _stated(text)
+    *_, box = None, *_BOX.finditer(text)
+    inside = box and braced(text[box.end() : box.end() + LONGEST_ANSWER])
+    if not box or inside is None:
+        return parts
+    line, _, rest = text[box.end() + len(inside) :].partition("\n")
+    rest = f"{_behind_sentence(line)}\n{rest}"
+    return Parts(parts.steps, 1, rest if _CLOSING.sub("", rest) else "")
+
+
+def _behind_sentence(line: str) -> str:
+    """What stands behind the first sentence of a line."""
+    _, *rest = _NEXT_SENTENCE.split(line, maxsplit=1)
+    return "".join(rest)

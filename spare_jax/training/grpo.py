@@ -33,7 +33,7 @@ from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
 from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
-from spare_jax.training.advantages import REWARDS, Graded, Reward, advantages
+from spare_jax.training.advantages import BASELINES, REWARDS, Graded, Reward, advantages
 from spare_jax.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class GRPOConfig:
                 raise ValueError(f"grpo: {name}={getattr(self, name)}: set it to 1 or more")
         if self.reward not in REWARDS:
             raise ValueError(f"grpo: reward={self.reward!r} is unknown: choose among {', '.join(REWARDS)}")
+        if self.baseline not in BASELINES:
+            raise ValueError(f"grpo: baseline={self.baseline!r} is unknown: choose among {', '.join(BASELINES)}")
 
     @property
     def reward_rule(self) -> Reward:
@@ -220,6 +222,7 @@ def train(
                     seen.append(measured)
             metrics |= _of_updates(jax.device_get(seen), packed, iteration)
             clock.lap("update")
+            watch.require_known(config.alarms, metrics)
 
             position.iteration += 1
             log.write({"step": position.iteration, **metrics})
@@ -316,11 +319,14 @@ def _against_truth(
     held_out: Sequence[Problem],
     is_correct: Callable[[Solution], bool],
 ) -> dict[str, float]:
-    """What the reward says of one sample of each held-out problem, beside the truth."""
-    name = f"{iteration:06d}-held_out"
-    asked = _solutions(held_out, sample(engine, policy, name, held_out, 1, config.max_tokens))
-    said = [judgement.outcome for group in judge(name, asked) for judgement in group]
-    return watch.disagreement(said, [is_correct(solution) for _, group in asked for solution in group])
+    """What the reward pays of a sample of each held-out problem, beside the truth. A vote needs a group of them."""
+    name, samples = f"{iteration:06d}-held_out", config.samples if config.reward_rule.verdicts == "vote" else 1
+    rollouts = sample(engine, policy, name, held_out, samples, config.max_tokens)
+    graded, _, _ = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
+    void = [one for group in graded for one in advantages(config.reward_rule, group, config.baseline).void]
+    solutions = list(itertools.chain(*graded))
+    paid = [one.correct and not is_void for one, is_void in zip(solutions, void, strict=True)]
+    return watch.disagreement(paid, [is_correct(one.solution) for one in solutions])
 
 
 def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> list[int]:

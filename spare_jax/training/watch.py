@@ -57,13 +57,13 @@ def of_solutions(
     }
 
 
-def disagreement(said: Sequence[bool | None], truth: Sequence[bool]) -> dict[str, float]:
-    """How the reward's word on answers stands to the truth on held-out problems; None pays nothing, as False does.
+def disagreement(paid: Sequence[bool], truth: Sequence[bool]) -> dict[str, float]:
+    """How what is paid (y, of what is not void) stands to the truth of the answers to held-out problems.
 
     held_out/correct is the truth's rate, held_out/disagreement how often the two differ, and held_out/false_reward how
     often of all solutions a wrong one is paid: what a policy that hacks its reward drives up.
     """
-    pairs = [(word is True, real) for word, real in zip(said, truth, strict=True)]
+    pairs = list(zip(paid, truth, strict=True))
     return {
         f"{HELD_OUT}correct": float(np.mean([real for _, real in pairs])),
         f"{HELD_OUT}disagreement": float(np.mean([word != real for word, real in pairs])),
@@ -98,6 +98,18 @@ class Alarm:
         if value is None:
             return before
         return before + 1 if (value < self.threshold if self.below else value > self.threshold) else 0
+
+
+def require_known(alarms: Sequence[Alarm], metrics: Mapping[str, float]) -> None:
+    """Refuse an alarm that no iteration can set off; one on held-out problems may have to wait for them.
+
+    Raises:
+      ValueError: its metric is none of `metrics`; names these.
+    """
+    for alarm in alarms:
+        if alarm.metric not in metrics and alarm.metric not in disagreement([True], [True]):
+            known = ", ".join([*metrics, *(name for name in disagreement([True], [True]) if name not in metrics)])
+            raise ValueError(f"alarm on {alarm.metric!r}: there is no such metric; choose among {known}")
 
 
 def course(rows: Sequence[Mapping[str, float]], solutions: int, span: int = 10) -> dict[str, Any]:
