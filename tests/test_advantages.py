@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from spare_jax.records import Judgement, Solution, StepJudgement
 from spare_jax.training import advantages as adv
 from spare_jax.training.advantages import REWARDS, Graded, advantages
+from spare_jax.training.format_rules import FormatCheck
 
 # Two tokens a step, a line end behind each step but the last, and the end of the text: "ab\nab\nab$" for three steps.
 
@@ -21,7 +22,7 @@ def graded(verdicts, correct=True, valid=True, name="p/0", judged=None, **said):
     solution = Solution(name, "p", ("s",) * steps, "8", "stop", tuple(range(3 * steps)), spans)
     labels = verdicts if judged is None else judged
     judgement = Judgement(name, "j", tuple(StepJudgement(label=label) for label in labels), outcome=correct, **said)
-    return Graded(solution, judgement, valid)
+    return Graded(solution, judgement, FormatCheck((), valid, boxes=0))
 
 
 RIGHT, WRONG = graded([True, True]), graded([True, False], correct=False)

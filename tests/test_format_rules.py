@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spare_jax import splits
-from spare_jax.training.format_rules import FAILURES, FORBIDDEN, TAGGED, check, count_boxes, rules_of
+from spare_jax.training.format_rules import FAILURES, FORBIDDEN, TAGGED, check, rules_of
 
 ARITHMETIC, MATH, GSM8K, MUSIQUE = (
     rules_of(splits.task_of(name)) for name in ("arithmetic", "math", "gsm8k", "musique")
@@ -120,7 +120,7 @@ def test_any_text_has_failures_in_their_order_and_v_means_the_form(text, rules):
     found = check(rules, text)
     assert list(found.failures) == [name for name in FAILURES if name in found.failures]
     if found.valid and rules is TAGGED:
-        assert text.count("<answer>") == text.count("</answer>") == count_boxes(text) == 1
+        assert text.count("<answer>") == text.count("</answer>") == found.boxes == 1
         assert text.rstrip().endswith("</answer>") and "<step>" in text
     if found.valid and rules is ARITHMETIC:
         assert text.count("The answer is") == 1 and text.rstrip()[-1] in ".8"

@@ -213,31 +213,29 @@ def test_held_out_problems_are_paid_as_the_others_are(tmp_path):
 
 
 def test_what_is_watched_is_counted_over_all_solutions_of_an_iteration():
-    def solution(ids, *steps, **judgement):
-        spans = tuple((i, i + 1) for i in range(len(steps)))
-        made = Solution("p/0", "p", steps, "8", "stop", tuple(range(ids)), spans)
-        return Graded(made, Judgement("p/0", "j", **judgement), judgement.get("outcome") is not False)
+    boxed = FormatRules(lambda text: Parts((text,), 1, ""), boxed=True, forbidden=("no_box", "several_boxes"))
+
+    def solution(text, tokens, steps, outcome, **judgement):
+        made = Solution("p/0", "p", ("s",) * steps, "8", "stop", (1,) * tokens, ((0, 1),) * steps)
+        return Graded(made, Judgement("p/0", "j", outcome=outcome, **judgement), check(boxed, text))
 
     groups = [
-        [solution(8, "a", "b", outcome=True, generated_tokens=5), solution(4, "a", outcome=None)],
-        [solution(6, "a", "b", outcome=False), solution(6, "a", "b", outcome=False)],
+        [solution("\\boxed{1}", 8, 2, True, generated_tokens=5), solution("\\boxed{1} \\boxed{2}", 4, 1, None)],
+        [solution("", 6, 2, True), solution("Problem 2: \\boxed{1}", 6, 2, False)],
     ]
-    texts = ["\\boxed{1} \\boxed{2}", "", "\\boxed{1}", "Problem 2: is it?"]
-    boxed = FormatRules(lambda text: Parts((text,), 1, ""), boxed=True)
-    checks = [check(boxed, text) for text in texts]
     found = [advantages(REWARDS["process_aware"], group) for group in groups]
-    seen = watch.of_solutions(groups, found, checks, texts, reads_steps=False)
+    seen = watch.of_solutions(groups, found, reads_steps=False)
     named = {
         "format/several_boxes": 0.25,
-        "format/no_box": 0.5,
+        "format/no_box": 0.25,
         "format/second_problem": 0.25,
         "judge/no_verdict": 0.25,
     }
     assert {name: rate for name, rate in seen.items() if "/" in name and rate} == named
-    assert (seen["reward"], seen["reward_std"], seen["correct"], seen["flat"]) == (0.25, 0.25, 0.25, 0.5)
-    assert (seen["valid"], seen["void"]) == (0.5, 0.75)
+    assert (seen["reward"], seen["reward_std"], seen["correct"], seen["flat"]) == (0.25, 0.25, 0.5, 0.5)
+    assert (seen["valid"], seen["void"]) == (0.5, 0.5)
     assert (seen["steps"], seen["tokens"], seen["tokens_per_step"]) == (7 / 4, 6.0, 24 / 7)
-    assert (seen["boxes"], seen["judge_tokens"]) == (0.75, 1.25)
+    assert (seen["boxes"], seen["judge_tokens"]) == (1.0, 1.25)
 
 
 def test_disagreement_is_of_the_reward_with_the_truth():

@@ -2,8 +2,8 @@
 of solutions to an advantage per sampled token. Pure numpy.
 
 A solution of a group is a `Graded`: the solution with the ids and spans that were sampled, the judgement of its steps
-and of its answer, and V, whether its form is right (format_rules.py). A `Reward` makes a number of each, a baseline
-compares the numbers within the group, and a shape says what of that each token gets.
+and of its answer, and the check of its form, whose V says whether it is right (format_rules.py). A `Reward` makes a
+number of each, a baseline compares the numbers within the group, and a shape says what of that each token gets.
 
 One rule holds for every reward: a solution that is **void** earns 0, tells nothing of its steps, and keeps its
 advantage on all of its tokens, since what is wrong with it is the whole. A solution is void where it has no step, where
@@ -20,6 +20,7 @@ import numpy as np
 
 from spare_jax.records import Judgement, Solution
 from spare_jax.selection import voting
+from spare_jax.training.format_rules import FormatCheck
 
 Group = Sequence["Graded"]
 EPSILON = 1e-4  # added to the standard deviation, as in TRL 1.13.0
@@ -27,11 +28,11 @@ EPSILON = 1e-4  # added to the standard deviation, as in TRL 1.13.0
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """A solution, what its judge says of it, and V."""
+    """A solution, what its judge says of it, and what the check of its form does."""
 
     solution: Solution
     judgement: Judgement
-    valid: bool
+    form: FormatCheck
 
     @property
     def correct(self) -> bool:
@@ -196,7 +197,7 @@ def advantages(reward: Reward, group: Group, baseline: str = "grpo") -> Advantag
 def _is_void(reward: Reward, graded: Graded) -> bool:
     steps = len(graded.solution.spans)
     within = (reward.least_steps or 0) <= steps and (reward.most_steps is None or steps <= reward.most_steps)
-    return not (graded.valid and steps and within) or judge_fault(graded, reward.reads_steps) is not None
+    return not (graded.form.valid and steps and within) or judge_fault(graded, reward.reads_steps) is not None
 
 
 # Verdicts that no reward model is asked for

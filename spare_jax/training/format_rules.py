@@ -79,15 +79,16 @@ class FormatRules:
 
 @dataclasses.dataclass(frozen=True)
 class FormatCheck:
-    """What is wrong with a solution's form, some of FAILURES in their order; and V, which is `valid`."""
+    """What is wrong with a solution's form, some of FAILURES in their order; V, which is `valid`; how many boxes."""
 
     failures: tuple[str, ...]
     valid: bool
+    boxes: int
 
 
 def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatCheck:
     """Whether `text`, a whole solution without its end-of-text token, has the form of `rules`."""
-    parts, boxes = rules.parts(text), count_boxes(text)
+    parts, boxes = rules.parts(text), len(_BOX.findall(text))
     found = {
         "cut_off": finish_reason != "stop",
         "no_steps": not parts.steps,
@@ -100,12 +101,7 @@ def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatC
         "repeated_step": len(set(parts.steps)) < len(parts.steps),
     }
     failures = tuple(name for name in FAILURES if found[name])
-    return FormatCheck(failures, valid=not set(failures) & set(rules.forbidden))
-
-
-def count_boxes(text: str) -> int:
-    r"""How many \boxed{ a text has."""
-    return sum(1 for _ in _BOX.finditer(text))
+    return FormatCheck(failures, not set(failures) & set(rules.forbidden), boxes)
 
 
 def _tagged(text: str) -> Parts:

@@ -204,9 +204,9 @@ def train(
             clock.lap("sample")
 
             judged = judge(f"{iteration:06d}", _solutions(asked, rollouts))
-            graded, checks, texts = grade(policy, rollouts, judged)
+            graded = grade(policy, rollouts, judged)
             found = [advantages(reward, group, config.baseline) for group in graded]
-            metrics = watch.of_solutions(graded, found, checks, texts, reward.reads_steps)
+            metrics = watch.of_solutions(graded, found, reward.reads_steps)
             if held_out and is_correct and iteration % config.watch_every == 0:
                 metrics |= _against_truth(config, engine, policy, judge, iteration, held_out, is_correct)
             clock.lap("reward")
@@ -268,17 +268,18 @@ def sample(
 
 def grade(
     policy: Policy, rollouts: Sequence[Sequence[Rollout]], judged: Sequence[Sequence[Judgement]]
-) -> tuple[list[list[Graded]], list[format_rules.FormatCheck], list[str]]:
-    """The groups with judgements and V; and of all solutions in a line the check of their form, and their texts."""
-    stop, groups, checks, texts = end_ids(policy.tokenizer), [], [], []
-    for group, judgements in zip(rollouts, judged, strict=True):
-        groups.append([])
-        for rollout, judgement in zip(group, judgements, strict=True):
-            solution = rollout.solution
-            texts.append(decode(policy.tokenizer, [token for token in solution.token_ids if token not in stop]))
-            checks.append(format_rules.check(policy.rules, texts[-1], solution.finish_reason))
-            groups[-1].append(Graded(solution, judgement, checks[-1].valid))
-    return groups, checks, texts
+) -> list[list[Graded]]:
+    """The groups with their judgements, and the check of each solution's form."""
+    stop = end_ids(policy.tokenizer)
+
+    def form(solution: Solution) -> format_rules.FormatCheck:
+        text = decode(policy.tokenizer, [token for token in solution.token_ids if token not in stop])
+        return format_rules.check(policy.rules, text, solution.finish_reason)
+
+    return [
+        [Graded(one.solution, said, form(one.solution)) for one, said in zip(group, judgements, strict=True)]
+        for group, judgements in zip(rollouts, judged, strict=True)
+    ]
 
 
 class Unwritten:
@@ -322,7 +323,7 @@ def _against_truth(
     """What the reward pays of a sample of each held-out problem, beside the truth. A vote needs a group of them."""
     name, samples = f"{iteration:06d}-held_out", config.samples if config.reward_rule.verdicts == "vote" else 1
     rollouts = sample(engine, policy, name, held_out, samples, config.max_tokens)
-    graded, _, _ = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
+    graded = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
     void = [one for group in graded for one in advantages(config.reward_rule, group, config.baseline).void]
     solutions = list(itertools.chain(*graded))
     paid = [one.correct and not is_void for one, is_void in zip(solutions, void, strict=True)]

@@ -13,39 +13,35 @@ from typing import Any
 import numpy as np
 
 from spare_jax.training.advantages import Advantages, Graded, judge_fault
-from spare_jax.training.format_rules import FAILURES, FormatCheck, count_boxes
+from spare_jax.training.format_rules import FAILURES
 
 JUDGE_FAULTS = ("no_verdict", "step_mismatch")
 HELD_OUT = "held_out/"
 
 
 def of_solutions(
-    groups: Sequence[Sequence[Graded]],
-    found: Sequence[Advantages],
-    checks: Sequence[FormatCheck],
-    texts: Sequence[str],
-    reads_steps: bool,
+    groups: Sequence[Sequence[Graded]], found: Sequence[Advantages], reads_steps: bool
 ) -> dict[str, float]:
     """Means over the solutions of an iteration, each a rate in [0, 1] unless said.
 
-    `checks` and `texts` are those of all solutions in a line. reward and reward_std (within a group, its mean); correct
-    (y); valid (V); void; flat, the share of groups without any advantage; format/<kind>; judge/<fault>; per solution
-    steps, tokens, boxes and the judge_tokens that were generated over it; tokens_per_step.
+    reward and reward_std (within a group, its mean); correct (y); valid (V); void; flat, the share of groups without
+    any advantage; format/<kind>; judge/<fault>; per solution steps, tokens, boxes and the judge_tokens that were
+    generated over it; tokens_per_step.
     """
     graded = [one for group in groups for one in group]
     solutions = [one.solution for one in graded]
-    failures = collections.Counter(name for check in checks for name in check.failures)
+    failures = collections.Counter(name for one in graded for name in one.form.failures)
     faults = collections.Counter(judge_fault(one, reads_steps) for one in graded)
     steps, tokens = (sum(map(len, of)) for of in ([s.spans for s in solutions], [s.token_ids for s in solutions]))
     rates = {
         "correct": sum(one.correct for one in graded),
-        "valid": sum(one.valid for one in graded),
+        "valid": sum(one.form.valid for one in graded),
         "void": sum(sum(of.void) for of in found),
         **{f"format/{name}": failures[name] for name in FAILURES},
         **{f"judge/{name}": faults[name] for name in JUDGE_FAULTS},
         "steps": steps,
         "tokens": tokens,
-        "boxes": sum(map(count_boxes, texts)),
+        "boxes": sum(one.form.boxes for one in graded),
         "judge_tokens": sum(one.judgement.generated_tokens for one in graded),
     }
     return {
