@@ -40,8 +40,8 @@ def tables(study: Mapping[str, Any]) -> str:
     if policies:
         parts += ["## Policies, greedy", _policies(policies), "How they were trained:", _courses(policies)]
     for other in AGAINST:
-        if other in policies:
-            parts += [f"The reward minus {other}, of the seeds that both have:", _differences(policies, other)]
+        if differences := _differences(policies, other):
+            parts += [f"The reward minus {other}, of the seeds that both have:", differences]
     return "\n\n".join(parts) + "\n"
 
 
@@ -144,17 +144,19 @@ def _policies(policies: Mapping[str, greedy.Cells]) -> str:
 
 
 def _courses(policies: Mapping[str, greedy.Cells]) -> str:
-    """Means over the seeds of what the first and the last iterations saw (`watch.course`)."""
+    """Means over the seeds of what the first and the last ten iterations saw, and the first and the last that asked the
+    held-out problems (`watch.course`)."""
     head = (
         "reward", "iterations", "tokens sampled", "tokens of the judge", "reward, first", "last", "valid form, first",
-        "last", "steps, first", "last", "held out: right, first", "last", "paid wrongly, first", "last",
+        "last", "steps, first", "last", "a step twice, first", "last", "held out: right, first", "last",
+        "paid wrongly, first", "last",
     )  # fmt: skip
     rows = []
     for reward, cells in policies.items():
         courses = [cell["course"] for cell in cells]
         ends = [
             mean_or_none([course[end][key] for course in courses])
-            for key in ("reward", "valid", "steps")
+            for key in ("reward", "valid", "steps", "format/repeated_step")
             for end in ("first", "last")
         ]
         watched = [
@@ -175,12 +177,13 @@ def _courses(policies: Mapping[str, greedy.Cells]) -> str:
 
 
 def _differences(policies: Mapping[str, greedy.Cells], other: str) -> str:
+    """Empty where no reward has a seed that the other has too."""
     rows = []
     for reward, cells in policies.items():
-        seeds, found = greedy.differences(cells, policies[other], "greedy")
+        seeds, found = greedy.differences(cells, policies.get(other, ()), "greedy")
         if reward != other and seeds:
             rows.append((reward, str(seeds), *found))
-    return table(("reward", "seeds", *greedy.DIFFERENCES), rows)
+    return table(("reward", "seeds", *greedy.DIFFERENCES), rows) if rows else ""
 
 
 if __name__ == "__main__":
