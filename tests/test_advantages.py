@@ -54,6 +54,14 @@ def test_step_augmented_counts_right_steps():
     np.testing.assert_allclose(found.rewards, [1.0, 0.2, 0.8])
 
 
+def test_sound_pays_for_no_answer_beside_a_wrong_step():
+    lucky, silent = graded([False, True]), graded([True, True], correct=False)
+    found = advantages(REWARDS["sound"], [RIGHT, lucky, silent, WRONG])
+    np.testing.assert_array_equal(found.rewards, [1, 0, 0, 0])
+    assert found.void == (False,) * 4
+    np.testing.assert_allclose([of[0] for of in found.tokens], np.array([3, -1, -1, -1]) / 4 / (0.5 + 1e-4), rtol=1e-6)
+
+
 def test_selective_keeps_what_agrees_with_the_steps():
     close(tokens("selective", RIGHT, WRONG), [[UP] * 6, [0, 0, 0, DOWN, DOWN, DOWN]])
     lucky = graded([False, True])  # the right answer with a wrong first step

@@ -95,6 +95,11 @@ def step_augmented(graded: Graded) -> float:
     return 0.4 * sum(verdict is True for verdict in graded.verdicts) / len(graded.verdicts) + 0.6 * graded.correct
 
 
+def sound(graded: Graded) -> float:
+    """y where every step is right, else 0 (ours): a Yes against its own verdicts on the steps pays nothing."""
+    return float(graded.correct and all(graded.verdicts))
+
+
 # What of a solution's advantage its tokens get. Each is (group, void, advantages [solutions]) -> per token
 
 
@@ -145,7 +150,7 @@ def step_of_token(solution: Solution) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """A reward of SPARK's stage III.
+    """A reward of stage III, by a name: SPARK's, and `sound`.
 
     Attributes:
       earns: what a solution earns that is not void.
@@ -166,6 +171,7 @@ class Reward:
 REWARDS: Mapping[str, Reward] = {
     "process_aware": Reward(),
     "step_augmented": Reward(step_augmented, reads_steps=True),
+    "sound": Reward(sound, reads_steps=True),
     "selective": Reward(shape=selective, reads_steps=True, least_steps=4, most_steps=20),
     "half_discount": Reward(shape=half_discount, reads_steps=True, least_steps=4, most_steps=20),
     "global": Reward(shape=global_steps, reads_steps=True),

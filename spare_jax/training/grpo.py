@@ -320,14 +320,13 @@ def _against_truth(
     held_out: Sequence[Problem],
     is_correct: Callable[[Solution], bool],
 ) -> dict[str, float]:
-    """What the reward pays of a sample of each held-out problem, beside the truth. A vote needs a group of them."""
+    """What the reward pays, more than half of the most, of a sample of each held-out problem, beside the truth. A vote
+    needs a group of them."""
     name, samples = f"{iteration:06d}-held_out", config.samples if config.reward_rule.verdicts == "vote" else 1
     rollouts = sample(engine, policy, name, held_out, samples, config.max_tokens)
     graded = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
-    void = [one for group in graded for one in advantages(config.reward_rule, group, config.baseline).void]
-    solutions = list(itertools.chain(*graded))
-    paid = [one.correct and not is_void for one, is_void in zip(solutions, void, strict=True)]
-    return watch.disagreement(paid, [is_correct(one.solution) for one in solutions])
+    paid = np.concatenate([advantages(config.reward_rule, group, config.baseline).rewards for group in graded]) > 0.5
+    return watch.disagreement(paid.tolist(), [is_correct(one.solution) for group in graded for one in group])
 
 
 def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> list[int]:

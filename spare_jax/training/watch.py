@@ -54,7 +54,7 @@ def of_solutions(
 
 
 def disagreement(paid: Sequence[bool], truth: Sequence[bool]) -> dict[str, float]:
-    """How what is paid (y, of what is not void) stands to the truth of the answers to held-out problems.
+    """How what is paid stands to the truth of the answers to held-out problems.
 
     held_out/correct is the truth's rate, held_out/disagreement how often the two differ, and held_out/false_reward how
     often of all solutions a wrong one is paid: what a policy that hacks its reward drives up.
