@@ -129,19 +129,25 @@ def rules_of(task: "Task", forbidden: tuple[str, ...] = FORBIDDEN) -> FormatRule
         boxed = "\\boxed" in task.instruction
         return FormatRules(_boxed if boxed else _stated, boxed, forbidden)
     extract = task.extract_answer
-    return FormatRules(lambda text: _lines(text, lambda line: extract((line,)) is not None), False, forbidden)
+    return FormatRules(
+        lambda text: _lines(text, lambda line: None if extract((line,)) is None else ""), False, forbidden
+    )
 
 
-def _lines(text: str, is_answer: Callable[[str], bool]) -> Parts:
+def _lines(text: str, behind_answer: Callable[[str], str | None]) -> Parts:
+    """A step on each line. `behind_answer` says what stands behind the answer of a line, None where it states none."""
     lines = tuple(line.strip() for line in text.split("\n") if line.strip())
-    answers = [i for i, line in enumerate(lines) if is_answer(line)]
-    return Parts(lines, len(answers), "\n".join(lines[answers[-1] + 1 :]) if answers else "")
+    answers = {i: behind for i, line in enumerate(lines) if (behind := behind_answer(line)) is not None}
+    last = max(answers, default=len(lines))
+    return Parts(lines, len(answers), "\n".join([answers.get(last, ""), *lines[last + 1 :]]))
 
 
 def _stated(text: str) -> Parts:
-    parts = _lines(text, lambda line: stated_answer(line) is not None)
-    answer = next((line for line in reversed(parts.steps) if stated_answer(line) is not None), "")
-    return dataclasses.replace(parts, rest=f"{_behind_sentence(stated_answer(answer) or '')}\n{parts.rest}")
+    def behind(line: str) -> str | None:
+        stated = stated_answer(line)
+        return None if stated is None else _behind_sentence(stated)
+
+    return _lines(text, behind)
 
 
 def _boxed(text: str) -> Parts:

@@ -102,10 +102,10 @@ def require_known(alarms: Sequence[Alarm], metrics: Mapping[str, float]) -> None
     Raises:
       ValueError: its metric is none of `metrics`; names these.
     """
+    known = dict.fromkeys([*metrics, *disagreement([True], [True])])
     for alarm in alarms:
-        if alarm.metric not in metrics and alarm.metric not in disagreement([True], [True]):
-            known = ", ".join([*metrics, *(name for name in disagreement([True], [True]) if name not in metrics)])
-            raise ValueError(f"alarm on {alarm.metric!r}: there is no such metric; choose among {known}")
+        if alarm.metric not in known:
+            raise ValueError(f"alarm on {alarm.metric!r}: there is no such metric; choose among {', '.join(known)}")
 
 
 def course(rows: Sequence[Mapping[str, float]], solutions: int, span: int = 10) -> dict[str, Any]:
