@@ -1,8 +1,9 @@
 """Online reinforcement learning: a policy is paid by a judge for what it samples (SPARK, arXiv 2512.03244, stage III).
 
-grpo         train problems, a judge or a control  -> policies/<reward>/{checkpoints,export,training.json}
-solve_tests  that policy, test problems            -> solutions/<reward>.jsonl
-online_rl    these, gold; derived                  -> policies/<reward>/metrics.json, metrics.json
+grpo           train problems, a judge or a control  -> policies/<reward>/{checkpoints,export,training.json}
+solve_tests    that policy, test problems            -> solutions/<reward>.jsonl
+judge_answers  these, the judge that paid            -> judgements/policy_<reward>.jsonl
+online_rl      all of it, gold; derived              -> policies/<reward>/metrics.json, metrics.json
 
 Before them stages.py's load_problems. All are stages of a reward: a work directory holds any number of them, all from
 the same policy. The loop is training/grpo.py. Here are its models and its judge: one of judging.py, asked on an
@@ -15,6 +16,7 @@ from typing import Any
 
 from spare_jax import judging, policies, programs, splits
 from spare_jax.engines.local import LocalEngine
+from spare_jax.evaluation.approvals import approvals
 from spare_jax.jsonlines import read_lines
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
@@ -115,7 +117,7 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
     return ask
 
 
-# solve_tests, online_rl
+# solve_tests, judge_answers, online_rl
 
 
 def solve_tests(run: Run) -> list[str]:
@@ -125,8 +127,31 @@ def solve_tests(run: Run) -> list[str]:
     return policies.solve(run, STAGES["solve_tests"].label("solve_tests", run.config), policy, reward)
 
 
+def judge_answers(run: Run) -> list[str]:
+    """What the judge that paid the policy says of its solutions now; nothing where the reward asks no judge."""
+    how, kind = run.config.grpo, _answers(run)
+    judged: list[Judgement] = []
+    if REWARDS[how.reward].verdicts == "judge":
+        problems = {problem.id: problem for problem in run.work.read("problems")}
+        gold = {one.problem_id: one for one in run.work.read("gold")}
+        found = [
+            LabelledSolution(problems[s.problem_id], s, not_judged(s, how.judge, ""), gold[s.problem_id])
+            for s in run.work.read(f"solutions/{how.reward}")
+            if s.steps
+        ]
+        stage = STAGES["judge_answers"].label("judge_answers", run.config)
+        judged = judging.judge(run, stage, how.judge, found, f"policy_{how.reward}")
+    run.work.write(kind, judged)
+    return [f"{kind}.jsonl"]
+
+
+def _answers(run: Run) -> str:
+    """The judgements of the policy's solutions, as a kind of records."""
+    return f"judgements/policy_{run.config.grpo.reward}"
+
+
 def online_rl(run: Run) -> list[str]:
-    """metrics.json of the reward: how its policy was trained, and how it solves."""
+    """metrics.json of the reward: how its policy was trained, how it solves, and what its judge says of that."""
     reward = run.config.grpo.reward
     rows = [row for _, row in read_lines(run.work.path / f"policies/{reward}/checkpoints/steps.jsonl", dict)]
     measured: dict[str, Any] = {
@@ -134,13 +159,28 @@ def online_rl(run: Run) -> list[str]:
         "verifier": run.config.models.verifier.path,
         "training": run.work.read_json(f"policies/{reward}/training.json"),
         "course": watch.course(rows, run.config.grpo.prompts * run.config.grpo.samples),
+        **policies.figures(run, reward),
+        "approvals": _approvals(run),
     }
-    return write_cell(
-        run, f"policies/{reward}", ("solve", "grpo", "generative"), measured | policies.figures(run, reward)
-    )
+    return write_cell(run, f"policies/{reward}", ("solve", "grpo", "generative"), measured)
 
 
-PIPELINE = ("load_problems", "grpo", "solve_tests", "online_rl")
+def _approvals(run: Run) -> dict[str, Any] | None:
+    """`approvals` of the solutions to test problems, None where no judge was asked."""
+    said = {judgement.solution_id: judgement for judgement in run.work.read(_answers(run))}
+    if not said:
+        return None
+    gold = {one.problem_id: one for one in run.work.read("gold")}
+    solutions = [
+        s
+        for s in run.work.read(f"solutions/{run.config.grpo.reward}")
+        if s.id in said and splits.split_of(s.problem_id) == "test"
+    ]
+    decided = [judging.decided(said[s.id], run.config.threshold) for s in solutions]
+    return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) for s in solutions])
+
+
+PIPELINE = ("load_problems", "grpo", "solve_tests", "judge_answers", "online_rl")
 
 _JUDGES = ("annotate", "verify", "generative", "rollouts", "flips", "threshold")  # settings of judges
 _RECORDS = ("problems.jsonl", "gold.jsonl")
@@ -157,9 +197,16 @@ STAGES = {
     "solve_tests": Stage(
         solve_tests, ("seed", "task", "engine", "mesh", "solve"), ("problems.jsonl", "policies/{0}/export"), per=_REWARD
     ),
+    "judge_answers": Stage(
+        judge_answers,
+        ("seed", "task", "models", "engine", "mesh", "grpo.judge", *_JUDGES),
+        (*_RECORDS, "solutions/{0}.jsonl"),
+        given=("models.verifier.path",),
+        per=_REWARD,
+    ),
     "online_rl": Stage(
         online_rl,
-        needs=(*_RECORDS, "solutions/{0}.jsonl", "policies/{0}/checkpoints/steps.jsonl"),
+        needs=(*_RECORDS, "solutions/{0}.jsonl", "judgements/policy_{0}.jsonl", "policies/{0}/checkpoints/steps.jsonl"),
         derived=True,
         per=_REWARD,
     ),

@@ -18,6 +18,7 @@ from typing import Any
 
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
+from spare_jax.evaluation.approvals import approvals
 from spare_jax.evaluation.process_errors import first_error_interval, first_error_metrics, judge_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.outcome import is_correct
@@ -212,7 +213,7 @@ def measure(
 
     Returns:
       {"problems", "solutions" (those judged), "failed", "steps" (judge_metrics), "first_error" (first_error_metrics,
-      its interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality),
+      its interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality), "approvals",
       "read_per_verification" and "written_per_verification" (tokens), "selection" (selection_metrics of the rankers
       "prm", the steps' scores, and "outcome", the answer's, where there is one)}
     """
@@ -235,6 +236,7 @@ def measure(
             **interval,
         },
         "answers": answer_quality(said, real),
+        "approvals": approvals(judged, said, [is_correct(task, gold[s.problem_id], s) for s in judged]),
         "read_per_verification": mean_or_none([j.prompt_tokens for j in said]),
         "written_per_verification": mean_or_none([j.generated_tokens for j in said]),
         "selection": _selection(task, gold, solutions, {j.solution_id: j for j in said}, seed),

@@ -20,6 +20,7 @@ from spare_jax.evaluation.accuracy import (
     pass_at_n,
     selection_metrics,
 )
+from spare_jax.evaluation.approvals import approvals
 from spare_jax.evaluation.baselines import (
     fit_length_baseline,
     fit_position_baseline,
@@ -41,7 +42,7 @@ from spare_jax.evaluation.process_errors import (
 )
 from spare_jax.evaluation.statistics import paired_bootstrap
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
-from spare_jax.records import Judgement, StepJudgement
+from spare_jax.records import Judgement, Solution, StepJudgement
 from spare_jax.selection.best_of_n import best_of_n
 from spare_jax.selection.voting import majority, weighted
 
@@ -385,6 +386,24 @@ def test_right_answers_with_a_wrong_process_by_hand():
     found = right_answer_wrong_process(said, truth, [True, True, True, True, False])
     assert found == {"n": 3, "share": 0.75, "found": pytest.approx(2 / 3), "exact": pytest.approx(1 / 3)}
     assert right_answer_wrong_process([], [], []) == {"n": 0, "share": None, "found": None, "exact": None}
+
+
+def test_approvals_by_hand():
+    def said(outcome, *labels):
+        return Judgement("", "j", tuple(StepJudgement(label) for label in labels), outcome)
+
+    steps = [("a", "b"), ("a", "b"), ("a", "b", "a"), ("b", "b"), ("a", "b", "a"), ("c",)]
+    solutions = [Solution(str(i), "p", of, None, "stop") for i, of in enumerate(steps)]
+    judged = [said(True, True, True), said(False, True, True), said(True, True, None, True),
+              said(True, False, True), said(True, True, True, True), said(None, True)]  # fmt: skip
+    found = approvals(solutions, judged, [True, True, False, False, True, False])
+    assert found == {
+        "right": {"n": 3, "yes": 2, "sound": 2},
+        "wrong": {"n": 3, "yes": 2, "sound": 1},
+        "wrong_repeating": {"n": 2, "yes": 2, "sound": 1},
+    }
+    with pytest.raises(ValueError):
+        approvals(solutions, judged, [True])
 
 
 def test_the_interval_of_f1_holds_f1_and_resamples_problems():

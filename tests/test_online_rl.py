@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
-from tests_config import config_of
+from tests_config import ROOT, config_of
 
 from spare_jax import judging, main, online_rl, programs, splits
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
@@ -93,12 +96,26 @@ def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch)
     assert {row["held_out/disagreement"] for row in rows if "held_out/disagreement" in row} == {0.0}
 
 
-def test_a_verifier_pays(tmp_path):
-    config = small_config(iterations=1, reward="step_augmented")
-    main.run(config, "grpo", str(tmp_path))
-    (row,) = map(json.loads, (tmp_path / "policies/step_augmented/checkpoints/steps.jsonl").read_text().splitlines())
+def test_a_verifier_pays_and_shares_a_mesh_with_policy_and_reference(tmp_path):
+    settings = {"iterations": 1, "reward": "step_augmented", "max_tokens": 48}
+    main.run(small_config(**settings), "grpo", str(tmp_path / "here"))
+    flags = {"engine.slots": 8, "engine.max_length": 384, "engine.prefill_tokens": 512, "mesh.fsdp": 2}
+    flags |= {f"grpo.{key}": value for key, value in settings.items()} | {"grpo.train.learning_rate": 3e-4}
+    command = [sys.executable, "-m", "spare_jax.main", f"--config={ROOT}/configs/grpo.py:runlocal"]
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [*command, *(f"--config.{key}={value}" for key, value in flags.items()), f"--workdir={tmp_path}/eight"],
+        cwd=ROOT, env=os.environ | devices, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    (row,), (eight,) = (
+        [json.loads(line) for line in (tmp_path / place / f"policies/step_augmented/checkpoints/steps.jsonl").open()]
+        for place in ("here", "eight")
+    )
     assert row["judge/no_verdict"] + row["judge/step_mismatch"] < 1 and row["judge_tokens"] > 10
     assert 0 < row["reward"] <= 1
+    assert eight == pytest.approx(row, rel=1e-3, abs=1e-5)
+    assert all(eight[name] == row[name] for name in ("reward", "correct", "tokens", "judge_tokens", "void"))
 
 
 def test_programs_of_a_judge_have_names_of_their_own():

@@ -82,7 +82,8 @@ def test_parts_share_a_directory(work):
         for stage in ("train_verifier", "judge_tests")
         for mode, kind in (spark_cells.VERIFIERS[cell] for cell in CELLS)
     }
-    of_rewards = {f"{stage}-{reward}" for stage in ("grpo", "solve_tests") for reward in (PAID, "rlvr")}
+    stages = ("grpo", "solve_tests", "judge_answers")
+    of_rewards = {f"{stage}-{reward}" for stage in stages for reward in (PAID, "rlvr")}
     of_labels = {*config_of("spark_study").stages} - {"spark_data"}
     assert there == of_cells | of_rewards | of_labels | {"sample_tests"}
     assert {splits.split_of(s.problem_id) for s in work.read("solutions")} == {"train", "dev"}
@@ -165,6 +166,18 @@ def test_the_reward_model_of_the_directory_pays(work):
     assert metrics["greedy"]["right"] == [int(s.answer in gold[s.problem_id]) for s in work.read("solutions/rlvr")]
 
 
+def test_a_policy_s_judge_is_asked_about_its_answers(work):
+    assert work.read("judgements/policy_rlvr") == [] and read(work, "policies/rlvr/metrics.json")["approvals"] is None
+    said = {j.solution_id: j for j in work.read(f"judgements/policy_{PAID}")}
+    solutions = work.read(f"solutions/{PAID}")
+    assert said.keys() == {s.id for s in solutions if s.steps} and all(j.text for j in said.values())
+    metrics = read(work, f"policies/{PAID}/metrics.json")
+    yes = sum(bool(j.outcome) for j in said.values())
+    found = metrics["approvals"]
+    assert found["right"]["yes"] + found["wrong"]["yes"] == yes
+    assert found["right"]["n"] == sum(metrics["greedy"]["right"]) and found["right"]["n"] + found["wrong"]["n"] == 3
+
+
 def test_a_reward_model_that_has_changed_is_not_taken_for_the_one_that_paid(work, tmp_path):
     shutil.copytree(work.path, tmp_path / "work")
     (tmp_path / f"work/verifiers/{spark_cells.PAYS}/export/config.json").write_text("{}")
@@ -226,6 +239,8 @@ def test_the_tables_of_the_study(labels, work):
     *_, paid, rlvr = cells
     paid["greedy"] |= {"right": [1, 1, 1, 0], "sound": [1, 1, 0, 0]}
     rlvr["greedy"] |= {"right": [0, 1, 0, 0], "sound": [0, 0, 0, 0]}
+    counts = ({"n": 3, "yes": 2, "sound": 1}, {"n": 1, "yes": 1, "sound": 0}, {"n": 0, "yes": 0, "sound": 0})
+    paid["approvals"] = dict(zip(("right", "wrong", "wrong_repeating"), counts, strict=True))
     again = json.loads(json.dumps(rlvr)) | {"seed": 6}  # a seed that the other has not
     again["greedy"]["right"] = [1, 1, 1, 1]
     guarded = json.loads(json.dumps(rlvr))
@@ -246,6 +261,7 @@ def test_the_tables_of_the_study(labels, work):
     assert row("| rlvr | 2 |")[2].startswith(".625 [")
     assert row("| rlvr, any form, at most 5 steps, alarm above 0.4 | 1 |")[2].startswith(".250 [")
     assert f"| {PAID} | 1 | +0.500 [" in text  # of the seed that both have
+    assert f"| {PAID} | 1 | 2 of 3 | 1 | 1 of 1 | 0 | 0 of 0 |" in lines and "| rlvr | 2 | 0 of" not in text
 
 
 def test_labels_that_were_killed_are_the_same_bytes(labels, tmp_path, monkeypatch):
@@ -342,6 +358,8 @@ def test_a_cell_s_figures_by_hand():
     assert first["f1"] == first["low"] == first["high"] == pytest.approx(2 / 3)  # both problems alike
     # Of the answers 0, 2, 3, 5 are right, and 0, 2, 5 are called so.
     assert found["answers"] == {"says_right": 0.5, "outcome_accuracy": pytest.approx(5 / 6)}
+    counts = {key: (of["n"], of["yes"], of["sound"]) for key, of in found["approvals"].items()}
+    assert counts == {"right": (4, 3, 3), "wrong": (2, 0, 0), "wrong_repeating": (0, 0, 0)}
     assert (found["read_per_verification"], found["written_per_verification"]) == (12.5, 2.5)
     selection = found["selection"]
     assert selection["majority"] == 1 and selection["outcome"]["best_of_n"]["last"] == 0.5

@@ -39,6 +39,8 @@ def tables(study: Mapping[str, Any]) -> str:
         parts += ["## Reward models", _verifiers(verifiers), "The same as rankers:", _rankers(verifiers)]
     if policies:
         parts += ["## Policies, greedy", _policies(policies), "How they were trained:", _courses(policies)]
+    if judged := _approvals(policies):
+        parts += ["What the reward model says of their greedy answers:", judged]
     for other in AGAINST:
         if differences := _differences(policies, other):
             parts += [f"The reward minus {other}, of the seeds that both have:", differences]
@@ -174,6 +176,25 @@ def _courses(policies: Mapping[str, greedy.Cells]) -> str:
             )
         )
     return table(head, rows)
+
+
+def _approvals(policies: Mapping[str, greedy.Cells]) -> str:
+    """Sums over the seeds whose answers were judged, as "yes of n"; empty where none were."""
+    head = (
+        "reward", "seeds", "yes to right answers", "no step wrong among these", "yes to wrong answers",
+        "no step wrong among these", "yes to wrong answers with a step twice",
+    )  # fmt: skip
+    rows = []
+    for reward, cells in policies.items():
+        judged = [found for cell in cells if (found := cell.get("approvals"))]
+        if judged:
+            right, wrong, repeating = (
+                {key: sum(found[group][key] for found in judged) for key in ("n", "yes", "sound")}
+                for group in ("right", "wrong", "wrong_repeating")
+            )
+            counts = [text for of in (right, wrong) for text in (f"{of['yes']} of {of['n']}", str(of["sound"]))]
+            rows.append((reward, str(len(judged)), *counts, f"{repeating['yes']} of {repeating['n']}"))
+    return table(head, rows) if rows else ""
 
 
 def _differences(policies: Mapping[str, greedy.Cells], other: str) -> str:

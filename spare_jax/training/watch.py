@@ -112,7 +112,7 @@ def course(rows: Sequence[Mapping[str, float]], solutions: int, span: int = 10) 
     """A training's rows of steps.jsonl, in short.
 
     Args:
-      rows: one per iteration, in order.
+      rows: one per iteration, in order, with those that an alarm undid.
       solutions: that were sampled in each.
       span: how many iterations `first` and `last` are means over.
 
