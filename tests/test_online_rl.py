@@ -109,7 +109,7 @@ def test_a_verifier_pays_and_shares_a_mesh_with_policy_and_reference(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     (row,), (eight,) = (
-        [json.loads(line) for line in (tmp_path / place / f"policies/step_augmented/checkpoints/steps.jsonl").open()]
+        [json.loads(line) for line in (tmp_path / place / "policies/step_augmented/checkpoints/steps.jsonl").open()]
         for place in ("here", "eight")
     )
     assert row["judge/no_verdict"] + row["judge/step_mismatch"] < 1 and row["judge_tokens"] > 10

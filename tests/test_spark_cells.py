@@ -261,6 +261,9 @@ def test_the_tables_of_the_study(labels, work):
     assert row("| rlvr | 2 |")[2].startswith(".625 [")
     assert row("| rlvr, any form, at most 5 steps, alarm above 0.4 | 1 |")[2].startswith(".250 [")
     assert f"| {PAID} | 1 | +0.500 [" in text  # of the seed that both have
+    (compared, *_) = rlvr["course"]["held_out"]
+    shown = f"{compared['correct']:.3f}".lstrip("0")
+    assert any(line.startswith(f"| rlvr | {shown} ({compared['tokens'] / 1000:.0f}) |") for line in lines)
     assert f"| {PAID} | 1 | 2 of 3 | 1 | 1 of 1 | 0 | 0 of 0 |" in lines and "| rlvr | 2 | 0 of" not in text
 
 

@@ -9,7 +9,7 @@ with its own problems.
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spare_jax.evaluation.statistics import mean_or_none
@@ -39,6 +39,7 @@ def tables(study: Mapping[str, Any]) -> str:
         parts += ["## Reward models", _verifiers(verifiers), "The same as rankers:", _rankers(verifiers)]
     if policies:
         parts += ["## Policies, greedy", _policies(policies), "How they were trained:", _courses(policies)]
+        parts += ["Right on held-out problems, by iteration, and thousands of tokens until then:", _progress(policies)]
     if judged := _approvals(policies):
         parts += ["What the reward model says of their greedy answers:", judged]
     for other in AGAINST:
@@ -176,6 +177,26 @@ def _courses(policies: Mapping[str, greedy.Cells]) -> str:
             )
         )
     return table(head, rows)
+
+
+def _progress(policies: Mapping[str, greedy.Cells]) -> str:
+    """What was right of a sample of each held-out problem, and the tokens that policy and judge had written until then;
+    means over the seeds that came so far and were watched."""
+    seen: dict[tuple[str, int], list[Mapping[str, float]]] = defaultdict(list)
+    for reward, cells in policies.items():
+        for compared in (of for cell in cells for of in cell["course"]["held_out"]):
+            seen[reward, compared["step"]].append(compared)
+    steps = sorted({step for _, step in seen})
+    rows = [
+        (reward, *(_right_after(seen[reward, step]) if (reward, step) in seen else "-" for step in steps))
+        for reward in policies
+    ]
+    return table(("reward", *map(str, steps)), rows)
+
+
+def _right_after(compared: Sequence[Mapping[str, float]]) -> str:
+    tokens = mean_or_none([of["tokens"] + of["judge_tokens"] for of in compared])
+    return f"{rate(mean_or_none([of['correct'] for of in compared]))} ({number(tokens and tokens / 1000, 0)})"
 
 
 def _approvals(policies: Mapping[str, greedy.Cells]) -> str:
