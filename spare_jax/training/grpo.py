@@ -185,7 +185,7 @@ def train(
             reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
             trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
             state = jax.jit(init_state, out_shardings=state_shardings)(trained)
-        key, position, streaks = jax.random.key(how.seed), _Position(), [0] * len(config.alarms)
+        key, position, alarms = jax.random.key(how.seed), _Position(), watch.Alarms(config.alarms)
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
@@ -222,24 +222,22 @@ def train(
                     seen.append(measured)
             metrics |= _of_updates(jax.device_get(seen), packed, iteration)
             clock.lap("update")
-            watch.require_known(config.alarms, metrics)
+            rung = alarms.hear(metrics)
 
             position.iteration += 1
             log.write({"step": position.iteration, **metrics})
             timings.write({"step": position.iteration, **clock.seconds})
             if progress:
                 progress(position.iteration, config.iterations, metrics | clock.seconds)
-            streaks = [alarm.count(metrics, before) for alarm, before in zip(config.alarms, streaks, strict=True)]
-            if any(streaks) and iteration:
+            if alarms.counting and iteration:
                 checkpoints.drop(iteration)  # what this iteration has sampled with is not as it should be
-            rung = [a for a, streak in zip(config.alarms, streaks, strict=True) if streak >= a.patience]
             if rung:
                 trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
                 stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
                 position.rollbacks += not stopped_by
-                streaks = [0] * len(config.alarms)
+                alarms.reset()
             # While an alarm counts nothing is saved either: what it goes back to has to be what was before.
-            due = position.iteration % config.checkpoint_every == 0 and not any(streaks)
+            due = position.iteration % config.checkpoint_every == 0 and not alarms.counting
             if not stopped_by and (due or rung or position.iteration == config.iterations):
                 checkpoints.save(position.iteration, (trained, state), dataclasses.asdict(position))
     return GRPOResult(adapters.join(trained, frozen), position.iteration, position.rollbacks, stopped_by)

@@ -96,16 +96,36 @@ class Alarm:
         return before + 1 if (value < self.threshold if self.below else value > self.threshold) else 0
 
 
-def require_known(alarms: Sequence[Alarm], metrics: Mapping[str, float]) -> None:
-    """Refuse an alarm that no iteration can set off; one on held-out problems may have to wait for them.
+class Alarms:
+    """The alarms of a run that goes on, with how many iterations in a row each has been past its threshold."""
 
-    Raises:
-      ValueError: its metric is none of `metrics`; names these.
-    """
-    known = dict.fromkeys([*metrics, *disagreement([True], [True])])
-    for alarm in alarms:
-        if alarm.metric not in known:
-            raise ValueError(f"alarm on {alarm.metric!r}: there is no such metric; choose among {', '.join(known)}")
+    def __init__(self, alarms: Sequence[Alarm]):
+        self._alarms = tuple(alarms)
+        self._streaks = [0] * len(self._alarms)
+
+    @property
+    def counting(self) -> bool:
+        """Whether one of them is past its threshold, and the run has not been set back since."""
+        return any(self._streaks)
+
+    def hear(self, metrics: Mapping[str, float]) -> list[Alarm]:
+        """Those that go off at an iteration with these metrics.
+
+        Raises:
+          ValueError: no iteration can set an alarm off, since its metric is none of these, nor one of held-out
+            problems, which may have to wait for them.
+        """
+        known = dict.fromkeys([*metrics, *disagreement([True], [True])])
+        for alarm in self._alarms:
+            if alarm.metric not in known:
+                raise ValueError(f"alarm on {alarm.metric!r}: there is no such metric; choose among {', '.join(known)}")
+        counted = zip(self._alarms, self._streaks, strict=True)
+        self._streaks = [alarm.count(metrics, before) for alarm, before in counted]
+        return [alarm for alarm, n in zip(self._alarms, self._streaks, strict=True) if n >= alarm.patience]
+
+    def reset(self) -> None:
+        """Count anew: the run is back where it was before."""
+        self._streaks = [0] * len(self._alarms)
 
 
 def course(rows: Sequence[Mapping[str, float]], solutions: int, span: int = 10) -> dict[str, Any]:
