@@ -173,6 +173,24 @@ def test_lm_loss_in_chunks_equals_the_whole(model, monkeypatch):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), gradient(), whole)
 
 
+def test_chunks_that_nobody_asks_for_are_left_out(model, monkeypatch):
+    made, logits = [], decoder.logits
+
+    def counted(model, hidden):
+        jax.debug.callback(lambda: made.append(hidden.shape))
+        return logits(model, hidden)
+
+    batch = _batch([Example([1] * 32, [False] * 22 + [True] * 10), Example([1] * 32, [False] * 29 + [True] * 3)], 32)
+    whole = losses.token_logps(model, batch)
+    assert (whole != 0).sum() == 13
+    monkeypatch.setattr(decoder, "logits", counted)
+    monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 8)
+    np.testing.assert_allclose(jax.jit(losses.token_logps)(model, batch), whole, rtol=1e-5)
+    jax.effects_barrier()
+    assert len(made) == 2  # of 8
+
+
 def test_neftune_adds_noise_by_the_key_in_training_alone(model):
     batch = _batch(_examples())
     noisy = losses.LanguageModelLoss(neftune_alpha=5)

@@ -40,13 +40,14 @@ def test_rows_alone_are_held():
     assert equations(by_rows, jnp.zeros((8, 3, 4))) == []
 
 
-@pytest.mark.parametrize("mesh,chunks", [(None, 4), ((1, 1, 8), 4), ((2, 1, 1), 2), ((1, 8, 1), 1), ((1, 16, 1), 4)])
+@pytest.mark.parametrize("mesh,chunks", [(None, 8), ((1, 1, 8), 8), ((2, 1, 1), 4), ((1, 8, 1), 1), ((1, 16, 1), 4)])
 def test_chunks_of_logits_count_the_tokens_of_a_device(mesh, chunks, monkeypatch):
-    """8 rows of 16 tokens, 32 tokens a chunk; 16 shares do not divide 8 rows."""
+    """8 rows of 16 tokens, 16 tokens a chunk, 32 over fsdp; 16 shares do not divide 8 rows."""
     monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
-    monkeypatch.setattr(losses, "CHUNK_TOKENS", 32)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 16)
+    monkeypatch.setattr(losses, "GATHERED_CHUNK_TOKENS", 32)
     model = jax.eval_shape(lambda: decoder.init_decoder(CONFIG, jax.random.key(0)))
-    batch = dict.fromkeys(("ids", "positions", "segments"), jax.ShapeDtypeStruct((8, 16), jnp.int32))
+    batch = dict.fromkeys(("ids", "positions", "segments", "loss_weights"), jax.ShapeDtypeStruct((8, 16), jnp.int32))
     with on_mesh(*mesh) if mesh else contextlib.nullcontext():
         *_, scan = (one for one in equations(losses.token_logps, model, batch) if one.primitive.name == "scan")
     assert scan.params["length"] == chunks

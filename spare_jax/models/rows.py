@@ -24,6 +24,12 @@ def row_shares(rows: int) -> int:
     return math.prod(mesh.shape[axis] for axis in row_axes(rows) or ())
 
 
+def gathers_kernels() -> bool:
+    """Whether the mesh splits kernels over fsdp, so that every use of one gathers it."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.shape["fsdp"] > 1
+
+
 def by_rows(x: Float[Array, "rows ..."]) -> Float[Array, "rows ..."]:
     """`x` with its rows, and nothing else, shared out over the mesh.
 

@@ -360,7 +360,6 @@ def _with_reference(
     """The rows with `reference_logps`, in the microbatches of an update; 0 where nothing was sampled."""
     in_order = loop.on_devices(packed, packed.rows // how.accumulate, batch_sharding)
     logps = np.concatenate(jax.device_get([step(reference, batch) for batch in in_order]))
-    logps = np.where(packed.arrays["loss_weights"] > 0, logps, 0)
     return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
 
 

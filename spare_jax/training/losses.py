@@ -5,8 +5,8 @@ objective is the sum over the terms of sum / count, both of a whole batch. Count
 them before its first microbatch, divides every microbatch's sums by them, and only adds.
 
 None of them holds float32 logits of [batch, length, vocabulary]: at 8 x 2048 x 152k these are 10 GB. The reward model's
-loss gathers the hidden states at the step tags first and takes two columns of the head; the others go through the
-tokens chunk by chunk (`token_logps`) and recompute a chunk's logits in the backward pass.
+loss gathers the hidden states at the step tags first and takes two columns of the head; the others go chunk by chunk
+through the tokens that are weighed (`token_logps`) and recompute a chunk's logits in the backward pass.
 """
 
 import dataclasses
@@ -16,17 +16,18 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from spare_jax.models import decoder
-from spare_jax.models.rows import row_shares
+from spare_jax.models.rows import gathers_kernels, row_shares
 
 Batch = Mapping[str, Array]
 
 # Up to this many logits on a device (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
 WHOLE_LOGITS = 2**24
-# Where there are more, the logits of so many tokens of a device exist at once.
-CHUNK_TOKENS = 2048
+# Where there are more, the logits of so many tokens of a device exist at once: few, so that more chunks have nothing to
+# predict, but where every chunk gathers the head over fsdp and adds up its gradient.
+CHUNK_TOKENS, GATHERED_CHUNK_TOKENS = 512, 2048
 
 
 class Loss(Protocol):
@@ -149,11 +150,12 @@ class ORPOLoss:
         remat: decoder.Remat = "none",
         dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
-        logps, completion = token_logps(model, batch, remat=remat, dtype=dtype), batch["loss_weights"]
+        completion, likely = batch["loss_weights"], self._likely(batch)
+        logps = token_logps(model, batch, completion + likely > 0, remat=remat, dtype=dtype)
         means = _of_pairs(logps * completion, batch) / jnp.maximum(_of_pairs(completion, batch), 1)
         odds = log_odds(means)
         odds_ratio = -self.beta * jax.nn.log_sigmoid(odds[..., 0] - odds[..., 1])
-        nll = -_of_pairs(logps * self._likely(batch), batch)[..., 0]
+        nll = -_of_pairs(logps * likely, batch)[..., 0]
         weights = batch["pair_weights"]
         return jnp.stack([jnp.sum(nll * weights), jnp.sum(odds_ratio * weights)])
 
@@ -250,8 +252,8 @@ class GRPOLoss:
         dtype=jnp.float32,
     ) -> Float[Array, " terms"]:
         sampled, gains = batch["loss_weights"], batch["advantages"]
-        # Where nothing was sampled all log-probabilities count as 0: no ratio there can overflow.
-        logps = token_logps(model, batch, remat=remat, dtype=dtype) * sampled
+        # Where nothing was sampled all log-probabilities are 0: no ratio there can overflow.
+        logps = token_logps(model, batch, remat=remat, dtype=dtype)
         log_ratios = logps - batch["sampled_logps"]
         ratios = jnp.exp(log_ratios)
         clipped = jnp.clip(ratios, 1 - self.clip_low, 1 + self.clip_high)
@@ -290,35 +292,55 @@ def pair_logps(
 def token_logps(
     model: decoder.Decoder,
     batch: Batch,
+    asked: Bool[Array, "rows length"] | None = None,
     *,
     noise: Float[Array, "rows length hidden"] | None = None,
     remat: decoder.Remat = "none",
     dtype=jnp.float32,
 ) -> Float[Array, "rows length"]:
-    """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32.
+    """Log-probability in nats of predicting ids[b, t + 1] from position t, in float32, where it is `asked`, by default
+    where `loss_weights` is not 0; elsewhere 0.
 
-    At the end of a text the next token is another's, or the row's first: weigh what stands there with 0. `noise` is
-    added to the embeddings. More than WHOLE_LOGITS logits on a device are made for CHUNK_TOKENS of its tokens at a
-    time, and again in the backward pass.
+    `noise` is added to the embeddings. More than WHOLE_LOGITS logits on a device are made for some of its tokens at a
+    time, and again in the backward pass. Those that are asked come first, and chunks of others are left out; over fsdp,
+    where a chunk gathers the head, none is (a branch around it took chips of a v5e 2.2 GB, of an 8B model).
     """
     hidden = _hidden_states(model, batch, noise=noise, remat=remat, dtype=dtype)
     targets = jnp.roll(batch["ids"], -1, axis=1)
+    asked = batch["loss_weights"] != 0 if asked is None else asked
 
-    def of_chunk(chunk):
-        hidden, targets = chunk
-        return -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
+    def of_chunk(hidden, targets, asked):
+        logps = -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
+        return jnp.where(asked, logps, 0)
 
+    # A device's own tokens are cut, so that under data parallelism every device works in every chunk.
     rows, length = targets.shape
-    rows_here = rows // row_shares(rows)
-    if rows_here * length * model.config.vocab_size <= WHOLE_LOGITS:
-        return of_chunk((hidden, targets))
-    # Chunks cut the time axis, not the rows: under data parallelism every device works in every chunk. Over fsdp every
-    # chunk gathers the head and adds up its gradient, so a chunk is as long as a device's own tokens allow.
-    width = max(w for w in range(1, length + 1) if length % w == 0 and (w == 1 or w * rows_here <= CHUNK_TOKENS))
-    chunks = jax.tree.map(
-        lambda x: jnp.moveaxis(x.reshape(rows, length // width, width, *x.shape[2:]), 1, 0), (hidden, targets)
-    )
-    return jnp.moveaxis(jax.lax.map(jax.checkpoint(of_chunk), chunks), 0, 1).reshape(rows, length)
+    devices = row_shares(rows)
+    tokens = rows // devices * length
+    if tokens * model.config.vocab_size <= WHOLE_LOGITS:
+        return of_chunk(hidden, targets, asked)
+    gathered = gathers_kernels()
+    most = min(tokens, GATHERED_CHUNK_TOKENS if gathered else CHUNK_TOKENS)
+    width = max(w for w in range(1, most + 1) if tokens % w == 0)
+    arrays = [x.reshape(devices, tokens, *x.shape[2:]) for x in (hidden, targets, asked)]
+    order = jnp.argsort(~arrays[2], axis=1, stable=True)
+    if not gathered:
+        arrays = [
+            jnp.take_along_axis(x, order.reshape(*order.shape, *(1 for _ in x.shape[2:])), axis=1) for x in arrays
+        ]
+
+    @jax.checkpoint
+    def of_one(chunk):
+        if gathered:
+            return of_chunk(*chunk)
+        nothing = jnp.zeros(chunk[1].shape, jnp.float32)
+        return jax.lax.cond(jnp.any(chunk[2]), of_chunk, lambda *_: nothing, *chunk)
+
+    chunks = [jnp.moveaxis(x.reshape(devices, -1, width, *x.shape[2:]), 1, 0) for x in arrays]
+    logps = jnp.moveaxis(jax.lax.map(of_one, chunks), 0, 1).reshape(devices, tokens)
+    if not gathered:
+        logps = jnp.take_along_axis(logps, jnp.argsort(order, axis=1), axis=1)
+    return logps.reshape(rows, length)
 
 
 def log_odds(logps: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
