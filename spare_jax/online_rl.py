@@ -129,7 +129,7 @@ def solve_tests(run: Run) -> list[str]:
 
 def judge_answers(run: Run) -> list[str]:
     """What the judge that paid the policy says of its solutions now; nothing where the reward asks no judge."""
-    how, kind = run.config.grpo, _answers(run)
+    how, kind = run.config.grpo, _answers_kind(run)
     judged: list[Judgement] = []
     if REWARDS[how.reward].verdicts == "judge":
         problems = {problem.id: problem for problem in run.work.read("problems")}
@@ -145,7 +145,7 @@ def judge_answers(run: Run) -> list[str]:
     return [f"{kind}.jsonl"]
 
 
-def _answers(run: Run) -> str:
+def _answers_kind(run: Run) -> str:
     """The judgements of the policy's solutions, as a kind of records."""
     return f"judgements/policy_{run.config.grpo.reward}"
 
@@ -166,10 +166,10 @@ def online_rl(run: Run) -> list[str]:
 
 
 def _approvals(run: Run) -> dict[str, Any] | None:
-    """`approvals` of the solutions to test problems, None where no judge was asked."""
-    said = {judgement.solution_id: judgement for judgement in run.work.read(_answers(run))}
-    if not said:
+    """`approvals` of the solutions to test problems that have steps, None where the reward asks no judge."""
+    if REWARDS[run.config.grpo.reward].verdicts != "judge":
         return None
+    said = {judgement.solution_id: judgement for judgement in run.work.read(_answers_kind(run))}
     gold = {one.problem_id: one for one in run.work.read("gold")}
     solutions = [
         s
@@ -183,6 +183,7 @@ def _approvals(run: Run) -> dict[str, Any] | None:
 PIPELINE = ("load_problems", "grpo", "solve_tests", "judge_answers", "online_rl")
 
 _JUDGES = ("annotate", "verify", "generative", "rollouts", "flips", "threshold")  # settings of judges
+_ASKED = tuple(f"models.{role}.path" for role in ("verifier", "judge", "prm", "generator"))
 _RECORDS = ("problems.jsonl", "gold.jsonl")
 _REWARD = ("grpo.reward",)
 
@@ -191,7 +192,7 @@ STAGES = {
         train_policy,
         ("seed", "task", "models", "engine", "mesh", "grpo", *_JUDGES),
         _RECORDS,
-        given=("models.policy.path", "models.verifier.path"),
+        given=("models.policy.path", *_ASKED),
         per=_REWARD,
     ),
     "solve_tests": Stage(
@@ -201,7 +202,7 @@ STAGES = {
         judge_answers,
         ("seed", "task", "models", "engine", "mesh", "grpo.judge", *_JUDGES),
         (*_RECORDS, "solutions/{0}.jsonl"),
-        given=("models.verifier.path",),
+        given=_ASKED,
         per=_REWARD,
     ),
     "online_rl": Stage(

@@ -127,6 +127,8 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
     """The weights that disagree with the truth at iteration 4 have been saved by then: they are not what is taken."""
 
     def judge(name, groups):
+        if not name.endswith("held_out"):
+            return short(name, groups)
         said = grpo_runs.right_answers(name, groups)
         if name != "000004-held_out":
             return said
@@ -134,10 +136,10 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
 
     result = train(tmp_path / "alarm", judge=judge, alarms=(Alarm("held_out/disagreement", 0.5),))
     assert result.stopped_by == "held_out/disagreement" and result.iterations == 5
-    before = train(tmp_path / "before", iterations=2).model
+    before = train(tmp_path / "before", judge=judge, iterations=2).model
     assert_equal(result.model, before)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, grpo_runs.start().model)
-    assert max(jax.tree.leaves(moved)) > 1e-6
+    assert max(jax.tree.leaves(moved)) > 1e-4
 
 
 def test_an_alarm_rolls_back_and_goes_on_with_other_problems(tmp_path):

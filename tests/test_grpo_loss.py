@@ -45,6 +45,26 @@ def model():
     return decoder.init_decoder(CONFIG, jax.random.key(1))
 
 
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_chunks_change_neither_value_nor_gradient(model, monkeypatch, loss):
+    """Also where nothing at all was sampled, and where what was not sampled is all but impossible."""
+    sharp = jax.tree.map(lambda x: 30 * x, model)
+    nothing = {name: np.zeros_like(array) for name, array in packed(samples(9)).items()}
+    cases = [(model, packed(samples(9))), (model, nothing)]
+
+    def measured():
+        gradient = jax.jit(jax.value_and_grad(lambda m, b: jnp.sum(loss.sums(m, b)[:2])))
+        return [gradient(*case) for case in cases], jax.jit(losses.token_logps)(sharp, cases[0][1])
+
+    whole, logps = measured()
+    monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 13)
+    chunked, again = measured()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), chunked, whole)
+    np.testing.assert_allclose(again, logps, rtol=1e-5, atol=1e-5)
+    assert (np.asarray(again)[cases[0][1]["loss_weights"] == 0] == 0).all() and np.isfinite(again).all()
+
+
 def by_formula(loss, model, made):
     """The objective and what is watched, one sample at a time in float64."""
     per_token, kls, clipped, ratios = [], [], [], []

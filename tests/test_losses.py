@@ -168,8 +168,8 @@ def test_lm_loss_in_chunks_equals_the_whole(model, monkeypatch):
 
     whole = gradient()
     monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
-    for chunk in (1, 8 * len(batch["ids"])):
-        monkeypatch.setattr(losses, "CHUNK_TOKENS", chunk)
+    for chunk in (1, 7, 8 * len(batch["ids"])):
+        monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", chunk)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), gradient(), whole)
 
 
@@ -180,15 +180,15 @@ def test_chunks_that_nobody_asks_for_are_left_out(model, monkeypatch):
         jax.debug.callback(lambda: made.append(hidden.shape))
         return logits(model, hidden)
 
-    batch = _batch([Example([1] * 32, [False] * 22 + [True] * 10), Example([1] * 32, [False] * 29 + [True] * 3)], 32)
+    batch = _batch([Example([1] * 32, [False] * 22 + [True] * 10), Example([1] * 29, [False] * 26 + [True] * 3)], 33)
     whole = losses.token_logps(model, batch)
     assert (whole != 0).sum() == 13
     monkeypatch.setattr(decoder, "logits", counted)
     monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
-    monkeypatch.setattr(losses, "CHUNK_TOKENS", 8)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 8)
     np.testing.assert_allclose(jax.jit(losses.token_logps)(model, batch), whole, rtol=1e-5)
     jax.effects_barrier()
-    assert len(made) == 2  # of 8
+    assert len(made) == 2  # of 9, of 66 tokens
 
 
 def test_neftune_adds_noise_by_the_key_in_training_alone(model):
@@ -219,7 +219,7 @@ def test_the_noise_of_neftune_follows_from_the_length_of_a_text_of_its_own(model
 
 
 def test_no_array_of_batch_by_length_by_vocabulary(monkeypatch):
-    monkeypatch.setattr(losses, "CHUNK_TOKENS", 256)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 256)
     config = decoder.DecoderConfig(**{**vars(CONFIG), "vocab_size": 2**17})
     model = jax.eval_shape(functools.partial(decoder.init_decoder, config), jax.random.key(0))
     batch = jax.eval_shape(lambda: _batch([Example([1] * 256, [True] * 256, [5], [1.0])] * 4, 256))

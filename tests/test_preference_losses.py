@@ -149,7 +149,7 @@ def test_chunks_change_neither_losses_nor_gradients(model, monkeypatch):
 
     whole = gradient()
     monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
-    monkeypatch.setattr(losses, "CHUNK_TOKENS", 8 * len(batch["ids"]))
+    monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 8 * len(batch["ids"]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=5e-6), gradient(), whole)
 
 

@@ -44,8 +44,8 @@ def test_rows_alone_are_held():
 def test_chunks_of_logits_count_the_tokens_of_a_device(mesh, chunks, monkeypatch):
     """8 rows of 16 tokens, 16 tokens a chunk, 32 over fsdp; 16 shares do not divide 8 rows."""
     monkeypatch.setattr(losses, "WHOLE_LOGITS", 0)
-    monkeypatch.setattr(losses, "CHUNK_TOKENS", 16)
-    monkeypatch.setattr(losses, "GATHERED_CHUNK_TOKENS", 32)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 16)
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 32)
     model = jax.eval_shape(lambda: decoder.init_decoder(CONFIG, jax.random.key(0)))
     batch = dict.fromkeys(("ids", "positions", "segments", "loss_weights"), jax.ShapeDtypeStruct((8, 16), jnp.int32))
     with on_mesh(*mesh) if mesh else contextlib.nullcontext():

@@ -43,7 +43,7 @@ def packed(count: int, kind: str) -> batches.Packed:
 
 def main(directory: pathlib.Path, kind: str) -> dict:
     loss = LOSSES.get(kind, losses.TokenTagLoss(5, 7))
-    losses.WHOLE_LOGITS, losses.CHUNK_TOKENS, losses.GATHERED_CHUNK_TOKENS = 0, 8, 8
+    losses.WHOLE_LOGITS, losses.CHUNK_TOKENS, losses.CHUNK_TOKENS_ON_CPU = 0, 8, 8
     make_step, seen = loop.make_train_step, {}
 
     def recorded(*args):

@@ -39,9 +39,10 @@ def tables(study: Mapping[str, Any]) -> str:
         parts += ["## Reward models", _verifiers(verifiers), "The same as rankers:", _rankers(verifiers)]
     if policies:
         parts += ["## Policies, greedy", _policies(policies), "How they were trained:", _courses(policies)]
-        parts += ["Right on held-out problems, by iteration, and thousands of tokens until then:", _progress(policies)]
+    if progress := _progress(policies):
+        parts += ["Right on held-out problems as each iteration began, and thousands of tokens to its end:", progress]
     if judged := _approvals(policies):
-        parts += ["What the reward model says of their greedy answers:", judged]
+        parts += ["What the judge that paid says of their greedy answers:", judged]
     for other in AGAINST:
         if differences := _differences(policies, other):
             parts += [f"The reward minus {other}, of the seeds that both have:", differences]
@@ -180,8 +181,9 @@ def _courses(policies: Mapping[str, greedy.Cells]) -> str:
 
 
 def _progress(policies: Mapping[str, greedy.Cells]) -> str:
-    """What was right of a sample of each held-out problem, and the tokens that policy and judge had written until then;
-    means over the seeds that came so far and were watched."""
+    """What was right of a sample of each held-out problem before an iteration's update, and the tokens that policy and
+    judge had written for training with that iteration's; means over the seeds that came so far and were watched. Empty
+    where none was."""
     seen: dict[tuple[str, int], list[Mapping[str, float]]] = defaultdict(list)
     for reward, cells in policies.items():
         for compared in (of for cell in cells for of in cell["course"]["held_out"]):
@@ -191,7 +193,7 @@ def _progress(policies: Mapping[str, greedy.Cells]) -> str:
         (reward, *(_right_after(seen[reward, step]) if (reward, step) in seen else "-" for step in steps))
         for reward in policies
     ]
-    return table(("reward", *map(str, steps)), rows)
+    return table(("reward", *map(str, steps)), rows) if steps else ""
 
 
 def _right_after(compared: Sequence[Mapping[str, float]]) -> str:
@@ -202,8 +204,8 @@ def _right_after(compared: Sequence[Mapping[str, float]]) -> str:
 def _approvals(policies: Mapping[str, greedy.Cells]) -> str:
     """Sums over the seeds whose answers were judged, as "yes of n"; empty where none were."""
     head = (
-        "reward", "seeds", "yes to right answers", "no step wrong among these", "yes to wrong answers",
-        "no step wrong among these", "yes to wrong answers with a step twice",
+        "reward", "seeds", "yes to right answers", "right, yes, no step called wrong", "yes to wrong answers",
+        "wrong, yes, no step called wrong", "yes to wrong answers with a step twice",
     )  # fmt: skip
     rows = []
     for reward, cells in policies.items():

@@ -5,11 +5,12 @@ objective is the sum over the terms of sum / count, both of a whole batch. Count
 them before its first microbatch, divides every microbatch's sums by them, and only adds.
 
 None of them holds float32 logits of [batch, length, vocabulary]: at 8 x 2048 x 152k these are 10 GB. The reward model's
-loss gathers the hidden states at the step tags first and takes two columns of the head; the others go chunk by chunk
-through the tokens that are weighed (`token_logps`) and recompute a chunk's logits in the backward pass.
+loss gathers the hidden states at the step tags first and takes two columns of the head; the others go through the
+tokens chunk by chunk (`token_logps`) and recompute a chunk's logits in the backward pass.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -25,9 +26,10 @@ Batch = Mapping[str, Array]
 
 # Up to this many logits on a device (64 MB in float32) all tokens are one chunk, and nothing is recomputed.
 WHOLE_LOGITS = 2**24
-# Where there are more, the logits of so many tokens of a device exist at once: few, so that more chunks have nothing to
-# predict, but where every chunk gathers the head over fsdp and adds up its gradient.
-CHUNK_TOKENS, GATHERED_CHUNK_TOKENS = 512, 2048
+# Where there are more, the logits of so many tokens of a device exist at once. Every chunk adds to the gradient of the
+# head and, over fsdp, gathers the head: an accelerator does that slower than its products, so its chunks are large.
+CHUNK_TOKENS = 2048
+CHUNK_TOKENS_ON_CPU = 512
 
 
 class Loss(Protocol):
@@ -302,12 +304,12 @@ def token_logps(
     where `loss_weights` is not 0; elsewhere 0.
 
     `noise` is added to the embeddings. More than WHOLE_LOGITS logits on a device are made for some of its tokens at a
-    time, and again in the backward pass. Those that are asked come first, and chunks of others are left out; over fsdp,
-    where a chunk gathers the head, none is (a branch around it took chips of a v5e 2.2 GB, of an 8B model).
+    time, and again in the backward pass. On a CPU those that are asked come first, and chunks of others are left out;
+    not over fsdp, where a branch around what a chunk gathers took a v5e chip 2.3 GB more (docs/performance.md).
     """
     hidden = _hidden_states(model, batch, noise=noise, remat=remat, dtype=dtype)
     targets = jnp.roll(batch["ids"], -1, axis=1)
-    asked = batch["loss_weights"] != 0 if asked is None else asked
+    asked = batch["loss_weights"] > 0 if asked is None else asked
 
     def of_chunk(hidden, targets, asked):
         logps = -optax.softmax_cross_entropy_with_integer_labels(decoder.logits(model, hidden), targets)
@@ -319,28 +321,34 @@ def token_logps(
     tokens = rows // devices * length
     if tokens * model.config.vocab_size <= WHOLE_LOGITS:
         return of_chunk(hidden, targets, asked)
-    gathered = gathers_kernels()
-    most = min(tokens, GATHERED_CHUNK_TOKENS if gathered else CHUNK_TOKENS)
-    width = max(w for w in range(1, most + 1) if tokens % w == 0)
-    arrays = [x.reshape(devices, tokens, *x.shape[2:]) for x in (hidden, targets, asked)]
-    order = jnp.argsort(~arrays[2], axis=1, stable=True)
-    if not gathered:
+    leaves_out = jax.default_backend() == "cpu" and not gathers_kernels()
+    number = math.ceil(tokens / (CHUNK_TOKENS_ON_CPU if leaves_out else CHUNK_TOKENS))
+    width = math.ceil(tokens / number)
+
+    def of_device(x):
+        """[devices, number * width, ...]: what fills the last chunk up is not asked."""
+        x = x.reshape(devices, tokens, *x.shape[2:])
+        return jnp.pad(x, ((0, 0), (0, number * width - tokens), *((0, 0) for _ in x.shape[2:])))
+
+    arrays = [of_device(x) for x in (hidden, targets, asked)]
+    order = jnp.argsort(~arrays[2], axis=1, stable=True) if leaves_out else None
+    if order is not None:
         arrays = [
             jnp.take_along_axis(x, order.reshape(*order.shape, *(1 for _ in x.shape[2:])), axis=1) for x in arrays
         ]
 
     @jax.checkpoint
-    def of_one(chunk):
-        if gathered:
+    def of_some(chunk):
+        if not leaves_out:
             return of_chunk(*chunk)
         nothing = jnp.zeros(chunk[1].shape, jnp.float32)
         return jax.lax.cond(jnp.any(chunk[2]), of_chunk, lambda *_: nothing, *chunk)
 
-    chunks = [jnp.moveaxis(x.reshape(devices, -1, width, *x.shape[2:]), 1, 0) for x in arrays]
-    logps = jnp.moveaxis(jax.lax.map(of_one, chunks), 0, 1).reshape(devices, tokens)
-    if not gathered:
+    chunks = [jnp.moveaxis(x.reshape(devices, number, width, *x.shape[2:]), 1, 0) for x in arrays]
+    logps = jnp.moveaxis(jax.lax.map(of_some, chunks), 0, 1).reshape(devices, number * width)
+    if order is not None:
         logps = jnp.take_along_axis(logps, jnp.argsort(order, axis=1), axis=1)
-    return logps.reshape(rows, length)
+    return logps[:, :tokens].reshape(rows, length)
 
 
 def log_odds(logps: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
