@@ -127,16 +127,18 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
     """The weights that disagree with the truth at iteration 4 have been saved by then: they are not what is taken."""
 
     def judge(name, groups):
-        if not name.endswith("held_out"):
-            return short(name, groups)
+        if not name.endswith("held_out"):  # something to learn from
+            return [[Judgement(s.id, "odd", outcome=sum(s.token_ids) % 2 == 1) for s in of] for _, of in groups]
         said = grpo_runs.right_answers(name, groups)
         if name != "000004-held_out":
             return said
         return [[grpo_runs.dataclasses.replace(one, outcome=not one.outcome) for one in group] for group in said]
 
-    result = train(tmp_path / "alarm", judge=judge, alarms=(Alarm("held_out/disagreement", 0.5),))
+    rules = grpo_runs.format_rules.rules_of(grpo_runs.TASK, ())  # what is cut off earns something, too
+    alarm = Alarm("held_out/disagreement", 0.5)
+    result = train(tmp_path / "alarm", judge=judge, rules=rules, alarms=(alarm,))
     assert result.stopped_by == "held_out/disagreement" and result.iterations == 5
-    before = train(tmp_path / "before", judge=judge, iterations=2).model
+    before = train(tmp_path / "before", judge=judge, rules=rules, iterations=2).model
     assert_equal(result.model, before)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, grpo_runs.start().model)
     assert max(jax.tree.leaves(moved)) > 1e-4
