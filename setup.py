@@ -38,6 +38,8 @@ setup(
     extras_require={
         "test": [
             "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "nbclient>=0.10",
             "peft==0.21.2",  # parity only
             "pyright==1.1.414",
             "pytest>=8.0",
