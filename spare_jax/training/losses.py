@@ -332,10 +332,9 @@ def token_logps(
 
     arrays = [of_device(x) for x in (hidden, targets, asked)]
     order = jnp.argsort(~arrays[2], axis=1, stable=True) if leaves_out else None
+    take = jax.vmap(lambda x, order: x[order])
     if order is not None:
-        arrays = [
-            jnp.take_along_axis(x, order.reshape(*order.shape, *(1 for _ in x.shape[2:])), axis=1) for x in arrays
-        ]
+        arrays = [take(x, order) for x in arrays]
 
     @jax.checkpoint
     def of_some(chunk):
@@ -347,7 +346,7 @@ def token_logps(
     chunks = [jnp.moveaxis(x.reshape(devices, number, width, *x.shape[2:]), 1, 0) for x in arrays]
     logps = jnp.moveaxis(jax.lax.map(of_some, chunks), 0, 1).reshape(devices, number * width)
     if order is not None:
-        logps = jnp.take_along_axis(logps, jnp.argsort(order, axis=1), axis=1)
+        logps = take(logps, jnp.argsort(order, axis=1))
     return logps[:, :tokens].reshape(rows, length)
 
 
