@@ -469,6 +469,7 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
             outputs = stage.run(run)
             if any(failure.passing for failure in run.failures.get(label, {}).values()):
                 logger.warning("%-22s not done: the next run asks again for what has failed", label)
+                run.work.suspend(label, outputs)
             else:
                 run.work.complete(label, outputs)
         run.measured.setdefault(name, {})["seconds"] = round(time.perf_counter() - started, 3)
