@@ -62,7 +62,9 @@ class Continuation:
 
     def ended_right(self, steps: Sequence[str], completion: Completion) -> bool:
         """Whether `steps` and what was sampled behind them end at an accepted answer."""
-        more, _, _ = solve.split_solution(self.tokenizer, completion.ids, end_ids(self.tokenizer))
+        more, _, _ = solve.split_solution(
+            self.tokenizer, completion.ids, end_ids(self.tokenizer), self.task.split_steps
+        )
         return bool(self.task.answers_equal(self.task.extract_answer((*steps, *more)), self.gold.answers))
 
 

@@ -144,7 +144,9 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
         if tree.policy.ended_right(steps, completion):
             right += 1
             continue
-        texts, spans, _ = solve.split_solution(tokenizer, completion.ids, end_ids(tokenizer))
+        texts, spans, _ = solve.split_solution(
+            tokenizer, completion.ids, end_ids(tokenizer), tree.policy.task.split_steps
+        )
         pieces = map(tuple, solve.cut_pieces(completion.ids, spans))
         tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
     tree.value[state] = right / len(completions)
