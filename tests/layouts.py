@@ -127,6 +127,8 @@ MORE: tuple[tuple[str, int], ...] = (
         "it goes on below. The answer is 5.",
         2,
     ),
+    ("Let $x = 1.$ It is odd. Then\n\\[x + 1 = 2.\\]Hence $2x = 2,$ so\n\\[x = 1.\\]Thus $x = \\boxed{1}.$", 5),
+    ("So the sum is $$1 + 2 = 3.$$\n\nWe get \\begin{align*}\nx &= 3\n\\end{align*}From this, $x$ is odd.", 3),
     ("  \n\n", 1),
     ("", 0),
 )

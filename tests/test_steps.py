@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -68,6 +69,23 @@ def test_the_layouts_of_the_docs(name):
     assert step_texts(split_steps(text)) == steps
     for task in (math.task(), gsm8k.task(), competition.task("aime24")):
         assert step_texts(task.split_steps(text)) == steps
+
+
+def test_the_docs_show_the_layouts():
+    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    assert shown(LAYOUTS) in page
+
+
+def shown(layouts: dict[str, tuple[str, tuple[str, ...]]]) -> str:
+    """The layouts for docs/tasks.md, each step's number before its first line."""
+    parts = []
+    for name, (text, _) in layouts.items():
+        lines = [f"{name[0].upper()}{name[1:]}:", ""]
+        for number, piece in enumerate(split_steps(text), 1):
+            first, *more = [line for line in piece.split("\n") if line.strip()]
+            lines += [f"    {number}  {first.rstrip()}", *(f"       {line.rstrip()}" for line in more)]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 @pytest.mark.parametrize(("text", "count"), MORE)

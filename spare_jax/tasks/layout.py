@@ -29,9 +29,10 @@ _CLOSED_BY = {"[asy]": "[/asy]", "$$": "$$", "\\[": "\\]", "\\(": "\\)", "[": "]
 def hide(text: str) -> str:
     """`text` with private characters in place of mathematics, code and drawings, so that nobody cuts inside of them.
 
-    The length stays. A mark that is never closed, or only after 5,000 characters, hides nothing, except that code goes
-    on to the end of the text. A dollar sign opens a formula only before and closes one only behind a character that is
-    no blank, and not before a digit: "$5 and $6" are prices.
+    The length stays. The punctuation mark that a formula inside a line ends with is what stands for its end. A mark
+    that is never closed, or only after 5,000 characters, hides nothing, except that code goes on to the end of the
+    text. A dollar sign opens a formula only before and closes one only behind a character that is no blank, and not
+    before a digit: "$5 and $6" are prices.
     """
     closing = defaultdict(list)
     for match in _CLOSING.finditer(text):
@@ -55,7 +56,10 @@ def hide(text: str) -> str:
         too_long = not fence and end is not None and end - match.start() > _LONGEST_FORMULA
         if end is None or too_long or (inline and text.find("\n\n", match.start(), end) >= 0):
             continue
-        shown += [text[at : match.start()], (INLINE if inline else DISPLAY) * (end - match.start())]
+        body = text[match.end() : end].rstrip("$)\\")
+        stop = body[-1] if inline and body.endswith((".", ",", ";", ":", "?")) else INLINE
+        last = stop if inline else DISPLAY
+        shown += [text[at : match.start()], (INLINE if inline else DISPLAY) * (end - match.start() - 1), last]
         at = end
     return "".join((*shown, text[at:]))
 

@@ -18,7 +18,7 @@ LONGEST = 100_000
 
 _TAG = re.compile(r"(?:</step>|\bки\b)\s*", re.IGNORECASE)
 _BOUNDARY = re.compile(
-    rf"(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY})|(?<={DISPLAY}[.,;]))\s+"
+    rf"(?:(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY}[.,;]))\s+|(?<={DISPLAY})\s*)"
     rf"(?=[\"'“‘(\[*_]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
 )
 _MARKER = re.compile(rf"\W*(?:\(?[0-9]{{1,3}}[.)]|{STEP_WORD}[.:]?)\W*$", re.IGNORECASE)
@@ -63,7 +63,7 @@ def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) 
             joined = True
         elif begins or line.kind in ("section", "title"):
             joined = listing or (free and before.endswith(":"))
-        elif line.kind == "display":
+        elif line.kind == "display" or hidden[line.start] == DISPLAY:
             joined = prose
         else:
             joined = before.endswith((":", ",", "=")) or _goes_on(hidden, line, before, prose)
