@@ -65,7 +65,9 @@ class Continuation:
     def ended_right(self, completion: Completion) -> bool | None:
         """Whether what was sampled ends at an accepted answer; the steps before it do not speak for it. None where it
         is no rollout: it was cut off, or says nothing, or the comparison is undecided."""
-        more, _, _ = solve.split_solution(self.tokenizer, completion.ids, end_ids(self.tokenizer))
+        more, _, _ = solve.split_solution(
+            self.tokenizer, completion.ids, end_ids(self.tokenizer), self.task.split_steps
+        )
         if completion.finish_reason != "stop" or not more:
             return None
         return self.task.answers_equal(self.task.extract_answer(more), self.gold.answers)

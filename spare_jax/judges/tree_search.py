@@ -157,7 +157,9 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
     tokenizer = tree.policy.tokenizer
     for completion in completions:
         if tree.policy.ended_right(completion) is False:
-            texts, spans, _ = solve.split_solution(tokenizer, completion.ids, end_ids(tokenizer))
+            texts, spans, _ = solve.split_solution(
+                tokenizer, completion.ids, end_ids(tokenizer), tree.policy.task.split_steps
+            )
             pieces = map(tuple, solve.cut_pieces(completion.ids, spans))
             tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
     value = share_right(tree.policy, completions)

@@ -160,20 +160,20 @@ def split_sentences(text: str) -> tuple[str, ...]:
     do not. A single letter does ("twice as many as jar B. How many"): in word problems it is a label far more often
     than an initial.
     """
-    pieces, start = [], 0
+    pieces, start, first = [], 0, len(text) - len(text.lstrip())
     for match in _BOUNDARY.finditer(text):
-        if text[match.start()] != "\n" and _is_abbreviation(text[start : match.start()]):
+        if text[match.start()] != "\n" and ends_in_abbreviation(text, match.start()):
             continue
-        if not text[start : match.end()].strip():  # blanks at the start
+        if match.end() <= first:  # blanks at the start
             continue
         pieces.append(text[start : match.end()])
         start = match.end()
     return (*pieces, *([text[start:]] if start < len(text) else ()))
 
 
-def _is_abbreviation(sentence: str) -> bool:
-    """Whether the full stop that ends `sentence` belongs to its last word."""
-    if not sentence.endswith("."):
+def ends_in_abbreviation(text: str, end: int) -> bool:
+    """Whether `text`, up to the index `end`, ends in the full stop of an abbreviation."""
+    if end < 1 or text[end - 1] != ".":
         return False
-    word = sentence[-12:-1].split(" ")[-1].lstrip("(\"'“‘")
-    return word.lower() in _ABBREVIATIONS
+    word = text[max(0, end - 13) : end - 1].split()[-1:]
+    return bool(word) and word[0].lstrip("(\"'“‘").lower() in _ABBREVIATIONS
