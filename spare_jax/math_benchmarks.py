@@ -6,8 +6,8 @@ solve_benchmarks  these, the generator              -> solutions/<benchmark>_{gr
 math_benchmarks   all of it; derived                -> metrics.json
 
 All problems are solved in one batch that never empties. Greedy accuracy is that of one solution at temperature 0;
-avg@k is the share of right ones among the k of config.solve. A problem that could not be asked, or whose answers are all
-undecided, is missing: it is counted beside the figures, and is in none of them.
+avg@k is the share of right ones among the k of config.solve. A problem that could not be asked, or whose answers are
+all undecided, is missing: it is counted beside the figures, and is in none of them.
 """
 
 import functools

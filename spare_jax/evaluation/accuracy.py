@@ -172,8 +172,8 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
 
 
 def aggregate_all(step_scores: StepScores, how: str) -> list[list[float | None] | None]:
-    """One score per candidate of every problem (selection/aggregate.py); None for a problem where the ranker failed on a
-    candidate, which may have been the best."""
+    """One score per candidate of every problem (selection/aggregate.py); None for a problem where the ranker failed on
+    one of them, which may be the best."""
     found: list[list[float | None] | None] = []
     for candidates in step_scores:
         scored = [aggregate(steps, how) for steps in candidates if steps is not None]

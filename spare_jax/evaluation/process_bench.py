@@ -64,9 +64,7 @@ def process_bench_metrics(
     threshold, chosen_on = choose_on(parts["dev"], "dev", scores["dev"]) if only_scores and has_scores else (None, None)
     found: dict[str, Any] = {"threshold": threshold, "threshold_chosen_on": chosen_on}
     for name, of in chosen.items():
-        said = [
-            _first_error(judgements[i], steps, threshold) for i, steps in zip(of, scores[name], strict=True)
-        ]
+        said = [_first_error(judgements[i], steps, threshold) for i, steps in zip(of, scores[name], strict=True)]
         found[name] = measure(said, parts[name], baseline_guesses(parts["dev"], parts[name]), seed)
         if has_scores:
             found[name] |= measure_scores(scores[name], parts[name])

@@ -118,8 +118,8 @@ def first_error_difference(
     seed: int = 0,
     n_resamples: int = 10_000,
 ) -> dict[str, float | None]:
-    """How much higher our first-error F1 is than theirs, on the solutions that neither of them misses, with the interval
-    of `first_error_interval`.
+    """How much higher our first-error F1 is than theirs, on the solutions that neither misses, with the interval of
+    `first_error_interval`.
 
     Returns:
       {"mean", "low", "high"}; all None where a class is empty.

@@ -29,9 +29,7 @@ def ratio_or_none(part: float, whole: float) -> float | None:
     return float(part / whole) if whole else None
 
 
-def bootstrap(
-    values: Values, seed: int = 0, n_resamples: int = 10_000, level: float = 0.95
-) -> dict[str, Any]:
+def bootstrap(values: Values, seed: int = 0, n_resamples: int = 10_000, level: float = 0.95) -> dict[str, Any]:
     """Mean of a value per problem, with the percentile interval of the bootstrap that resamples problems.
 
     Args:

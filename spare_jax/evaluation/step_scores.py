@@ -84,9 +84,9 @@ def measure(said: Sequence[FirstError], part: Part, guesses: Mapping[str, Sequen
     of its figures and no difference; the baselines, which ask nobody, are over all.
 
     Returns:
-      {"n" (solutions of the part), "judge": first_error_metrics with "low" and "high" (the 95 % bootstrap interval of f1 over problems), each
-      baseline: first_error_metrics, "judge_minus": {"position_only", "length_only": first_error_difference},
-      "right_answer_wrong_process"}
+      {"n" (solutions of the part), "judge": first_error_metrics with "low" and "high" (the 95 % bootstrap interval of
+      f1 over problems), each baseline: first_error_metrics, "judge_minus": {"position_only", "length_only":
+      first_error_difference}, "right_answer_wrong_process"}
     """
     truth = part.first_errors
     return {

@@ -222,8 +222,7 @@ def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy
     """The judge's own labels, without what the outcome knows, against the truth where there is one."""
     own = dataclasses.replace(policy, last_step_is_outcome=False)
     found = [s for several in test.values() for s in several if s.id in judgements[judge]]
-    asked = [judgements[judge][s.id] for s in found]
-    said = [judgement if judgement.failure else relabel(judgement, own)[0] for judgement in asked]
+    said = [relabel(judgements[judge][s.id], own)[0] for s in found]
     unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
     real = [judgements["truth"].get(s.id, unknown[s.id]) for s in found]
     measured = judge_metrics(said, real)
