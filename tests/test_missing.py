@@ -35,7 +35,7 @@ from spare_jax.evaluation.process_errors import (
 )
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none, paired_bootstrap
 from spare_jax.judges.labels import LabelPolicy
-from spare_jax.judges.outcome import outcome
+from spare_jax.judges.outcome import UNDECIDED
 from spare_jax.prompts.annotate import format_records
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, StageFailed
@@ -296,16 +296,9 @@ def test_a_headline_is_refused_where_more_than_a_twentieth_is_missing(n, missing
     assert figures == {"a.b": 0.5 if quoted else None} and (not reasons) is quoted
 
 
-class Arithmetic:
-    """As a task compares answers: "?" is one that it cannot decide."""
-
-    def answers_equal(self, predicted, accepted):
-        return None if predicted == "?" else predicted in accepted
-
-
 def records(n, answers, failed=()):
-    """Problems of a test split with two solutions each by their `answers`, and all judgements of the main job; those of
-    the problems `failed` are failures of SPARE and the PRM."""
+    """Problems of a test split with two solutions each by their `answers`, of which "1" is right and "?" undecided, and
+    all judgements of the main job; those of the problems `failed` are failures of SPARE and the PRM."""
     problems = [Problem(f"test-{i:03d}", f"{i}?") for i in range(n)]
     solutions = [
         Solution(f"test-{i:03d}/{k}", f"test-{i:03d}", ("a", "b"), answer, "stop", (1, 2), mean_logprob=-0.5)
@@ -314,10 +307,10 @@ def records(n, answers, failed=()):
     ]
     judgements = {name: {} for name in summary.JUDGES}
     for s in solutions:
-        real = outcome(Arithmetic(), Gold(s.problem_id, ("1",)), s)
-        judgements["outcome"][s.id] = real
+        right, why = (None, UNDECIDED) if s.answer == "?" else (s.answer == "1", "")
+        judgements["outcome"][s.id] = Judgement(s.id, "outcome", outcome=right, failure=why)
         labels = (True, s.answer == "1")
-        judgements["truth"][s.id] = Judgement(s.id, "truth", tuple(map(StepJudgement, labels)), real.outcome)
+        judgements["truth"][s.id] = Judgement(s.id, "truth", tuple(map(StepJudgement, labels)), right)
         for name in ("spare", "prm"):
             steps = tuple(StepJudgement(label, score=0.9 if label else 0.2) for label in labels)
             text = format_records([StepJudgement(label, explanation="so", errors=()) for label in labels])
