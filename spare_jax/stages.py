@@ -26,6 +26,7 @@ import jax
 from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
+from spare_jax.evaluation.missing import in_words, why_not_judged
 from spare_jax.evaluation.prm_score import prm_bench_metrics
 from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
@@ -392,12 +393,15 @@ def benchmark(run: Run) -> list[str]:
         raise ValueError(f"config.data.format={run.config.data.format!r}: choose among {', '.join(_MEASURES)}")
     found = _read_solutions(run)
     name = run.config.judge
-    judgements = judging.judge(run, "benchmark", name, found)
+    # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
+    asked = run.with_settings({"annotate.last_step_is_outcome": False})
+    judgements = judging.judge(asked, "benchmark", name, found)
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
     metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
     run.work.write_json("metrics.json", {"judge": name, **metrics})
+    _warn_of_refused(metrics)
     return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
 
 
@@ -405,14 +409,16 @@ _Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show
 
 
 def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
-    right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
+    right = [
+        is_correct(run.task, item.gold, item.solution) if item.gold and item.gold.answers else None for item in found
+    ]
     metrics = process_bench_metrics(found, judgements, right, run.config.seed)
     cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
     labels = [judging.labels_of(judgement, cut) for judgement in judgements]
     html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
-    f1 = metrics["test"]["judge"]["f1"]
-    logger.info("first-error F1 %s on %d rows", "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
+    judge = metrics["test"]["judge"]
+    _tell("first-error F1", judge["f1"], judge["n_error"] + judge["n_correct"], "rows", judge["missing"])
     return metrics, ["report.html"]
 
 
@@ -421,10 +427,24 @@ def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence
         judging.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
         for item, judgement in zip(found, judgements, strict=True)
     ]
-    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed)
-    score = metrics["judge"]["prm_score"]
-    logger.info("PRMScore %s on %d rows", "-" if score is None else f"{score:.3f}", metrics["n"])
+    why = [why_not_judged(judgement) for judgement in judgements]
+    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed, why)
+    judge = metrics["judge"]
+    _tell("PRMScore", judge["prm_score"], judge["n"], "steps", judge["missing"])
     return {"threshold": run.config.threshold, **metrics}, []
+
+
+def _tell(name: str, value: float | None, n: int, what: str, missing: Mapping[str, int]) -> None:
+    """A figure in a line of the log, the number that it is over, and what is missing."""
+    absent = f"; {sum(missing.values())} are missing ({in_words(missing)})" if missing else ""
+    logger.info("%s %s on %d %s%s", name, "-" if value is None else f"{value:.3f}", n, what, absent)
+
+
+def _warn_of_refused(metrics: Mapping[str, Any]) -> None:
+    """Say which of the figures that may be quoted alone are refused, and why."""
+    for path, why in metrics.get("reasons", {}).items():
+        if path.startswith("headline."):
+            logger.warning("%s: %s", path.removeprefix("headline."), why)
 
 
 _MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}
@@ -480,6 +500,7 @@ def evaluate(run: Run) -> list[str]:
             said, [run.task.classes(gold[s.problem_id].answers[0]) for s in tested]
         )
     run.work.write_json("metrics.json", metrics)
+    _warn_of_refused(metrics)
     return ["metrics.json"]
 
 
