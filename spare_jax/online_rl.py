@@ -11,9 +11,7 @@ engine of its own, or one of the controls that ask no model. `config.grpo` has t
 """
 
 import collections
-import dataclasses
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,11 +24,8 @@ from spare_jax.models import huggingface
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage, progress_bar
 from spare_jax.studies.collect import write_cell
-from spare_jax.tasks.task import Task
 from spare_jax.training import format_rules, grpo, loop, losses, watch
 from spare_jax.training.advantages import REWARDS, coin, vote
-
-logger = logging.getLogger(__name__)
 
 
 def train_policy(run: Run) -> list[str]:
@@ -51,7 +46,7 @@ def train_policy(run: Run) -> list[str]:
     digest = huggingface.tokenizer_digest(start.tokenizer)
     policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task, how.forbidden))
     directory = f"policies/{how.reward}"
-    checkpoints = run.work.path / directory / "checkpoints"
+    checkpoints, judge = run.work.path / directory / "checkpoints", _counted(run, judge_of(run, gold))
     with progress_bar(config.iterations, f"grpo {how.reward}", "iteration") as bar:
 
         def progress(iteration: int, iterations: int, metrics: watch.Metrics) -> None:
@@ -60,13 +55,8 @@ def train_policy(run: Run) -> list[str]:
             bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items() if value is not None}, refresh=False)
 
         result = grpo.train(
-            config, start.model, engine, policy, problems, judge_of(run, gold), checkpoints, run.mesh, held_out,
+            config, start.model, engine, policy, problems, judge, checkpoints, run.mesh, held_out,
             lambda solution: is_correct(run.task, gold[solution.problem_id], solution), progress,
-        )  # fmt: skip
-    if result.failed:
-        logger.warning(
-            "grpo %s: %d of %d sampled solutions were not judged and taught nothing (judge/failed of steps.jsonl)",
-            how.reward, result.failed, result.judged + result.failed,
         )  # fmt: skip
     said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by", "judged", "failed")}
     run.work.write_json(f"{directory}/training.json", said)
@@ -103,16 +93,30 @@ def judge_of(run: Run, gold: Mapping[str, Gold]) -> grpo.Judge:
         if verdicts == "coin":
             return [coin(run.config.seed, solution, draw) for solution in solutions]
         require_answers(gold[problem.id], "rlvr")
-        return [_compared(run.task, gold[problem.id], solution) for solution in solutions]
+        return [outcome(run.task, gold[problem.id], solution) for solution in solutions]
 
     return lambda name, groups: [by_itself(f"{name}/{place:04d}", *group) for place, group in enumerate(groups)]
 
 
-def _compared(task: Task, gold: Gold, solution: Solution) -> Judgement:
-    """Whether the answer is the accepted one; not judged where that could not be decided."""
-    said = outcome(task, gold, solution)
-    undecided = "whether its answer is an accepted one could not be decided"
-    return not_judged(solution, said.judge, undecided) if said.outcome is None else said
+def _counted(run: Run, judge: grpo.Judge) -> grpo.Judge:
+    """The judge, whose failures the run counts and tells at its end. None of them is asked again by another run: what
+    an iteration has learnt from is gone with it."""
+    stage = STAGES["grpo"].label("grpo", run.config)
+
+    def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> Sequence[Sequence[Judgement]]:
+        judged = judge(name, groups)
+        failures = {
+            f"{name}/{place:04d}/{said.solution_id}": programs.Failure(said.failure, passing=False)
+            for place, group in enumerate(judged)
+            for said in group
+            if said.failure
+        }
+        run.asked[stage] += sum(map(len, judged))
+        if failures:
+            run.failures.setdefault(stage, {}).update(failures)
+        return judged
+
+    return ask
 
 
 class _Spent(grpo.Unwritten):
@@ -132,7 +136,7 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
 
     def said_of(solution: Solution, said: Judgement | programs.Failure, spent: int) -> Judgement:
         if isinstance(said, programs.Failure):
-            return dataclasses.replace(not_judged(solution, judge, said.message), generated_tokens=spent)
+            return not_judged(solution, judge, said.message, generated_tokens=spent)
         return judging.decided(said, run.config.threshold)
 
     def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:

@@ -175,7 +175,7 @@ class TargetCounts:
     solutions: int
     kept: int
     dropped: dict[str, int]
-    voted: dict[int, int]
+    voted: dict[str, int]
     tied: int
     unmatched: int
     passes: int
@@ -213,7 +213,7 @@ def make_targets(
         solutions=len(choices),
         kept=len(kept),
         dropped=dropped,
-        voted=dict(sorted(Counter(choice.voted for choice in choices).items())),
+        voted={str(n): count for n, count in sorted(Counter(choice.voted for choice in choices).items())},
         tied=sum(choice.tied for choice in choices),
         unmatched=sum(choice.unmatched for choice in choices),
         passes=sum(said.generated_tokens > 0 for said in asked),

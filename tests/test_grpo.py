@@ -120,8 +120,8 @@ def failing(fails, judge=grpo_runs.right_answers):
     def asked(name, groups):
         places = itertools.count()
         return [
-            [not_judged(s, "j", "the server is away") if fails(name, next(places)) else j for s, j in zip(of, said, strict=True)]
-            for (_, of), said in zip(groups, judge(name, groups), strict=True)
+            [not_judged(s, "j", "the server is away") if fails(name, next(places)) else one for s, one in both]
+            for both in (zip(of, said, strict=True) for (_, of), said in zip(groups, judge(name, groups), strict=True))
         ]
 
     return asked

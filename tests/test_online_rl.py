@@ -139,7 +139,7 @@ def test_the_config_is_read_whole():
     config = online_rl.grpo_config(run)
     assert config.updates == 3 and config.reward_rule.least_steps == 2
     assert config.loss.max_tokens == config.max_tokens
-    assert [a.metric for a in config.alarms] == ["format/second_problem", "held_out/false_reward"]
+    assert [a.metric for a in config.alarms] == ["format/second_problem", "held_out/false_reward", "judge/failed"]
     assert config.train.seed == run.config.seed
     fields = {field.name for field in dataclasses.fields(grpo.GRPOConfig)}
     assert fields == set(run.config.grpo.to_dict()) - {"judge", "forbidden", "watch_problems", "lora"}

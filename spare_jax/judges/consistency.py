@@ -4,10 +4,10 @@ single               the first verification, whatever the others say
 outcome_consistency  y* is the majority of the Yes and No on the answer; one verification that says y* is kept
 step_consistency     v_i* is the majority of the verdicts on step i; one verification whose verdicts are v* is kept
 
-Nobody is asked and nothing of the gold is seen. A verification that failed (the verifier could not be asked, or its text
-was cut off or unreadable) casts no vote and is never kept: the others decide, however few they are, and how many those
-were is told (`Choice.voted`). One that left a verdict out casts no vote on that. What the paper does with ties, without
-a match, and among several matches is not published: `ConsistencySettings` names our choices.
+Nobody is asked and nothing of the gold is seen. A verification that failed (the verifier could not be asked, or its
+text was cut off or unreadable) casts no vote and is never kept: the others decide, however few they are, and how many
+those were is told (`Choice.voted`). One that left a verdict out casts no vote on that. What the paper does with ties,
+without a match, and among several matches is not published: `ConsistencySettings` names our choices.
 """
 
 from collections.abc import Sequence
@@ -113,8 +113,7 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
     if None in consensus:
         return Choice(None, verifications, tied=tied)
     differ = [
-        sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True))
-        for said in readable
+        sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True)) for said in readable
     ]
     fewest = min(differ)
     if fewest and settings.no_match == "drop":

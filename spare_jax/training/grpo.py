@@ -357,8 +357,8 @@ def _aborted(alarm: watch.Alarm, unjudged: Sequence[str]) -> str:
     side = "below" if alarm.below else "above"
     why = f" (the judge's last reason: {unjudged[-1]})" if unjudged else ""
     return (
-        f"grpo: {alarm.metric} was {side} {alarm.threshold:g} in {alarm.patience} iterations in a row{why}, and nothing "
-        "is exported: mend the cause and run the same command to go on"
+        f"grpo: {alarm.metric} was {side} {alarm.threshold:g} in {alarm.patience} iterations in a row{why}, and "
+        "nothing is exported: mend the cause and run the same command to go on"
     )
 
 
