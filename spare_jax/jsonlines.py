@@ -3,6 +3,7 @@
 Text is UTF-8 as it stands, keys are sorted, and NaN and infinity are refused: JSON has no word for them.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -205,11 +206,22 @@ def _refuse(value: Any, file: str, key: str) -> None:
         raise StoreError(f"{file}: {key} is a {type(value).__name__}: write Python's own numbers, texts, lists, dicts")
 
 
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give the file's name to an OSError that has none: a write to a full disk does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _replace(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file under another name, then rename it: a reader sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with naming(path), partial.open("wb") as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())

@@ -1,11 +1,13 @@
 """The entry point: `python -m spare_jax.main --config=configs/prm_math.py [--workdir=DIR] [--config.key=value]`."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import pathlib
 import platform
+import signal
 import sys
 import time
 
@@ -19,11 +21,30 @@ flags.mark_flag_as_required("config")
 
 logger = logging.getLogger("spare_jax")
 
+_GO_ON = "run the same command to go on"
+_REMEDIES = {
+    errno.ENOSPC: f"free some space, then {_GO_ON}",
+    errno.EDQUOT: f"free some of your quota, then {_GO_ON}",
+    errno.EFBIG: f"allow larger files (ulimit -f), then {_GO_ON}",
+    errno.EMFILE: f"allow more open files (ulimit -n), then {_GO_ON}",
+    errno.ENFILE: f"close files of other processes, then {_GO_ON}",
+    errno.EROFS: "give a --workdir that can be written",
+    errno.EACCES: "change its permissions, or give another --workdir",
+    errno.EPERM: "change its permissions, or give another --workdir",
+}
+
 
 def main(argv: list[str]) -> None:
-    """Run the config's stages; a mistake of the user's is told in one line."""
+    """Run the config's stages; a mistake of the user's, what the system refuses and an interrupt are told in one line.
+
+    Ctrl-C and SIGTERM end the run in order: what has been answered is in its journal, and the same command goes on. A
+    second one kills at once. The exit status is 128 and the signal's number, as a shell gives it.
+    """
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}: settings are given as --config.key=value")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(logging.StreamHandler())
@@ -31,13 +52,31 @@ def main(argv: list[str]) -> None:
     started = time.perf_counter()
     try:
         path, missing = run(_CONFIG.value, _config_name(), _WORKDIR.value)
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+    except (ValueError, FloatingPointError, OSError) as error:
         # Errors for the user are one sentence that names the remedy; the trace is for whoever asks.
         logger.debug("", exc_info=True)
         if os.environ.get("SPARE_JAX_TRACE"):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_one_line(error)}")
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted: {_GO_ON}", file=sys.stderr)
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
     print(f"done in {time.perf_counter() - started:.0f} s: {path}{missing}")
+
+
+def _interrupt(number: int, _: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
+
+
+def _one_line(error: Exception) -> str:
+    """An error on one line; what the operating system refused with the file and a remedy."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        file = f"{error.filename}: " if error.filename else ""
+        text = f"{file}{error.strerror}: {_REMEDIES.get(error.errno, f'when it is mended, {_GO_ON}')}"
+    return " ".join(text.split("\n"))
 
 
 def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:

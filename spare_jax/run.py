@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -323,13 +324,20 @@ class StageFailed(ValueError):
 
 
 def why(failures: Iterable[Failure]) -> str:
-    """The reasons of failures, the most frequent first, three at most, and what to do where they may pass."""
+    """The reasons of failures, the most frequent first, three at most, and what to do where they may pass. Messages
+    that differ in their numbers alone are one reason, told as it was first."""
     found = list(failures)
-    reasons = collections.Counter(failure.message for failure in found).most_common()
-    told = [f"{message} ({count})" for message, count in reasons[:3]]
-    more = [f"{len(reasons) - 3} more reasons in runs/"] if len(reasons) > 3 else []
+    first: dict[str, str] = {}
+    kinds = collections.Counter(_NUMBER.sub("#", failure.message) for failure in found)
+    for failure in found:
+        first.setdefault(_NUMBER.sub("#", failure.message), failure.message)
+    told = [f"{first[kind]} ({count})" for kind, count in kinds.most_common(3)]
+    more = [f"{len(kinds) - 3} more reasons in runs/"] if len(kinds) > 3 else []
     again = ["the same command asks again"] if any(failure.passing for failure in found) else []
     return "; ".join(told + more + again)
+
+
+_NUMBER = re.compile(r"[0-9]+")
 
 
 def _failure_of(result: Any) -> Failure | None:
