@@ -148,6 +148,11 @@ def pair(run: Run) -> list[str]:
         of_split = {problem.id: problem for problem in _of(problems, split)}
         pairs, counts = preferences.preference_pairs(run.task, of_split, gold, solutions, judgements, settings)
         file = f"{name}_{split}"
+        if counts.not_judged:
+            logger.warning(
+                "pair: %d of %d %s solutions were not judged and are in no pair",
+                counts.not_judged, counts.solutions, split,
+            )  # fmt: skip
         if left_out := preferences.write(run.work, file, pairs):
             logger.warning("pair: %d pairs with a blank step are not in trl_preference/%s.jsonl", left_out, file)
         run.work.write_json(f"preferences/{file}.counts.json", dataclasses.asdict(counts))
@@ -171,13 +176,27 @@ def _labels(
 
 
 def _flips(run: Run) -> Flips:
-    """How often SPARE calls a right step wrong, and a wrong one right, on this run's solutions."""
+    """How often SPARE calls a right step wrong, and a wrong one right, on this run's solutions; 0 of steps that there
+    are none of.
+
+    Raises:
+      ValueError: there are such steps and SPARE has labelled none of them, so nobody knows.
+    """
     known = run.judgements("truth")
     errs: dict[bool, list[bool]] = {True: [], False: []}
+    there: set[bool] = set()
     for solution_id, judgement in run.judgements("spare").items():
         for real, step in zip(known[solution_id].steps, judgement.steps, strict=True):
-            if real.label is not None and step.label is not None:
-                errs[real.label].append(step.label is not real.label)
+            if real.label is not None:
+                there.add(real.label)
+                if step.label is not None:
+                    errs[real.label].append(step.label is not real.label)
+    for kind in there:
+        if not errs[kind]:
+            raise ValueError(
+                f"noisy_truth: SPARE has labelled no step that is {'right' if kind else 'wrong'}, so how often it errs "
+                "there is not known: judge the solutions again, or choose another method"
+            )
     return Flips(mean_or_none(errs[True]) or 0.0, mean_or_none(errs[False]) or 0.0, run.config.seed)
 
 

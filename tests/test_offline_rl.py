@@ -209,6 +209,25 @@ def test_noisy_truth_is_as_wrong_as_spare():
     assert offline_rl._flips(Run) == Flips(correct=1 / 4, incorrect=2 / 5, seed=0)
 
 
+def test_where_spare_has_labelled_nothing_nobody_knows_how_often_it_errs():
+    truth = Judgement("p/0", "truth", (StepJudgement(True), StepJudgement(False)))
+
+    def flips(*labels, failure=""):
+        said = Judgement("p/0", "spare", tuple(map(StepJudgement, labels)), failure=failure)
+
+        class Run:
+            config = config_of("offline_rl")
+            judgements = staticmethod({"truth": {"p/0": truth}, "spare": {"p/0": said}}.get)
+
+        return offline_rl._flips(Run)
+
+    with pytest.raises(ValueError, match="SPARE has labelled no step that is"):
+        flips(None, None, failure="the server does not answer")
+    with pytest.raises(ValueError, match="no step that is wrong"):
+        flips(True, None)
+    assert flips(True, True) == Flips(0.0, 1.0, 0)
+
+
 def test_unknown_methods_are_told():
     with pytest.raises(ValueError, match="method='grpo' is unknown: choose among sft1, sft2"):
         config_of("offline_rl", "method=grpo")

@@ -370,7 +370,7 @@ class StepLog:
         partial.write_text("".join(kept))
         os.replace(partial, path)
 
-    def write(self, row: Mapping[str, float]) -> None:
+    def write(self, row: Mapping[str, float | None]) -> None:
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
