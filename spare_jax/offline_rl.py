@@ -253,7 +253,10 @@ def _completion(start: Checkpoint, solution: Solution, shared: int = 0) -> list[
     """The ids of a solution behind its first `shared` steps, and the end of the text unless it was cut off."""
     pieces = solve.piece_ids(start.tokenizer, solution, huggingface.tokenizer_digest(start.tokenizer))
     cut_off = solution.finish_reason in ("length", preferences.CUT)
-    return [*(token for piece in pieces[shared:] for token in piece), *(() if cut_off else end_ids(start.tokenizer))]
+    return [
+        *(token for piece in pieces[shared:] for token in piece),
+        *(() if cut_off else end_ids(start.tokenizer)[:1]),
+    ]
 
 
 # greedy

@@ -149,7 +149,9 @@ def example(
         return None
     messages = verify.render(run.task, item.problem, item.solution.steps, convention.guidelines)
     prompt = encode_chat(start.tokenizer, messages)
-    return batches.completion_example([*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)], len(prompt))
+    return batches.completion_example(
+        [*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)[:1]], len(prompt)
+    )
 
 
 # judge_tests

@@ -501,7 +501,7 @@ def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch, sour
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [ROWS["processbench"]])
     assert len(list(files.read(source, "processbench", split="math", revision="abc"))) == 1
-    assert asked == [(name, {"split": "math", "revision": "abc"})]
+    assert asked == [(name, {"split": "math", "revision": "abc", "trust_remote_code": False})]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.parquet"])

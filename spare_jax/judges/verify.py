@@ -197,7 +197,8 @@ def verification(
 
 def text_ids(tokenizer: "Tokenizer", completion: Completion) -> list[int]:
     """The ids of a completion's text, without the one that ends it."""
-    return [token for token in completion.ids if token not in end_ids(tokenizer)]
+    ends = end_ids(tokenizer)
+    return [token for token in completion.ids if token not in ends]
 
 
 def _names(settings: VerifySettings) -> list[str]:
