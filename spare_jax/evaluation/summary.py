@@ -3,18 +3,22 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.curves import accuracy_curves
+from spare_jax.evaluation.explanations import explanation_agreement, reference_right
 from spare_jax.evaluation.process_errors import first_error, judge_metrics, right_answer_wrong_process
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
-JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
+JUDGES = (
+    "outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "spare_on_reference", "prm", "orm",
+    "prm_at_init",
+)  # fmt: skip
 RANKERS = ("prm", "orm", "prm_at_init")
 HELD_OUT = "held_out"
 _NO_TRUTH = "the truth of single steps is not known for this task"
@@ -72,7 +76,8 @@ def metrics(
             },
         },
         "judges": {
-            "spare": _judge(judgements, "spare", test, policy),
+            "spare": _judge(judgements, "spare", test, policy)
+            | reference_right(_own(judgements["spare_on_reference"].values(), policy)),
             "spare_out_of_distribution": _judge(judgements, "spare", held_out, policy),
             "spare_no_reference": _judge(judgements, "spare_no_reference", test, policy),
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
@@ -166,17 +171,23 @@ def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> 
 
 def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
     """The judge's own labels, without what the outcome knows, against the truth where there is one."""
-    own = dataclasses.replace(policy, last_step_is_outcome=False)
     found = [s for several in test.values() for s in several if s.id in judgements[judge]]
-    said = [relabel(judgements[judge][s.id], own)[0] for s in found]
+    said = _own((judgements[judge][s.id] for s in found), policy)
     unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
     measured = judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
+    measured |= explanation_agreement(said)
     if not judgements["truth"]:
         return measured
     truth = [judgements["truth"][s.id].first_error for s in found]
     right = [bool(judgements["outcome"][s.id].outcome) for s in found]
     first = [judgement.first_error for judgement in said]
     return measured | {"right_answer_wrong_process": right_answer_wrong_process(first, truth, right)}
+
+
+def _own(judgements: Iterable[Judgement], policy: LabelPolicy) -> list[Judgement]:
+    """The judge's own labels, without what the outcome knows."""
+    own = dataclasses.replace(policy, last_step_is_outcome=False)
+    return [relabel(judgement, own)[0] for judgement in judgements]
 
 
 def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         selection as `evaluation.accuracy.selection_metrics` makes it, selection.out_of_distribution likewise;
         curves as `evaluation.curves.accuracy_curves` makes it;
         judges.{spare,spare_out_of_distribution,spare_no_reference,spare_wrong_reference} as
-        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process;
+        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process, explanation_agreement and
+        reference_right;
         prm as `choose_on`, `measure` and `measure_scores` of `evaluation.step_scores` make it; prm.out_of_distribution
         with the same keys;
         reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last").
@@ -218,6 +219,12 @@ def _judge(numbers: Numbers) -> tuple[str, str]:
             f"<p>Given another problem's reference, the judge's step accuracy changes by {points(-fall)} points: "
             f"{verdict}.</p>"
         )
+    for path, words in (
+        ("explanation_agreement", "of its labels say what their own explanations (&ldquo;said .., is ..&rdquo;) say."),
+        ("reference_right", "of the steps of references, given as solutions too, are right by its word."),
+    ):
+        if numbers.number(f"judges.spare.{path}") is not None:
+            finding += f"<p>{numbers.show(f'judges.spare.{path}')} {words}</p>"
     return aside, shown + finding + numbers.why_absent()
 
 
