@@ -1,7 +1,7 @@
 """Whether a judge believes itself: its labels beside its own explanations, and its word on the reference."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from spare_jax.evaluation.statistics import ratio_or_none
@@ -38,7 +38,7 @@ def explanation_agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
     return {"explanation_agreement": ratio_or_none(agreeing, len(pairs)), "explanations": len(pairs)}
 
 
-def reference_right(judgements: Sequence[Judgement]) -> dict[str, Any]:
+def reference_right(judgements: Iterable[Judgement]) -> dict[str, Any]:
     """What a judge says of references that it is given as solutions too, word for word.
 
     Returns:

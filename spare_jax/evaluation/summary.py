@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
@@ -76,8 +76,7 @@ def metrics(
             },
         },
         "judges": {
-            "spare": _judge(judgements, "spare", test, policy)
-            | reference_right(_own(judgements["spare_on_reference"].values(), policy)),
+            "spare": _judge(judgements, "spare", test, policy) | _self_knowledge(judgements, test, policy),
             "spare_out_of_distribution": _judge(judgements, "spare", held_out, policy),
             "spare_no_reference": _judge(judgements, "spare_no_reference", test, policy),
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
@@ -171,11 +170,11 @@ def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> 
 
 def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
     """The judge's own labels, without what the outcome knows, against the truth where there is one."""
+    own = dataclasses.replace(policy, last_step_is_outcome=False)
     found = [s for several in test.values() for s in several if s.id in judgements[judge]]
-    said = _own((judgements[judge][s.id] for s in found), policy)
+    said = [relabel(judgements[judge][s.id], own)[0] for s in found]
     unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
     measured = judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
-    measured |= explanation_agreement(said)
     if not judgements["truth"]:
         return measured
     truth = [judgements["truth"][s.id].first_error for s in found]
@@ -184,10 +183,29 @@ def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy
     return measured | {"right_answer_wrong_process": right_answer_wrong_process(first, truth, right)}
 
 
-def _own(judgements: Iterable[Judgement], policy: LabelPolicy) -> list[Judgement]:
-    """The judge's own labels, without what the outcome knows."""
+def _self_knowledge(judgements: Judgements, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
+    """Whether SPARE's labels follow from its explanations and from the reference: `explanation_agreement` on the test
+    solutions, `reference_right`, and by how much its step accuracy falls on the controls' solutions with another
+    problem's reference."""
     own = dataclasses.replace(policy, last_step_is_outcome=False)
-    return [relabel(judgement, own)[0] for judgement in judgements]
+    measured = {s.id for several in test.values() for s in several}
+
+    def said(judge: str) -> dict[str, Judgement]:
+        return {i: relabel(j, own)[0] for i, j in judgements[judge].items()}
+
+    spare = {i: judgement for i, judgement in said("spare").items() if i in measured}
+    control = said("spare_wrong_reference")
+    truths = list(judgements["truth"].values())
+    with_reference, with_wrong = (
+        judge_metrics([found[i] for i in control if i in found], truths)["step_accuracy"] if truths else None
+        for found in (spare, control)
+    )
+    drop = None if with_reference is None or with_wrong is None else with_reference - with_wrong
+    return {
+        **explanation_agreement(spare.values()),
+        **reference_right(said("spare_on_reference").values()),
+        "wrong_reference_drop": drop,
+    }
 
 
 def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
