@@ -58,7 +58,7 @@ def test_a_seed_is_run_once_and_a_failure_keeps_what_is_done(tmp_path, ran):
     main_job.main([str(target), str(work), "11", "12"])
     assert [command[4] for command in ran] == [f"--config.seed={seed}" for seed in (11, 13, 12)]
     found = json.loads(target.read_text())
-    assert found["teacher"] == digest(assets.directory("tiny-teacher"))
+    assert found["teacher"] == digest(assets.directory("tiny-teacher") / "model.safetensors")
     assert [row["seed"] for row in found["rows"]] == [11, 12]
     assert found["rows"][0]["seconds"] is not None and found["rows"][1]["seconds"] is None
     assert found["rows"][0]["prm_minus_majority"] == {"mean": 0.08, "low": 0.05, "high": 0.11}

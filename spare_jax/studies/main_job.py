@@ -4,8 +4,9 @@
     python -m spare_jax.studies.main_job_tables docs/results/main_job.json > docs/results/main_job_tables.md
 
 Each seed is `configs/prm_math.py --config.seed=SEED` in WORKDIR/SEED, in a process of its own, as a user starts it. A
-seed whose row is in the file is not run again, and one that was ended goes on. The file names its config, and the
-digest of the annotator that all its rows were taken with. `--config=configs/prm_math.py:runlocal` is the same in small.
+seed whose row is in the file is not run again, and one that was ended goes on. The file names its config and the digest
+of the annotator's weights, which are those of all its rows. `--config=configs/prm_math.py:runlocal` is the same in
+small.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def archive(target: Path, config: str) -> dict[str, Any]:
     Raises:
       StoreError: its rows are of another config, or were taken with another annotator.
     """
-    of = {"config": config, "teacher": digest(assets.directory(TEACHER))}
+    of = {"config": config, "teacher": digest(assets.directory(TEACHER) / "model.safetensors")}
     found = read_json(target) if target.exists() else of | {"rows": []}
     for key, value in of.items():
         if found[key] != value:
