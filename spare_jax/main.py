@@ -30,18 +30,18 @@ def main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
     started = time.perf_counter()
     try:
-        path = run(_CONFIG.value, _config_name(), _WORKDIR.value)
+        path, missing = run(_CONFIG.value, _config_name(), _WORKDIR.value)
     except (ValueError, FloatingPointError, FileNotFoundError) as error:
         # Errors for the user are one sentence that names the remedy; the trace is for whoever asks.
         logger.debug("", exc_info=True)
         if os.environ.get("SPARE_JAX_TRACE"):
             raise
         sys.exit(f"error: {error}")
-    print(f"done in {time.perf_counter() - started:.0f} s: {path}")
+    print(f"done in {time.perf_counter() - started:.0f} s: {path}{missing}")
 
 
-def run(config, name: str, workdir: str | None) -> pathlib.Path:
-    """Run `config` in its work directory; returns what to look at first.
+def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
+    """Run `config` in its work directory; returns what to look at first, and what has failed, in words.
 
     Args:
       config: the ConfigDict of a file in configs/.
@@ -77,7 +77,18 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
                 work.write_json(f"runs/{work.next_run()}.json", _measured(current))
         work.write_json("config.json", settings)
     report = work.path / "report.html"
-    return report if report.exists() else work.path
+    return report if report.exists() else work.path, _missing(current)
+
+
+def _missing(current) -> str:
+    """How many of what each stage asked for failed, and why; empty where nothing did."""
+    from spare_jax.run import why
+
+    told = (
+        f"{stage}: {len(failed)} of {current.asked[stage]} failed: {why(failed.values())}"
+        for stage, failed in current.failures.items()
+    )
+    return "".join(f"\n{line}" for line in told)
 
 
 def _mesh(sizes):
@@ -99,7 +110,10 @@ def _measured(current) -> dict:
 
     return {
         "stages": current.measured,
-        "failures": current.failures,
+        "failures": {
+            stage: {name: failure.message for name, failure in failed.items()}
+            for stage, failed in current.failures.items()
+        },
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "python": platform.python_version(),

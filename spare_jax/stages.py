@@ -87,6 +87,8 @@ def judge(run: Run) -> list[str]:
     """Outcomes and truth of all solutions; SPARE's annotation of those that train, choose and measure."""
     found, by_id, gold, solutions = run.records()
     outcomes = [outcome(run.task, gold[s.problem_id], s) for s in solutions]
+    if undecided := sum(bool(said.failure) for said in outcomes):
+        logger.warning("judge: %d of %d answers could not be compared: they have no outcome", undecided, len(outcomes))
     run.work.write("judgements/outcome", outcomes)
     written = ["judgements/outcome.jsonl"]
     if run.task.world:
@@ -142,7 +144,8 @@ def judge(run: Run) -> list[str]:
 
 
 def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
-    """The solutions of a split with a judge's labels; the reference joins them in training alone."""
+    """The solutions of a split with a judge's labels, without those that it failed to judge; the reference joins them
+    in training alone."""
     policy = judging.label_policy(run.config)
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
@@ -268,7 +271,8 @@ def training_sets(
     for split, items in labelled.items():
         if how.balanced:
             limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
-            outcomes = [bool(item.judgement.outcome) for item in items]
+            items = [item for item in items if item.judgement.outcome is not None]
+            outcomes = [item.judgement.outcome is True for item in items]
             items, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
             if warning:
                 logger.warning("%s, %s split: %s", stage, split, warning)
@@ -340,16 +344,18 @@ def score(run: Run) -> list[str]:
     solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
     engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
     judgements = run.answer("score", "", engines, started, _failed(solution_of, settings.judge))
-    if missed := sum(any(step.missed for step in judgement.steps) for judgement in judgements):
-        logger.warning(
-            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
-            missed, len(found), settings.max_length,
-        )  # fmt: skip
-    rows = []
+    rows, exceeding = [], 0
     for item, judgement in zip(found, judgements, strict=True):
         of_steps = [step.score for step in judgement.steps]
+        exceeding += bool(of_steps) and of_steps[-1] is None and not judgement.failure
         row = {"id": item.solution.id, "steps": item.solution.steps, "scores": of_steps}
-        rows.append(row | {"solution_score": aggregate(of_steps, how.aggregation)})
+        row |= {"solution_score": aggregate(of_steps, how.aggregation)}
+        rows.append(row | ({"failure": judgement.failure} if judgement.failure else {}))
+    if exceeding:
+        logger.warning(
+            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
+            exceeding, len(found), settings.max_length,
+        )  # fmt: skip
     write_lines(run.work.path / "scores.jsonl", rows)
     return ["scores.jsonl"]
 
@@ -360,37 +366,26 @@ def score(run: Run) -> list[str]:
 def annotate(run: Run) -> list[str]:
     """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
     found = _read_solutions(run)
-    name, policy = run.config.judge, judging.label_policy(run.config)
+    name = run.config.judge
     judgements = judging.judge(run, "annotate", name, found)
     labels = [judging.labels_of(judgement, run.config.threshold) for judgement in judgements]
-    if unknown := sum(None in several for several in labels):
+    if unlabelled := sum(None in several for several in labels):
         logger.warning(
-            "annotate: %d of %d solutions have a step without a label; trl_stepwise.jsonl calls such steps %s",
-            unknown, len(labels), "incorrect" if policy.missed == "incorrect" else "as config.annotate.missed says",
+            "annotate: %d of %d solutions have a step without a label: trl_stepwise.jsonl cannot say so and lacks them",
+            unlabelled, len(labels),
         )  # fmt: skip
-    filled = [
-        [_BY_POLICY[policy.missed](judgement) if label is None else label for label in several]
-        for judgement, several in zip(judgements, labels, strict=True)
-    ]
     judged = [dataclasses.replace(item, judgement=j) for item, j in zip(found, judgements, strict=True)]
     _write_records(run, judged)
     run.work.write(f"judgements/{name}", judgements, as_given=True)
     rows = (
-        {"id": s.id, "prompt": prompt(item.problem), "completions": s.steps,
-         "labels": several}
-        for item, several in zip(judged, filled, strict=True) for s in (item.solution,)
-    )  # fmt: skip
+        {"id": item.solution.id, "prompt": prompt(item.problem), "completions": item.solution.steps, "labels": several}
+        for item, several in zip(judged, labels, strict=True)
+        if None not in several
+    )
     write_lines(run.work.path / "trl_stepwise.jsonl", rows)
     html = annotations.render(judged, name, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
     return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
-
-
-_BY_POLICY: Mapping[str, Callable[[Judgement], bool]] = {
-    "incorrect": lambda judgement: False,
-    "outcome": lambda judgement: bool(judgement.outcome),
-    "unknown": lambda judgement: False,  # this format has no third word
-}
 
 
 def benchmark(run: Run) -> list[str]:

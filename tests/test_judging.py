@@ -58,16 +58,16 @@ def annotate(tmp_path, rows, judge, argument="runlocal", **changes):
 def test_a_file_of_one_s_own_is_labelled_row_by_row(tmp_path, caplog):
     work = annotate(tmp_path, ROWS, "alignment")
     rows = read(work / "trl_stepwise.jsonl")
-    assert [row["id"] for row in rows] == ["clips", "bolts", "none"]
+    assert [row["id"] for row in rows] == ["clips", "bolts"]
     assert rows[0]["labels"] == [False] * 3 and rows[1]["labels"] == [True] * 3
     assert rows[1]["prompt"] == "A robe takes 2 bolts of blue fiber.\nIt takes half that much white fiber.\n" + (
         "How many bolts in total?"
     )
-    # Without a reference this judge cannot say anything: the row is there, and the log says so.
-    assert rows[2]["labels"] == [False, False]
+    # Without a reference this judge cannot say anything: the row has no label, and the log says so.
     judged = read(work / "judgements/alignment.jsonl")
     assert [j["solution_id"] for j in judged] == ["clips", "bolts", "none"]
     assert "give it a reference" in judged[2]["failure"]
+    assert all(step["label"] is None and not step["missed"] for step in judged[2]["steps"])
     assert "1 of 3 solutions have a step without a label" in caplog.text
     assert list(files.read(work / "trl_stepwise.jsonl", "trl_stepwise"))
     page = (work / "report.html").read_text()
@@ -103,8 +103,10 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         "task=arithmetic",
         **{"engine.slots": 8, "rollouts.samples": 2, "annotate.max_tokens": 256, "engine.prefill_tokens": 1024},
     )
+    steps = {row["id"]: len(row["solution"]) for row in world_rows(3)}
     rows = read(work / "trl_stepwise.jsonl")
-    assert [len(row["labels"]) for row in rows] == [len(row["solution"]) for row in world_rows(3)]
+    assert all(len(row["labels"]) == steps[row["id"]] for row in rows)
+    assert len(rows) == 3 or judge == "ensemble"  # an ensemble abstains where its members differ
     judged = read(work / f"judgements/{judge}.jsonl")
     assert all(j["failure"] == "" and j["generated_tokens"] > 0 for j in judged)
     if judge == "spare":

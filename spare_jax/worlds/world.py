@@ -70,7 +70,16 @@ class World:
         return self.train.held_out()
 
     def truth(self, problem: Problem, gold: Gold, steps: Sequence[str]) -> tuple[StepJudgement, ...]:
-        """The verdicts on `steps` as the records that a perfect annotator would write."""
+        """The verdicts on `steps` as the records that a perfect annotator would write.
+
+        Raises:
+          ValueError: the gold does not tell the problem's facts, so nobody knows what is true.
+        """
+        if not gold.facts:
+            raise ValueError(
+                f"the truth of problem {gold.problem_id!r} is not known: it was read from a file, and only generated "
+                "problems tell their facts; choose another judge than truth"
+            )
         return tuple(
             StepJudgement(
                 label=verdict.correct,
