@@ -17,6 +17,7 @@ from spare_jax.judges.consistency import (
     step_consistency,
 )
 from spare_jax.judges.quality import QualityFilter
+from spare_jax.prompts import generative
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Judgement, StepJudgement
 
@@ -266,6 +267,14 @@ def test_the_filter_says_which_rule_refuses():
 def test_a_text_that_is_not_whole_is_malformed(text):
     assert QualityFilter().refuses(target(text), 1.0) == "malformed"
     assert QualityFilter().refuses(target("Well.\n\n" + TEXT + "\n"), 1.0) == ""
+
+
+@pytest.mark.parametrize("text", [TEXT, "", "## Step 1: cut", TEXT + "\n\nStep 2 is not wrong.\n\n" + TEXT, TEXT * 3])
+@pytest.mark.parametrize("behind", ["", "\n\n## Step 1: again\nx\n**This step is correct.**", "\n\n" + TEXT])
+def test_the_filter_reads_what_everybody_reads(text, behind):
+    """Of several verifications in a text the last one counts."""
+    parsed = generative.parse("prm_cot", text + behind, 2)
+    assert (QualityFilter().refuses(target(text + behind), 1.0) == "") == parsed.is_whole(2)
 
 
 def test_label_changes_count_what_was_fixed_and_what_was_broken():
