@@ -3,6 +3,7 @@
 Text is UTF-8 as it stands, keys are sorted, and NaN and infinity are refused: JSON has no word for them.
 """
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -53,7 +54,9 @@ def lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     if not Path(path).is_file():
         raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
     with open(path, "rb") as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        for number, line in enumerate(file, 1):
+            if line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip():
+                yield number, line
 
 
 def convert_rows(

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(logging.StreamHandler())
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells every file it touches, and by a trace what it raises
     started = time.perf_counter()
     try:
         path, missing = run(_CONFIG.value, _config_name(), _WORKDIR.value)
