@@ -13,6 +13,7 @@ The last four are stages of a method: a work directory holds any number of metho
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -227,14 +228,19 @@ def train_policy(run: Run) -> list[str]:
 
 def _go_on(run: Run) -> list[str]:
     """The rounds after the first, each in a work directory of its own: the policy of the last one samples, SPARE
-    annotates, and ORPO makes the next."""
-    written = []
+    annotates, and ORPO makes the next. What failed in them has failed in this stage, which asks again as they do."""
+    written, label = [], STAGES["train_policy"].label("train_policy", run.config)
     for number in range(2, run.config.rounds + 1):
         work = WorkDir(run.work.path / _round(run.config.method, number))
         work.path.mkdir(parents=True, exist_ok=True)
         begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
         names = ("sample_policy", "judge", "pair", "train_policy")
-        execute(dataclasses.replace(begun, work=work), names, {**stages.STAGES, **STAGES})
+        inner = dataclasses.replace(begun, work=work, failures={}, asked=Counter())
+        execute(inner, names, {**stages.STAGES, **STAGES})
+        run.asked[label] += inner.asked.total()
+        for stage, failed in inner.failures.items():
+            told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
+            run.failures.setdefault(label, {}).update(told)
         written.append(_policy(run.config.method, number))
     return written
 

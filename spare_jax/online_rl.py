@@ -130,14 +130,31 @@ class _Spent(grpo.Unwritten):
         self.tokens[request_id.rsplit("/", 2)[0]] += programs.tokens_written(completions)
 
 
+# Judges whose word on the answer, and on each step, stands in a text, which may leave one out. The word of the others
+# is a comparison, a score or a share of rollouts: where it is missing nothing was left out, it could not be told.
+_WRITE_OF_ANSWERS = ("verify", "generative")
+_WRITE_OF_STEPS = (*_WRITE_OF_ANSWERS, "spare")
+
+
 def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
-    """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why."""
+    """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why, and so has
+    what it judged in part where the reward needs the rest."""
     start, engines = judging.begin(run, judge)
+    reads_steps = REWARDS[run.config.grpo.reward].reads_steps
 
     def said_of(solution: Solution, said: Judgement | programs.Failure, spent: int) -> Judgement:
         if isinstance(said, programs.Failure):
             return not_judged(solution, judge, said.message, generated_tokens=spent)
-        return judging.decided(said, run.config.threshold)
+        said = judging.decided(said, run.config.threshold)
+        if said.failure or not solution.steps:
+            return said
+        untold = judge not in _WRITE_OF_ANSWERS and said.outcome is None
+        if reads_steps and judge not in _WRITE_OF_STEPS:
+            untold = untold or any(step.label is None and not step.missed for step in said.steps)
+        why = "the judge came to no word on the answer or on a step"
+        return (
+            not_judged(solution, judge, why, said.text, said.prompt_tokens, said.generated_tokens) if untold else said
+        )
 
     def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
         items = {

@@ -21,7 +21,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spare_jax import judging, splits
-from spare_jax.evaluation.process_errors import first_error_interval, judge_metrics, label_changes
+from spare_jax.evaluation.missing import NO_TRUTH
+from spare_jax.evaluation.process_errors import (
+    first_error_interval,
+    first_false,
+    judge_metrics,
+    label_changes,
+    said_first_error,
+)
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.judges import consistency, quality
 from spare_jax.judges.agreement import agreement
@@ -318,11 +325,10 @@ def _quality(
     measured = answer_quality(targets, [truths[said.solution_id] for said in targets])
     if not run.task.world:
         return measured | dict.fromkeys((*_STEP_QUALITY, "first_error_f1_interval"))
-    targets = [target for target in targets if not truths[target.solution_id].failure]
     said = judge_metrics(targets, list(truths.values()))
     interval = first_error_interval(
-        [target.first_error for target in targets],
-        [truths[target.solution_id].first_error for target in targets],
+        [said_first_error(target, len(target.steps)) for target in targets],
+        [first_false(_step_labels([truths[target.solution_id]]), NO_TRUTH) for target in targets],
         [problem_of[target.solution_id] for target in targets],
         run.config.seed,
     )

@@ -62,6 +62,32 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
     assert unread.outcome is None and unread.steps[0].label is True
 
 
+def test_what_a_judge_that_writes_nothing_leaves_open_is_not_judged(monkeypatch):
+    """A text may leave a verdict out, which makes a solution void; a comparison, a score or a rollout cannot."""
+
+    def judged(judge, reward, step, outcome, steps=("The answer is 8.",)):
+        def start(item):
+            yield []
+            return Judgement(item.solution.id, judge, (step,) * len(item.solution.steps), outcome, generated_tokens=3)
+
+        monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
+        asked = online_rl.judge_of(Run(judge=judge, reward=reward), GOLD)
+        ((said,),) = asked("0", [(GROUPS[0][0], [dataclasses.replace(SOLUTIONS[0], steps=steps)])])
+        assert said.generated_tokens == 3 and (not said.failure or said.outcome is None)
+        return not said.failure
+
+    labelled, open_step, missed = StepJudgement(True), StepJudgement(), StepJudgement(missed=True)
+    for judge in ("verify", "generative"):
+        assert judged(judge, "sound", missed, None) and judged(judge, "process_aware", labelled, None)
+    for judge in ("rollouts", "tree_search", "reward_model", "spare", "truth"):
+        assert not judged(judge, "process_aware", labelled, None)
+        assert judged(judge, "process_aware", open_step, True)  # which reads no step
+        assert judged(judge, "sound", labelled, True)
+        assert judged(judge, "sound", missed, True)
+        assert judged(judge, "sound", open_step, True) == (judge == "spare")
+        assert judged(judge, "sound", open_step, None, steps=())  # there is nothing to judge, and that is void
+
+
 def small_config(**settings):
     config = config_of("grpo", "runlocal,reward=rlvr")
     config.engine.update(slots=8, max_length=384, prefill_tokens=512)

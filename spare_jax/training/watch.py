@@ -179,7 +179,7 @@ def course(rows: Sequence[Metrics], solutions: int, span: int = 10) -> dict[str,
     names = [key for key in rows[0] if key != "step" and not key.startswith(HELD_OUT)]
 
     def mean(of: Sequence[Metrics], name: str) -> float | None:
-        return mean_or_none([value for row in of if (value := row.get(name)) is not None])
+        return mean_or_none([row.get(name) for row in of])
 
     return {
         **{key: float(total[-1]) for key, total in generated.items()},
