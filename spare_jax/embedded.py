@@ -60,7 +60,7 @@ _WORDS = (
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
 
-_SAID_IS = re.compile(r"(said )(.*)(, is ).*")
+_SAID_IS = re.compile(r"((?:([^:]+): )?said (.+), (?:\2 )?is ).+")
 
 
 def build_tokenizer(
@@ -101,7 +101,7 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         # Whatever the truth of a step, its explanation is spelled as a right one's: the words are the same, and how
         # often each stands here decides the tokenizer.
         records = [
-            dataclasses.replace(record, explanation=_SAID_IS.sub(r"\1\2\3\2", record.explanation))
+            dataclasses.replace(record, explanation=_SAID_IS.sub(r"\1\3", record.explanation))
             for record in world.truth(problem, gold, steps)
         ]
         yield annotate.format_records(records)
