@@ -17,6 +17,7 @@ import numpy as np
 from spare_jax.models.json_files import ModelError, read_json, shown, unreadable
 
 MAX_HEADER = 2**24  # bytes; a model of a thousand tensors takes a hundredth of it
+MAX_AXES = 8
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -120,13 +121,17 @@ def _entry(name: str, entry: Any) -> tuple[int, int]:
     """The half-open range of bytes of a tensor, its fields known to have their types."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         raise ValueError(f"tensor {name} has no dtype")
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    for key, value in (("shape", shape), ("data_offsets", offsets)):
-        if not isinstance(value, list) or not all(type(number) is int and 0 <= number < 2**63 for number in value):
-            raise ValueError(f"tensor {name} has {key} {shown(value)}")
-    if len(shape) > 8 or len(offsets) != 2 or offsets[0] > offsets[1]:
+    shape, offsets = (_numbers(name, entry, key) for key in ("shape", "data_offsets"))
+    if len(shape) > MAX_AXES or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"tensor {name} has shape {shown(shape)} and data_offsets {shown(offsets)}")
     return offsets[0], offsets[1]
+
+
+def _numbers(name: str, entry: dict[str, Any], key: str) -> list[int]:
+    value = entry.get(key)
+    if not isinstance(value, list) or not all(type(number) is int and 0 <= number < 2**63 for number in value):
+        raise ValueError(f"tensor {name} has {key} {shown(value)}")
+    return value
 
 
 def _check_cover(places: dict[str, tuple[int, int]], size: int) -> None:

@@ -87,7 +87,7 @@ def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], add_generat
       ChatTemplateError: the template fails, or changes a message.
     """
     if isinstance(tokenizer, CodePoints):
-        return tokenizer.apply_chat_template(messages, add_generation_prompt)
+        return cast(Any, tokenizer).apply_chat_template(messages, add_generation_prompt)
     if tokenizer.chat_template is None:
         start = [] if tokenizer.bos_token_id is None else [cast(int, tokenizer.bos_token_id)]
         return start + encode(tokenizer, "".join(f"{message['content']}\n" for message in messages))
