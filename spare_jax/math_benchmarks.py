@@ -101,7 +101,7 @@ def _shares_right(
     """Of every problem the share of right solutions among `samples`, in the order of their ids."""
     task, right = splits.task_of(name), Counter()
     for solution in solutions:
-        right[solution.problem_id] += is_correct(task, gold[solution.problem_id], solution)
+        right[solution.problem_id] += is_correct(task, gold[solution.problem_id], solution) is True
     return [right[problem_id] / samples for problem_id in sorted(gold)]
 
 

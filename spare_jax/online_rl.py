@@ -50,7 +50,7 @@ def train_policy(run: Run) -> list[str]:
 
         result = grpo.train(
             config, start.model, engine, policy, problems, judge_of(run, gold), checkpoints, run.mesh, held_out,
-            lambda solution: is_correct(run.task, gold[solution.problem_id], solution), progress,
+            lambda solution: is_correct(run.task, gold[solution.problem_id], solution) is True, progress,
         )  # fmt: skip
     said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by")}
     run.work.write_json(f"{directory}/training.json", said)
@@ -83,7 +83,7 @@ def judge_of(run: Run, gold: Mapping[str, Gold]) -> grpo.Judge:
 
     def by_itself(draw: str, problem: Problem, solutions: Sequence[Solution]) -> list[Judgement]:
         if verdicts == "vote":
-            return vote(problem.id, solutions, run.config.seed)
+            return vote(problem.id, solutions, run.config.seed, run.task.answers_equal)
         if verdicts == "coin":
             return [coin(run.config.seed, solution, draw) for solution in solutions]
         require_answers(gold[problem.id], "rlvr")
@@ -177,7 +177,7 @@ def _approvals(run: Run) -> dict[str, Any] | None:
         if s.id in said and splits.split_of(s.problem_id) == "test"
     ]
     decided = [judging.decided(said[s.id], run.config.threshold) for s in solutions]
-    return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) for s in solutions])
+    return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) is True for s in solutions])
 
 
 PIPELINE = ("load_problems", "grpo", "solve_tests", "judge_answers", "online_rl")

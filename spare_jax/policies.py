@@ -40,7 +40,7 @@ def figures(run: Run, name: str) -> dict[str, Any]:
 
 
 def _solved(run: Run, found: Sequence[tuple[Problem, Gold, Solution]]) -> dict[str, Any]:
-    right = [is_correct(run.task, gold, solution) for _, gold, solution in found]
+    right = [is_correct(run.task, gold, solution) is True for _, gold, solution in found]
     wrong_process = sound = None
     if run.task.world:
         errors = [truth(run.task, *item).first_error is not None for item in found]

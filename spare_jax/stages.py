@@ -410,7 +410,7 @@ _Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show
 
 
 def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
-    right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
+    right = [item.gold is not None and is_correct(run.task, item.gold, item.solution) is True for item in found]
     metrics = process_bench_metrics(found, judgements, right, run.config.seed)
     cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
     labels = [judging.labels_of(judgement, cut) for judgement in judgements]
@@ -473,6 +473,7 @@ def evaluate(run: Run) -> list[str]:
         seed=run.config.seed,
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
+        equal=run.task.answers_equal,
     )
     tested = [s for s in solutions if splits.split_of(s.problem_id) == "test"]
     if run.task.credit:

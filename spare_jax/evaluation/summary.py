@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
@@ -13,6 +13,7 @@ from spare_jax.evaluation.process_errors import first_error, judge_metrics, righ
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
+from spare_jax.selection.voting import candidates
 
 JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
 RANKERS = ("prm", "orm", "prm_at_init")
@@ -21,6 +22,7 @@ _NO_TRUTH = "the truth of single steps is not known for this task"
 
 Judgements = Mapping[str, Mapping[str, Judgement]]
 Groups = Mapping[str, Sequence[Solution]]
+Equal = Callable[[str | None, Sequence[str]], bool | None]
 
 
 def metrics(
@@ -32,6 +34,7 @@ def metrics(
     seed: int,
     n_samples: int,
     groups: Mapping[str, str],
+    equal: Equal,
 ) -> dict[str, Any]:
     """All that metrics.json holds.
 
@@ -40,6 +43,7 @@ def metrics(
       judgements: by judge, then by solution; a judge that was not asked has none.
       policy: how missed and unknown steps were labelled.
       groups: each problem's split or, where held out, "held_out-<kind>".
+      equal: the task's `answers_equal`; votes count answers that are equal once.
 
     Returns:
       Nested objects; every rate is a fraction, what is undefined is None.
@@ -58,13 +62,13 @@ def metrics(
         "n_problems": len(test),
         "n_samples": n_samples,
         "policy": {
-            "pass_at_1": pass_at_1(_pools(test, judgements)),
+            "pass_at_1": pass_at_1(_pools(test, judgements, equal)),
             "out_of_distribution": {
-                "pass_at_1": pass_at_1(_pools(held_out, judgements)),
+                "pass_at_1": pass_at_1(_pools(held_out, judgements, equal)),
                 **{
                     kind.removeprefix(f"{HELD_OUT}-"): {
                         "pass_at_1": pass_at_1(
-                            _pools({i: s for i, s in held_out.items() if groups[i] == kind}, judgements)
+                            _pools({i: s for i, s in held_out.items() if groups[i] == kind}, judgements, equal)
                         )
                     }
                     for kind in kinds
@@ -78,8 +82,8 @@ def metrics(
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
         },
         "selection": {
-            **_selection(dev, test, judgements, seed),
-            "out_of_distribution": _selection(dev, held_out, judgements, seed),
+            **_selection(dev, test, judgements, seed, equal),
+            "out_of_distribution": _selection(dev, held_out, judgements, seed, equal),
         },
         "prm": {
             **_process(dev, test, judgements, seed),
@@ -87,7 +91,7 @@ def metrics(
         },
         **({} if judgements["truth"] else {"reasons": {"judges": _NO_TRUTH, "prm": _NO_TRUTH}}),
         "curves": accuracy_curves(
-            _pools(test, judgements), _rankers(dev, test, judgements), _scoring(test, judgements), seed
+            _pools(test, judgements, equal), _rankers(dev, test, judgements), _scoring(test, judgements), seed
         ),
     }
 
@@ -98,8 +102,8 @@ def counts(problems: Sequence[Problem], solutions: Sequence[Solution], groups: M
     return {**dict(sorted(found.items())), "solutions": len(solutions)}
 
 
-def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
-    """The problems' candidates as selection sees them; a vote counts answers by their text."""
+def _pools(test: Groups, judgements: Judgements, equal: Equal) -> list[Pool]:
+    """The problems' candidates as selection sees them; equal answers have one text."""
     outcomes = judgements["outcome"]
     pools = []
     for problem_id, found in test.items():
@@ -107,7 +111,7 @@ def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
         pools.append(
             Pool(
                 problem_id,
-                tuple(s.answer for s in found),
+                candidates([s.answer for s in found], equal),
                 right,
                 tuple(len(s.token_ids) for s in found),
                 found[0].prompt_tokens,
@@ -158,10 +162,10 @@ def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]
     }
 
 
-def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
+def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int, equal: Equal) -> dict[str, Any]:
     if not test:
         return {}
-    return selection_metrics(_pools(test, judgements), _rankers(dev, test, judgements), seed)
+    return selection_metrics(_pools(test, judgements, equal), _rankers(dev, test, judgements), seed)
 
 
 def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:

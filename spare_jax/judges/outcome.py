@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
 
-def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool:
-    """Whether the solution's answer is one of the accepted ones; a solution without an answer is wrong."""
-    return bool(task.answers_equal(solution.answer, gold.answers))
+def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool | None:
+    """Whether the solution's answer is one of the accepted ones; None where no comparison could decide it. A solution
+    without an answer is wrong."""
+    return task.answers_equal(solution.answer, gold.answers)
 
 
 def require_answers(gold: Gold, judge: str) -> None:
@@ -23,5 +24,5 @@ def require_answers(gold: Gold, judge: str) -> None:
 
 
 def outcome(task: "Task", gold: Gold, solution: Solution) -> Judgement:
-    """The outcome as a Judgement, which says nothing of single steps."""
+    """The outcome as a Judgement, which says nothing of single steps; without one where it is undecided."""
     return Judgement(solution_id=solution.id, judge="outcome", outcome=is_correct(task, gold, solution))

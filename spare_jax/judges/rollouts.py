@@ -106,7 +106,7 @@ def rollouts(
         share = sum(right) / len(right)
         steps.append(StepJudgement(label=share > settings.threshold, score=share))
     if solution.steps:
-        steps.append(StepJudgement(label=outcome, score=float(outcome)))
+        steps.append(StepJudgement(label=outcome, score=None if outcome is None else float(outcome)))
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,
