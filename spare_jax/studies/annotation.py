@@ -38,6 +38,7 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
+from spare_jax.selection.voting import candidates
 from spare_jax.studies.collect import cell
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
@@ -393,7 +394,7 @@ def _by_position(
 def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
     seen = [
-        (_length(item), is_correct(run.task, item.gold, item.solution))
+        (_length(item), is_correct(run.task, item.gold, item.solution) is True)
         for item in learnt
         if splits.split_of(item.problem.id) == "train" and item.gold
     ]
@@ -427,7 +428,7 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
         of_side = [
             Pool(
                 problem_id,
-                tuple(item.solution.answer for item, _ in found),
+                candidates([item.solution.answer for item, _ in found], run.task.answers_equal),
                 tuple(is_correct(run.task, item.gold, item.solution) if item.gold else None for item, _ in found),
             )
             for problem_id, found in pools[side].items()
