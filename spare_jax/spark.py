@@ -21,7 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spare_jax import judging, splits
-from spare_jax.evaluation.process_errors import first_error_interval, judge_metrics, label_changes
+from spare_jax.evaluation.process_errors import (
+    first_error_interval,
+    judge_metrics,
+    label_changes,
+    said_first_error,
+)
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.judges import consistency, quality
 from spare_jax.judges.agreement import agreement
@@ -321,8 +326,8 @@ def _quality(
     targets = [target for target in targets if not truths[target.solution_id].failure]
     said = judge_metrics(targets, list(truths.values()))
     interval = first_error_interval(
-        [target.first_error for target in targets],
-        [truths[target.solution_id].first_error for target in targets],
+        [said_first_error(target, len(target.steps)) for target in targets],
+        [said_first_error(truths[target.solution_id], len(target.steps)) for target in targets],
         [problem_of[target.solution_id] for target in targets],
         run.config.seed,
     )

@@ -19,7 +19,15 @@ from typing import Any
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.approvals import approvals
-from spare_jax.evaluation.process_errors import first_error_interval, first_error_metrics, judge_metrics
+from spare_jax.evaluation.missing import NO_TRUTH, UNDECIDED, Missing
+from spare_jax.evaluation.process_errors import (
+    FirstError,
+    first_error_interval,
+    first_error_metrics,
+    first_false,
+    judge_metrics,
+    said_first_error,
+)
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import conventions
@@ -206,7 +214,8 @@ def measure(
     """What the judgements of solutions are worth.
 
     Where the truth of single steps is not known, first errors are those of solutions taken as one step, which is right
-    where its answer is. No threshold is chosen here: `threshold` makes labels of a judge that only scores.
+    where its answer is. No threshold is chosen here: `threshold` makes labels of a judge that only scores. What was not
+    judged is in no figure.
 
     Args:
       problems, gold: by problem.
@@ -214,18 +223,16 @@ def measure(
       judgements: by solution, of those that have steps.
 
     Returns:
-      {"problems", "solutions" (those judged), "failed", "steps" (judge_metrics), "first_error" (first_error_metrics,
-      its interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality), "approvals",
-      "read_per_verification" and "written_per_verification" (tokens), "selection" (selection_metrics of the rankers
-      "prm", the steps' scores, and "outcome", the answer's, where there is one)}
+      {"problems", "solutions" (those asked about), "failed", "steps" (judge_metrics), "first_error"
+      (first_error_metrics, its interval as "low" and "high", and "against": "truth" or "outcome"), "answers"
+      (answer_quality), "approvals", "read_per_verification" and "written_per_verification" (tokens), "selection"
+      (selection_metrics of the rankers "prm", the steps' scores, and "outcome", the answer's, where there is one)}
     """
     judged = [s for s in solutions if s.steps]
     said = [judging.decided(judgements[s.id], threshold) for s in judged]
     real = [known(task, problems[s.problem_id], gold[s.problem_id], s) for s in judged]
-    errors, known_errors = [j.first_error for j in said], [j.first_error for j in real]
-    if not task.world:
-        errors = [None if error is None else 0 for error in errors]
-        known_errors = [None if j.outcome else 0 for j in real]
+    errors = [_first_error(task, j) for j in said]
+    known_errors = [_known_error(task, j) for j in real]
     interval = first_error_interval(errors, known_errors, [s.problem_id for s in judged], seed)
     return {
         "problems": len({s.problem_id for s in solutions}),
@@ -239,10 +246,27 @@ def measure(
         },
         "answers": answer_quality(said, real),
         "approvals": approvals(judged, said, [is_correct(task, gold[s.problem_id], s) for s in judged]),
-        "read_per_verification": mean_or_none([j.prompt_tokens for j in said]),
-        "written_per_verification": mean_or_none([j.generated_tokens for j in said]),
+        "read_per_verification": mean_or_none([j.prompt_tokens for j in said if not j.failure]),
+        "written_per_verification": mean_or_none([j.generated_tokens for j in said if not j.failure]),
         "selection": _selection(task, gold, solutions, {j.solution_id: j for j in said}, seed),
     }
+
+
+def _first_error(task: Task, judgement: Judgement) -> FirstError:
+    """What a judge calls the first error; without a world, of the solution taken as one step, of which a judge that
+    labels the last step alone speaks too."""
+    labels = [step.label for step in judgement.steps]
+    if task.world or judgement.failure:
+        return said_first_error(judgement, len(labels))
+    if False in labels:
+        return 0
+    return first_false(labels if any(label is not None for label in labels[:-1]) else labels[-1:])
+
+
+def _known_error(task: Task, real: Judgement) -> FirstError:
+    if task.world:
+        return first_false([step.label for step in real.steps], NO_TRUTH)
+    return Missing(UNDECIDED) if real.outcome is None else None if real.outcome else 0
 
 
 def _selection(
@@ -258,8 +282,8 @@ def _selection(
     silent = Judgement("", "")  # of a solution without steps
     judged = [[said.get(s.id, silent) for s in of] for of in of_problem.values()]
     rankers = {
-        "prm": [[[step.score for step in j.steps] for j in of] for of in judged],
-        "outcome": [[[j.outcome_score] for j in of] for of in judged],
+        "prm": [[None if j.failure else [step.score for step in j.steps] for j in of] for of in judged],
+        "outcome": [[None if j.failure else [j.outcome_score] for j in of] for of in judged],
     }
     if all(j.outcome_score is None for of in judged for j in of):
         del rankers["outcome"]

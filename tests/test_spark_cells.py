@@ -360,7 +360,8 @@ def test_a_cell_s_figures_by_hand():
     assert (first["error_accuracy"], first["correct_accuracy"]) == (0.5, 1)
     assert first["f1"] == first["low"] == first["high"] == pytest.approx(2 / 3)  # both problems alike
     # Of the answers 0, 2, 3, 5 are right, and 0, 2, 5 are called so.
-    assert found["answers"] == {"says_right": 0.5, "outcome_accuracy": pytest.approx(5 / 6)}
+    assert found["answers"] == {"n": 6, "says_right": 0.5, "n_known": 6, "outcome_accuracy": pytest.approx(5 / 6)}
+    assert found["approvals"].pop("missing") == {}
     counts = {key: (of["n"], of["yes"], of["sound"]) for key, of in found["approvals"].items()}
     assert counts == {"right": (4, 3, 3), "wrong": (2, 0, 0), "wrong_repeating": (0, 0, 0)}
     assert (found["read_per_verification"], found["written_per_verification"]) == (12.5, 2.5)
@@ -375,7 +376,7 @@ def test_of_scores_alone_the_threshold_makes_labels_and_the_last_one_the_outcome
     scores = {s.id: [0.6] * (len(s.steps) - 1) + [0.2 if i % 3 == 1 else 0.6] for i, s in enumerate(solutions)}
     judged = {s.id: judgement(s, scores[s.id], None) for s in solutions}
     found = verifiers.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
-    assert found["answers"] == {"says_right": pytest.approx(2 / 3), "outcome_accuracy": 1}
+    assert found["answers"] == {"n": 6, "says_right": pytest.approx(2 / 3), "n_known": 6, "outcome_accuracy": 1}
     assert found["first_error"]["error_accuracy"] == 0.5 and found["first_error"]["correct_accuracy"] == 1
     assert "outcome" not in found["selection"] and found["selection"]["prm"]["best_of_n"]["min"] == 1
     strict = verifiers.measure(TASK, problems, golds, solutions, judged, 0.7, 0)
@@ -399,6 +400,9 @@ def test_where_no_step_is_known_a_solution_is_one_step():
     judged[solutions[0].id] = unread
     found = verifiers.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
     assert found["failed"] == 1 and found["answers"]["says_right"] == pytest.approx(1 / 3)
+    # What was not judged is no right solution that passed.
+    assert found["first_error"]["missing"] == {"judge failed": 1} and found["first_error"]["correct_accuracy"] == 0
+    assert found["selection"]["intervals"]["prm"]["missing"] == {"judge failed": 1}
 
 
 def test_unknown_cells_are_told():
