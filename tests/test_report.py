@@ -286,7 +286,8 @@ def test_what_is_missing_stands_beside_the_figures_and_headlines_are_refused():
     }
     page = render(metrics, [], {})
     assert page.count(quoted) == before - 1 and value in page  # it is shown with what it is over, and not quoted
-    assert f"{why}: <code>headline.selection.prm.weighted.last</code>" in page
+    assert f"{why}: <code>headline.selection.prm_minus_majority.mean</code>" in page
+    assert "<code>headline.selection.prm.weighted.last</code>" in page
     assert "points against the majority vote" not in page.split("</header>")[0]
 
 
