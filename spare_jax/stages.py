@@ -33,7 +33,7 @@ from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.formats.fields import name_of, prompt
 from spare_jax.jsonlines import write_lines
-from spare_jax.judges.labels import check_pool, training_examples
+from spare_jax.judges.labels import check_pool, reference_solution, training_examples
 from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
@@ -51,7 +51,7 @@ from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
 
-CONTROLS = ("spare_no_reference", "spare_wrong_reference")
+CONTROLS = ("spare_no_reference", "spare_wrong_reference", "spare_on_reference")
 TARGETS = ("labels", "scores")
 
 
@@ -102,6 +102,7 @@ def judge(run: Run) -> list[str]:
     measured = splits.measured(run.config, found)
     controls = splits.controls(run.config, found)
     annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
+    references = [reference_solution(run.task, gold[i]) for i in controls if gold[i].steps]
     started: dict[str, Callable[[], programs.Program]] = {}
     for name, pool, reference_of in (
         ("spare", annotated, lambda problem_id: gold[problem_id].steps),
@@ -111,6 +112,7 @@ def judge(run: Run) -> list[str]:
             [s for s in solutions if s.problem_id in controls],
             lambda problem_id: gold[controls[problem_id]].steps,
         ),
+        ("spare_on_reference", references, lambda problem_id: gold[problem_id].steps),
     ):
         for s in pool:
             started[f"{name}/{s.id}"] = functools.partial(
@@ -124,7 +126,7 @@ def judge(run: Run) -> list[str]:
                 reference=reference_of(s.problem_id),
             )
     engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
-    solution_of = {s.id: s for s in annotated}
+    solution_of = {s.id: s for s in (*annotated, *references)}
 
     def failed(program_id: str, why: str) -> Judgement:
         name, _, solution_id = program_id.partition("/")

@@ -12,6 +12,7 @@ from typing import Any
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.curves import accuracy_curves
+from spare_jax.evaluation.explanations import explanation_agreement, reference_right
 from spare_jax.evaluation.missing import (
     NO_SOLUTION,
     NO_TRUTH,
@@ -33,7 +34,10 @@ from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, 
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
-JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
+JUDGES = (
+    "outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "spare_on_reference", "prm", "orm",
+    "prm_at_init",
+)  # fmt: skip
 RANKERS = ("prm", "orm", "prm_at_init")
 HELD_OUT = "held_out"
 _NO_TRUTH = "the truth of single steps is not known for this task"
@@ -94,7 +98,7 @@ def metrics(
             },
         },
         "judges": {
-            "spare": _judge(judgements, "spare", test, policy),
+            "spare": _judge(judgements, "spare", test, policy) | _self_knowledge(judgements, test, policy),
             "spare_out_of_distribution": _judge(judgements, "spare", held_out, policy),
             "spare_no_reference": _judge(judgements, "spare_no_reference", test, policy),
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
@@ -232,6 +236,31 @@ def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy
     right = [judgements["outcome"][s.id].outcome for s in found]
     first = [said_first_error(judgement, len(s.steps)) for judgement, s in zip(said, found, strict=True)]
     return measured | {"right_answer_wrong_process": right_answer_wrong_process(first, truth, right)}
+
+
+def _self_knowledge(judgements: Judgements, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
+    """Whether SPARE's labels follow from its explanations and from the reference: `explanation_agreement` on the test
+    solutions, `reference_right`, and by how much its step accuracy falls on the controls' solutions with another
+    problem's reference."""
+    own = dataclasses.replace(policy, last_step_is_outcome=False)
+    measured = {s.id for several in test.values() for s in several}
+
+    def said(judge: str) -> dict[str, Judgement]:
+        return {i: relabel(j, own)[0] for i, j in judgements[judge].items()}
+
+    spare = {i: judgement for i, judgement in said("spare").items() if i in measured}
+    control = said("spare_wrong_reference")
+    truths = list(judgements["truth"].values())
+    with_reference, with_wrong = (
+        judge_metrics([found[i] for i in control if i in found], truths)["step_accuracy"] if truths else None
+        for found in (spare, control)
+    )
+    drop = None if with_reference is None or with_wrong is None else with_reference - with_wrong
+    return {
+        **explanation_agreement(spare.values()),
+        **reference_right(said("spare_on_reference").values()),
+        "wrong_reference_drop": drop,
+    }
 
 
 def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         selection as `evaluation.accuracy.selection_metrics` makes it, selection.out_of_distribution likewise;
         curves as `evaluation.curves.accuracy_curves` makes it;
         judges.{spare,spare_out_of_distribution,spare_no_reference,spare_wrong_reference} as
-        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process;
+        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process, explanation_agreement,
+        reference_right and wrong_reference_drop;
         prm as `choose_on`, `measure` and `measure_scores` of `evaluation.step_scores` make it; prm.out_of_distribution
         with the same keys;
         reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last"), and under "headline.<path>"
@@ -213,15 +214,19 @@ def _judge(numbers: Numbers) -> tuple[str, str]:
             cells = [numbers.show(f"judges.{judge}.{key}", write) for key, _, write in columns]
             rows.append((judge, (label + numbers.missing(f"judges.{judge}"), *cells)))
     shown = table(("judge", *(name for _, name, _ in columns)), rows, "Quality of the step labels")
-    accuracy, control = (numbers.number(f"judges.{j}.step_accuracy") for j in ("spare", "spare_wrong_reference"))
-    finding = ""
-    if accuracy is not None and control is not None:
-        fall = accuracy - control
+    finding, fall = "", numbers.number("judges.spare.wrong_reference_drop")
+    if fall is not None:
         verdict = "it judges by the reference" if fall >= 0.1 else "it hardly reads the reference"
         finding = (
-            f"<p>Given another problem's reference, the judge's step accuracy changes by {points(-fall)} points: "
-            f"{verdict}.</p>"
+            f"<p>Given another problem's reference, the judge's step accuracy on the same solutions changes by "
+            f"{points(-fall)} points: {verdict}.</p>"
         )
+    for path, words in (
+        ("explanation_agreement", "of its labels say what their own explanations (&ldquo;said .., is ..&rdquo;) say."),
+        ("reference_right", "of the steps of references, given as solutions too, are right by its word."),
+    ):
+        if numbers.number(f"judges.spare.{path}") is not None:
+            finding += f"<p>{numbers.show(f'judges.spare.{path}')} {words}</p>"
     return aside, shown + finding + numbers.why_absent()
 
 

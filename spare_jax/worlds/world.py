@@ -48,6 +48,7 @@ class World:
       judge: the truth of every step of any candidate.
       every_fact: a longer solution that first states all that the story tells.
       another_solution: a right solution that need not be the reference's: another route or order.
+      mistaken_solution: a solution that goes wrong as a policy might, None in a world that makes none.
       work_begins: what stands in a step before what it works out.
       errors: the categories of wrong steps; `held_out_errors` are kept out of all training of judges.
     """
@@ -61,6 +62,7 @@ class World:
     work_begins: str
     errors: tuple[str, ...]
     held_out_errors: tuple[str, ...]
+    mistaken_solution: Callable[[Problem, Gold, random.Random], list[str]] | None = None
 
     @property
     def held_out(self) -> Mapping[str, Distribution]:
