@@ -13,22 +13,15 @@ from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.curves import accuracy_curves
 from spare_jax.evaluation.explanations import explanation_agreement, reference_right
-from spare_jax.evaluation.missing import (
-    NO_SOLUTION,
-    NO_TRUTH,
-    UNDECIDED,
-    Missing,
-    headlines,
-    tally,
-    why_not_judged,
-)
+from spare_jax.evaluation.missing import NO_SOLUTION, NO_TRUTH, UNDECIDED, headlines, tally
 from spare_jax.evaluation.process_errors import (
-    FirstError,
+    StepScores,
     first_error,
     first_false,
     judge_metrics,
     right_answer_wrong_process,
     said_first_error,
+    scores_of,
 )
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
@@ -138,6 +131,7 @@ def _policy(groups: Groups, judgements: Judgements, equal: Equal) -> dict[str, A
         "missing": tally(
             None if pool.decided else UNDECIDED if pool.outcomes else NO_SOLUTION for pool in pools
         ),
+        "solutions": len(outcomes),
         "undecided_solutions": outcomes.count(None),
     }  # fmt: skip
 
@@ -208,13 +202,15 @@ def _scores(judgement: Judgement, judge: str) -> list[float | None] | None:
     return scores[-1:] if judge == "orm" else scores
 
 
-def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]:
-    """Tokens that a reward model read, and wrote if it does, per candidate; the others come with the sample."""
+def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int | None]]]:
+    """Tokens that a reward model read, and wrote if it does, per candidate, None where it failed; the others come with
+    the sample."""
+
+    def tokens(said: Judgement) -> int | None:
+        return None if said.failure else said.prompt_tokens + said.generated_tokens
+
     return {
-        name: [
-            [judgements[name][s.id].prompt_tokens + judgements[name][s.id].generated_tokens for s in found]
-            for found in test.values()
-        ]
+        name: [[tokens(judgements[name][s.id]) for s in found] for found in test.values()]
         for name in RANKERS
         if judgements.get(name)
     }
@@ -273,9 +269,9 @@ def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> di
     if not truth or not prm or not any(test.values()):
         return dict.fromkeys(("threshold", "judge", "position_only", "length_only"))
 
-    def side(groups: Groups) -> tuple[list[list[float | None]], Part]:
+    def side(groups: Groups) -> tuple[list[StepScores], Part]:
         found = [s for several in groups.values() for s in several if s.steps]
-        return [[step.score for step in prm[s.id].steps] for s in found], Part(
+        return [scores_of(prm[s.id]) for s in found], Part(
             [s.problem_id for s in found],
             [[step.label for step in truth[s.id].steps] for s in found],
             [[len(step) for step in s.steps] for s in found],
@@ -284,11 +280,7 @@ def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> di
 
     (dev_scores, dev_part), (scores, part) = side(dev), side(test)
     threshold, chosen_on = choose_on(dev_part, "dev", dev_scores)
-    asked = [prm[s.id] for found in test.values() for s in found if s.steps]
-    said: list[FirstError] = [
-        Missing(why) if (why := why_not_judged(judgement)) else first_error(steps, threshold)
-        for judgement, steps in zip(asked, scores, strict=True)
-    ]
+    said = [first_error(steps, threshold) for steps in scores]
     return {
         "threshold": threshold,
         "threshold_chosen_on": chosen_on,
