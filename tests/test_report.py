@@ -275,8 +275,10 @@ def test_what_is_missing_stands_beside_the_figures_and_headlines_are_refused():
             group = group[key]
         group["missing"] = absent
     metrics["selection"]["out_of_distribution"]["intervals"]["prm"]["missing"] = {"no solution": 7}
-    elements = _check_inert(render(metrics, [], {}))
-    shown = "".join(elements.words).replace("\u202f", " ")
+    page = render(metrics, [], {})
+    shown = "".join(_check_inert(page).words).replace("\u202f", " ")
+    (bar,) = re.findall(r'<tr class="prm"><th scope="row">weighted by PRM</th>.*?</tr>', page)
+    assert "203 missing" in bar
     assert shown.count("1 203 missing: <script>") >= 4 and shown.count("undecided 1 200") >= 4
     assert "none 0" not in shown and "odd" not in shown
     assert "Out of distribution, weighted by PRM: 7 missing: no solution 7." in shown

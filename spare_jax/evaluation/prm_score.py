@@ -97,9 +97,9 @@ def _counts(truth: Labels, said: Labels) -> tuple[int, ...]:
     """One row, as `step_scores` takes it."""
     if len(truth) != len(said):
         raise ValueError(f"{len(said)} labels for a solution of {len(truth)} steps: give one for each")
-    called = [(t, s) for t, s in zip(truth, said, strict=True) if t is not None and s is not None]
-    cells = ((True, True), (False, True), (False, False), (True, False))
-    return tuple(called.count(cell) for cell in cells)
+    steps = list(zip(truth, said, strict=True))
+    cells = ((True, True), (False, True), (False, False), (True, False))  # none is of a step without truth or label
+    return tuple(steps.count(cell) for cell in cells)
 
 
 def _interval(counts: np.ndarray, seed: int) -> dict[str, float | None]:

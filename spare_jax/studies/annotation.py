@@ -396,7 +396,7 @@ def _by_position(
 def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
     seen = [
-        (_length(item), is_correct(run.task, item.gold, item.solution) is True)
+        (_length(item), is_correct(run.task, item.gold, item.solution))
         for item in learnt
         if splits.split_of(item.problem.id) == "train" and item.gold
     ]

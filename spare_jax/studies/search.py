@@ -164,7 +164,7 @@ def _pools(run: Run, found: Mapping[str, Sequence[Solution]], gold: Mapping[str,
         Pool(
             problem_id,
             candidates([s.answer for s in several], run.task.answers_equal),
-            tuple(bool(is_correct(run.task, gold[problem_id], s)) for s in several),
+            tuple(is_correct(run.task, gold[problem_id], s) for s in several),
         )
         for problem_id, several in found.items()
     ]
