@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells every file it touches, and by a trace what it raises
     started = time.perf_counter()
     try:
-        path = run(_CONFIG.value, _config_name(), _WORKDIR.value)
+        path, missing = run(_CONFIG.value, _config_name(), _WORKDIR.value)
     except (ValueError, FloatingPointError, OSError) as error:
         # Errors for the user are one sentence that names the remedy; the trace is for whoever asks.
         logger.debug("", exc_info=True)
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     except KeyboardInterrupt as interrupt:
         print(f"\ninterrupted: {_GO_ON}", file=sys.stderr)
         sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
-    print(f"done in {time.perf_counter() - started:.0f} s: {path}")
+    print(f"done in {time.perf_counter() - started:.0f} s: {path}{missing}")
 
 
 def _interrupt(number: int, _: object) -> None:
@@ -79,8 +79,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(text.split("\n"))
 
 
-def run(config, name: str, workdir: str | None) -> pathlib.Path:
-    """Run `config` in its work directory; returns what to look at first.
+def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
+    """Run `config` in its work directory; returns what to look at first, and what has failed, in words.
 
     Args:
       config: the ConfigDict of a file in configs/.
@@ -116,7 +116,18 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
                 work.write_json(f"runs/{work.next_run()}.json", _measured(current))
         work.write_json("config.json", settings)
     report = work.path / "report.html"
-    return report if report.exists() else work.path
+    return report if report.exists() else work.path, _missing(current)
+
+
+def _missing(current) -> str:
+    """How many of what each stage asked for failed, and why; empty where nothing did."""
+    from spare_jax.run import why
+
+    told = (
+        f"{stage}: {len(failed)} of {current.asked[stage]} failed: {why(failed.values())}"
+        for stage, failed in current.failures.items()
+    )
+    return "".join(f"\n{line}" for line in told)
 
 
 def _mesh(sizes):
@@ -138,7 +149,10 @@ def _measured(current) -> dict:
 
     return {
         "stages": current.measured,
-        "failures": current.failures,
+        "failures": {
+            stage: {name: failure.message for name, failure in failed.items()}
+            for stage, failed in current.failures.items()
+        },
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "python": platform.python_version(),

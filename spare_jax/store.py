@@ -3,7 +3,8 @@
     <kind>.jsonl              records, one JSON object a line, sorted by id; judgements/<judge>.jsonl,
                               verifications/<name>.jsonl and preferences/<name>.jsonl likewise
     <stage>.journal.jsonl     answers to the requests of a stage that has not ended (programs.py)
-    manifests/<stage>.json    the settings that the stage read, digests of its inputs and of its outputs
+    manifests/<stage>.json    the settings that the stage read, digests of its inputs and of its outputs; "suspended":
+                              what it wrote so far, where it is to go on; "provisional": its inputs that were so
     runs/<n>.json             seconds and rates: what differs from run to run lives apart from the records
 
 A file of records is written once, when its stage ends, under another name, and then renamed: it is whole or it is not
@@ -16,10 +17,12 @@ import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -286,7 +289,8 @@ class WorkDir:
             work directory.
 
         Raises:
-          StoreError: it has run with other settings or on other inputs, or an output is not as it has written it.
+          StoreError: it has run with other settings or on other inputs, or an output is not as it has written it. A
+            stage that was made from suspended outputs, which have changed, counts as not run.
         """
         self._check_inputs(stage, settings, self._digests(inputs))
         manifest = self._manifest(stage)
@@ -300,7 +304,15 @@ class WorkDir:
         """Note what `stage` is about to be made from. Raises as `done` does."""
         digests = self._digests(inputs)
         self._check_inputs(stage, settings, digests)
-        self.write_json(f"manifests/{_name(stage)}.json", {"settings": settings, "inputs": digests, "outputs": None})
+        suspended = {name for path in self._manifests() for name in _read_manifest(path)["suspended"]}
+        manifest = {
+            "settings": settings,
+            "inputs": digests,
+            "outputs": None,
+            "provisional": sorted(name for name, path in inputs.items() if self._own_name(path) in suspended),
+            "suspended": [],
+        }
+        self.write_json(f"manifests/{_name(stage)}.json", manifest)
 
     def journal(self, stage: str, part: str = "") -> Journal:
         """The journal of a stage that has begun; `part` tells several of one stage apart.
@@ -329,7 +341,27 @@ class WorkDir:
         if missing := [name for name in names if not (self.path / name).exists()]:
             raise StoreError(f"stage {stage} did not write {missing[0]} in {self.path}")
         path = self._manifest_path(stage)
-        write_json(path, _read_manifest(path) | {"outputs": {name: digest(self.path / name) for name in names}})
+        written = {name: digest(self.path / name) for name in names}
+        write_json(path, _read_manifest(path) | {"outputs": written, "suspended": []})
+        self._drop_journals(stage)
+
+    def suspend(self, stage: str, outputs: Iterable[str | Path]) -> None:
+        """Note what `stage`, which has begun, wrote so far, and that it is to go on: some of what it asked failed for a
+        cause that may pass. Its journals stay. A stage that is made from these outputs is made anew when they change.
+        """
+        path = self._manifest_path(stage)
+        write_json(path, _read_manifest(path) | {"suspended": sorted(map(str, outputs))})
+
+    def _forget(self, stage: str, manifest: Mapping[str, Any]) -> None:
+        """Remove what a stage wrote, its manifest and its journals. A training's checkpoints lie beside its export."""
+        for name in manifest["outputs"] or ():
+            output = self.path / name
+            for path in (output, output.with_name("checkpoints")) if output.is_dir() else (output,):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self._drop_journals(stage)
+        self._manifest_path(stage).unlink()
+
+    def _drop_journals(self, stage: str) -> None:
         for journal in (self.path / f"{stage}.journal.jsonl", *self.path.glob(f"{stage}.*.journal.jsonl")):
             journal.unlink(missing_ok=True)
 
@@ -340,10 +372,19 @@ class WorkDir:
             return
         for name in sorted(digests.keys() | manifest["inputs"].keys()):
             if digests.get(name) != manifest["inputs"].get(name):
+                if name in manifest["provisional"]:
+                    logger.info("%-22s made anew: what it was made from had gaps, and has changed", stage)
+                    return self._forget(stage, manifest)
                 raise StoreError(
                     f"stage {stage} in {self.path} was made from another {name!r} than there is now: "
                     f"give another --workdir, or delete {self._manifest_path(stage)} to make stage {stage} again"
                 )
+
+    def _own_name(self, path: str | Path) -> str:
+        return os.path.relpath(self.path / path, self.path)
+
+    def _manifests(self) -> list[Path]:
+        return sorted((self.path / "manifests").glob("*.json"))
 
     def _manifest_path(self, stage: str) -> Path:
         return self.path / "manifests" / f"{_name(stage)}.json"
@@ -375,12 +416,12 @@ class WorkDir:
 
         A path that several stages write is as the last of them left it.
         """
-        name = os.path.relpath(self.path / path, self.path)
+        name = self._own_name(path)
         if name in self._written:
             return
         noted = {
             manifest.stem: outputs[name]
-            for manifest in sorted((self.path / "manifests").glob("*.json"))
+            for manifest in self._manifests()
             if name in (outputs := _read_manifest(manifest)["outputs"] or {})
         }
         if noted and found not in noted.values():
@@ -466,8 +507,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = read_json(path)
         _flat(manifest["settings"])
         outputs = {} if manifest["outputs"] is None else manifest["outputs"]
-        texts = [*manifest["inputs"].values(), *outputs.values()]
-        if manifest.keys() == {"settings", "inputs", "outputs"} and all(isinstance(text, str) for text in texts):
+        lists = manifest["provisional"], manifest["suspended"]
+        texts = [*manifest["inputs"].values(), *outputs.values(), *itertools.chain(*lists)]
+        known = {"settings", "inputs", "outputs", "provisional", "suspended"}
+        if (
+            manifest.keys() == known
+            and all(isinstance(names, list) for names in lists)
+            and all(isinstance(text, str) for text in texts)
+        ):
             return manifest
     except (StoreError, KeyError, TypeError, AttributeError, RecursionError):
         pass

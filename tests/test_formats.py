@@ -519,6 +519,9 @@ def test_omegaprm_lays_out_the_tree(tmp_path):
         ("a\nb\n", ("a", "b")),
         ("a\nb\n\n c\n \n\nd", ("a\nb", "c", "d")),
         ("a", ("a",)),
+        ("We add:\n\n\\[1 + 1\n\n= 2\\]\n\nSo 2.", ("We add:\n\n\\[1 + 1\n\n= 2\\]", "So 2.")),
+        ("Run:\n```\na\n\nb\n```\nIt is b. c.\n\nd", ("Run:\n```\na\n\nb\n```\nIt is b. c.", "d")),
+        ("One. Two.", ("One.", "Two.")),
         (" \n", ()),
         ("", ()),
     ],
@@ -580,7 +583,7 @@ def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch, sour
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [ROWS["processbench"]])
     assert len(list(files.read(source, "processbench", split="math", revision="abc"))) == 1
-    assert asked == [(name, {"split": "math", "revision": "abc"})]
+    assert asked == [(name, {"split": "math", "revision": "abc", "trust_remote_code": False})]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.parquet"])

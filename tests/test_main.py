@@ -20,6 +20,7 @@ from spare_jax.models import huggingface
 from spare_jax.models.conventions import load_convention
 from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.run import StageFailed
 from spare_jax.splits import task_of
 from spare_jax.store import StoreError, WorkDir
 from spare_jax.tasks.arithmetic import WORLD
@@ -43,7 +44,7 @@ def test_arguments_take_the_type_of_their_default():
         settings.parse_argument("b", b=1)
 
 
-def gsm8k_config(tmp_path, problems=12, max_length=1024):
+def gsm8k_config(tmp_path, problems=12, max_length=2600):
     data = gsm8k_files(tmp_path / "data", problems)
     texts = [line for path in data.glob("*.jsonl") for line in path.read_text().splitlines()]
     config = config_of("prm_math", "task=gsm8k")
@@ -51,7 +52,7 @@ def gsm8k_config(tmp_path, problems=12, max_length=1024):
     config.models.generator.path = str(random_qwen2(tmp_path / "model", texts, max_length))
     config.data.train_problems, config.data.dev_problems, config.data.test_problems = 4, 2, 4
     config.solve.samples, config.solve.max_tokens = 2, 24
-    config.annotate.max_tokens = 32
+    config.annotate.max_tokens = 512
     config.annotate.measured_problems, config.annotate.control_problems = 2, 2
     config.engine.slots, config.engine.prefill_tokens = 8, 1024
     config.engine.dtype = config.prm.train.dtype = "float32"
@@ -67,7 +68,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     assert metrics["policy"]["pass_at_1"] == 0
     assert metrics["selection"]["prm"]["weighted"]["last"] == 0
     assert metrics["judges"]["spare"]["step_accuracy"] is None  # there is no truth to compare with
-    assert metrics["judges"]["spare"]["parse_failure_rate"] == 1
+    assert metrics["judges"]["spare"]["parse_failure_rate"] == 0  # a grammar lets random weights say nothing else
     assert metrics["prm"]["judge"] is None
     assert "balanced with nothing" in caplog.text
     assert "exemplars were dropped" in caplog.text
@@ -90,6 +91,14 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     again = json.loads((tmp_path / "ranked" / "metrics.json").read_text())
     assert again["selection"]["prm"] == metrics["selection"]["prm"]
     assert "orm" not in again["selection"]
+
+
+def test_where_nothing_is_judged_nothing_is_made_of_it(tmp_path):
+    config = gsm8k_config(tmp_path, max_length=1024)
+    for _ in range(2):
+        with pytest.raises(StageFailed, match=r"judge: all of 22 failed: the prompt of 1\d+ tokens leaves no room"):
+            main.run(config, "gsm8k", str(tmp_path / "work"))
+    assert not list((tmp_path / "work").glob("judgements/spare*")) and not (tmp_path / "work" / "prm").exists()
 
 
 def labels_file(path, problems=30):

@@ -623,14 +623,25 @@ def test_a_file_of_several_stages_is_as_the_last_one_left_it(work):
     assert len(WorkDir(work.path).read("problems")) == 1 and WorkDir(work.path).done("pair", {}, {})
 
 
-MANIFEST = {"settings": {"seed": 0}, "inputs": {"a": "00"}, "outputs": {"problems.jsonl": "00"}}
+MANIFEST = {
+    "settings": {"seed": 0},
+    "inputs": {"a": "00"},
+    "outputs": {"problems.jsonl": "00"},
+    "provisional": [],
+    "suspended": [],
+}
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        *(json.dumps(MANIFEST | {key: value}) for key in MANIFEST for value in ([], ["problems.jsonl"], "x", 3, True)),
+        *(
+            json.dumps(MANIFEST | {key: value})
+            for key in ("settings", "inputs", "outputs")
+            for value in ([], ["problems.jsonl"], "x", 3, True)
+        ),
         *(json.dumps(MANIFEST | {key: {"a": value}}) for key in ("inputs", "outputs") for value in (None, 1, [], {})),
+        *(json.dumps(MANIFEST | {key: value}) for key in ("provisional", "suspended") for value in (None, 1, {}, [1])),
         *(json.dumps({k: v for k, v in MANIFEST.items() if k != key}) for key in MANIFEST),
         json.dumps(MANIFEST | {"more": 1}), json.dumps(MANIFEST | {"inputs": None}),
         json.dumps(MANIFEST | {"settings": None}), "", "null", "[]", "3", "{", "\0", '"x"',
@@ -750,3 +761,37 @@ def test_these_rooms_do_without_jax():
     rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.files"
     code = f"import sys, {rooms}; print('jax' in sys.modules)"
     assert python(code).communicate()[0] == "False\n"
+
+
+def test_what_was_made_from_a_suspended_stage_is_made_anew_when_that_has_gone_on(tmp_path):
+    """A judge whose server was down for some rows is asked again; the model that was trained meanwhile is not kept."""
+    work, settings = WorkDir(tmp_path), {"seed": 0}
+
+    def judged(text):
+        work.begin("judge", settings, {})
+        (tmp_path / "judged.txt").write_text(text)
+
+    def trained():
+        work.begin("train", settings, {"judged.txt": "judged.txt"})
+        (tmp_path / "prm/export").mkdir(parents=True)
+        (tmp_path / "prm/checkpoints").mkdir()
+        work.complete("train", ["prm/export"])
+
+    judged("half")
+    with work.journal("judge") as journal:
+        journal.put("a", (Completion(),))
+    work.suspend("judge", ["judged.txt"])
+    assert not work.done("judge", settings, {}) and work.has_journal("judge")
+    trained()
+    work.begin("judge", settings, {})
+    work.suspend("judge", ["judged.txt"])
+    assert work.done("train", settings, {"judged.txt": "judged.txt"}), "nothing has changed: nothing is made anew"
+    judged("whole")
+    work.complete("judge", ["judged.txt"])
+    assert work.done("judge", settings, {}) and not work.has_journal("judge")
+    assert not work.done("train", settings, {"judged.txt": "judged.txt"})
+    assert not (tmp_path / "prm/export").exists() and not (tmp_path / "prm/checkpoints").exists()
+    trained()
+    (tmp_path / "judged.txt").write_text("edited")
+    with pytest.raises(StoreError, match="not as stage judge wrote it"):
+        WorkDir(tmp_path).done("train", settings, {"judged.txt": "judged.txt"})

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spare_jax import remote_code
 from spare_jax.formats import (
     math_shepherd,
     omegaprm,
@@ -157,12 +158,11 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def _dataset(name: str, split: str, revision: str | None) -> Iterable[Any]:
-    import datasets
     from datasets.exceptions import DatasetsError
 
     hub_id, _, configuration = name.partition(":")
     try:
-        return datasets.load_dataset(hub_id, configuration or None, split=split, revision=revision)
+        return remote_code.load_dataset(hub_id, configuration or None, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise StoreError(
             f"data set {name!r}, split {split!r}: {_first_line(error)}: name a .jsonl or .parquet file, a directory, "

@@ -23,7 +23,8 @@ from spare_jax.tasks.answers import (
 )
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.task import Task, split_sentences, step_texts
+from spare_jax.tasks.steps import split_prose, split_steps
+from spare_jax.tasks.task import Task, step_texts
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
 
@@ -66,14 +67,6 @@ ANSWER: the final answer does not answer the question.
 
 ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
-# Where a sentence must not be cut: mathematics and drawings. The longest in MATH has 2,122 characters; a bound keeps
-# marks that are never closed from costing the square of the text.
-_LONGEST = 2500
-_WHOLE = re.compile(
-    rf"\$\$.{{0,{_LONGEST}}}?\$\$|\$[^$]*\$|\\\[.{{0,{_LONGEST}}}?\\\]|\\\(.{{0,{_LONGEST}}}?\\\)"
-    rf"|\[asy\].{{0,{_LONGEST}}}?\[/asy\]|\\begin\{{(\w+\*?)\}}.{{0,{_LONGEST}}}?\\end\{{\1\}}",
-    re.DOTALL,
-)
 _FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w])")
 _BOLD = re.compile(r"^\\(?:text|math)bf\s?\{\(?(-?[0-9.,]+)\)?\}$")
 
@@ -120,19 +113,9 @@ def _last_formula(step: str) -> str | None:
     return formulas[-1].rsplit("=", 1)[-1].strip()
 
 
-def split_steps(text: str) -> tuple[str, ...]:
-    """One piece per sentence of a worked solution, never cut inside mathematics; joining them gives `text` back."""
-    hidden = _WHOLE.sub(lambda match: "x" * len(match[0]), text)
-    pieces, at = [], 0
-    for piece in split_sentences(hidden):
-        pieces.append(text[at : at + len(piece)])
-        at += len(piece)
-    return tuple(pieces)
-
-
 def context_sentences(problem: Problem) -> tuple[str, ...]:
     """The problem's own sentences, none of them cut inside mathematics or a drawing."""
-    return problem.context or step_texts(split_steps(problem.question))
+    return problem.context or step_texts(split_prose(problem.question))
 
 
 def load(

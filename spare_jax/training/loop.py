@@ -392,7 +392,7 @@ class StepLog:
             partial.write_bytes(b"".join(kept))
         os.replace(partial, path)
 
-    def write(self, row: Mapping[str, float]) -> None:
+    def write(self, row: Mapping[str, float | None]) -> None:
         with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
