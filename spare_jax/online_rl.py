@@ -208,7 +208,7 @@ def _answers_kind(run: Run) -> str:
 def online_rl(run: Run) -> list[str]:
     """metrics.json of the reward: how its policy was trained, how it solves, and what its judge says of that."""
     reward = run.config.grpo.reward
-    rows = [row for _, row in read_lines(run.work.path / f"policies/{reward}/checkpoints/steps.jsonl", dict)]
+    rows = [row for _, row in read_lines(run.work.path / f"policies/{reward}/checkpoints/steps.jsonl", loop.step_row)]
     measured: dict[str, Any] = {
         "reward": reward,
         "verifier": run.config.models.verifier.path,

@@ -513,12 +513,7 @@ def report(run: Run) -> list[str]:
     shown = examples.choose(
         by_id, gold, solutions, {name: run.judgements(name) for name in summary.JUDGES}, run.config.prm.aggregation
     )
-    runs = [
-        {"stage": stage, **measured}
-        for path in sorted((run.work.path / "runs").glob("*.json"))
-        for stage, measured in run.work.read_json(f"runs/{path.name}")["stages"].items()
-    ]
-    runs += [{"stage": stage, **measured} for stage, measured in run.measured.items()]
+    runs = [{"stage": stage, **measured} for stage, measured in (*run.work.measured(), *run.measured.items())]
     meta = {
         "task": run.config.task,
         "generated": run.task.world is not None,

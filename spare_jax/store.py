@@ -236,8 +236,7 @@ class WorkDir:
             field.
         """
         record_type, _ = KINDS[kind.split("/")[0]]
-        if self.file(kind).is_file():
-            self._check_written(self.file(kind), digest(self.file(kind)))
+        self._check_unchanged(self.file(kind))
         return [record for _, record in read_lines(self.file(kind), record_type.from_json, on_error, malformed)]
 
     def write(self, kind: str, records: Iterable[Record], as_given: bool = False) -> None:
@@ -408,6 +407,10 @@ class WorkDir:
             self._check_written(path, digests[name])
         return digests
 
+    def _check_unchanged(self, file: Path) -> None:
+        if file.is_file():
+            self._check_written(file, digest(file))
+
     def _check_written(self, path: str | Path, found: str) -> None:
         """Refuse what has another digest than any stage noted that wrote it; what no stage has noted may be anything.
 
@@ -431,16 +434,42 @@ class WorkDir:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file (metrics.json, config.json) as `jsonlines.write_json` does."""
+        self._written.add(name)
         write_json(self.path / name, value)
 
     def read_json(self, name: str) -> Any:
-        """The value of one JSON file; raises as `jsonlines.read_json` does."""
+        """The value of one JSON file.
+
+        Raises:
+          StoreError: it is missing, malformed, or not as its stage wrote it.
+        """
+        self._check_unchanged(self.path / name)
         return read_json(self.path / name)
 
     def next_run(self) -> int:
         """The first free n of runs/<n>.json, to be written with write_json; counts from 1."""
-        numbers = [int(path.stem) for path in (self.path / "runs").glob("*.json") if path.stem.isdecimal()]
-        return max(numbers, default=0) + 1
+        return max(self._run_numbers(), default=0) + 1
+
+    def measured(self) -> list[tuple[str, dict[str, Any]]]:
+        """What the runs have measured, in their order: a stage, and its figures by name.
+
+        Raises:
+          StoreError: a runs/<n>.json is of another shape; names it.
+        """
+        found = []
+        for number in self._run_numbers():
+            path = self.path / "runs" / f"{number}.json"
+            try:
+                stages = read_json(path)["stages"].items()
+                if not all(isinstance(figures, dict) for _, figures in stages):
+                    raise ValueError
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise StoreError(f"{path} is no run's: delete it, it holds nothing but seconds and rates") from None
+            found += stages
+        return found
+
+    def _run_numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in (self.path / "runs").glob("*.json") if path.stem.isdecimal())
 
 
 _UNSET = object()

@@ -312,6 +312,7 @@ def test_what_holds_no_text_is_asked_again_and_then_fails(server, body):
     server.answers += [body, body]
     (answer,) = answers(quick(attempts=2), {"x": sample()}).values()
     assert isinstance(answer, Failure) and "2 attempts: its answer" in answer.message and len(server.requests) == 2
+    assert answer.passing
 
 
 @pytest.mark.parametrize(
@@ -330,7 +331,7 @@ def test_what_holds_no_text_is_asked_again_and_then_fails(server, body):
 def test_what_will_not_be_answered_fails_at_once(server, body, said):
     server.answers.append(body)
     (answer,) = answers(quick(), {"x": sample()}).values()
-    assert isinstance(answer, Failure) and said in answer.message and len(server.requests) == 1
+    assert isinstance(answer, Failure) and said in answer.message and len(server.requests) == 1 and not answer.passing
 
 
 @pytest.mark.parametrize(

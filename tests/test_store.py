@@ -579,7 +579,8 @@ def test_an_output_that_was_changed_is_not_read(work):
     work.write("judgements/spare", judgements)
     (work.path / "prm").mkdir()
     (work.path / "prm" / "weights").write_bytes(bytes(100))
-    work.complete("judge", ["judgements/spare.jsonl", "prm"])
+    work.write_json("judgements/spare.counts.json", {"pairs": 3})
+    work.complete("judge", ["judgements/spare.jsonl", "judgements/spare.counts.json", "prm"])
     settings, inputs = {"seed": 0, "judge": "spare"}, {"solutions": "solutions.jsonl"}
 
     file = work.file("judgements/spare")
@@ -599,6 +600,11 @@ def test_an_output_that_was_changed_is_not_read(work):
     file.write_bytes(whole)
     assert WorkDir(work.path).read("judgements/spare") == judgements
     assert WorkDir(work.path).done("judge", settings, inputs)
+    (work.path / "judgements" / "spare.counts.json").write_text('{"pairs": 4}')
+    with pytest.raises(StoreError, match=r"spare\.counts\.json is not as stage judge wrote it"):
+        WorkDir(work.path).read_json("judgements/spare.counts.json")
+    assert work.read_json("judgements/spare.counts.json")  # whoever wrote it may have done so again
+    write_json(work.path / "judgements" / "spare.counts.json", {"pairs": 3})
     (work.path / "prm" / "weights").write_bytes(bytes(101))
     with pytest.raises(StoreError, match="prm is not as stage judge wrote it"):
         WorkDir(work.path).done("judge", settings, inputs)
@@ -727,6 +733,28 @@ def test_runs_are_counted(tmp_path):
         work.write_json(f"runs/{n}.json", {"seconds": 1.5})
     write_json(tmp_path / "runs" / "notes.json", {})
     assert work.next_run() == 11
+
+
+def test_what_runs_measured_comes_in_their_order(tmp_path):
+    work = WorkDir(tmp_path)
+    for n in (10, 2, 1):
+        work.write_json(f"runs/{n}.json", {"stages": {"solve": {"seconds": n}, "judge": {}}})
+    write_json(tmp_path / "runs" / "notes.json", [])
+    assert [figures.get("seconds") for _, figures in work.measured()] == [None, 1, None, 2, None, 10]
+    for text in (
+        "",
+        "x",
+        "[]",
+        "3",
+        "{}",
+        '{"stages": []}',
+        '{"stages": {"solve": 3}}',
+        '{"stages": {"solve": []}}',
+        "\0",
+    ):
+        (tmp_path / "runs" / "2.json").write_text(text)
+        with pytest.raises(StoreError, match=r"runs/2\.json is no run's: delete it"):
+            work.measured()
 
 
 def test_these_rooms_do_without_jax():

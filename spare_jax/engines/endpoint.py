@@ -132,9 +132,10 @@ class EndpointEngine:
             try:
                 answer = self._answer(request_id, request)
             except Exception as error:  # a thread that died would leave its program waiting for ever
-                # Of any other error the text may hold the key.
-                said = str(error) if isinstance(error, _Refused) else f"asking the server: {type(error).__name__}"
-                answer = Failure(said)
+                if isinstance(error, _Refused):
+                    answer = Failure(str(error), error.passing)
+                else:  # its text may hold the key
+                    answer = Failure(f"asking the server: {type(error).__name__}")
             self._answered.put((request_id, answer))
 
     def _answer(self, request_id: str, request: Sample) -> tuple[Completion, ...]:
@@ -274,16 +275,17 @@ def _text(choice: Any) -> tuple[str, str]:
         raise _Again("its answer has not the form of a chat completion")
     reason = choice.get("finish_reason")
     if message.get("refusal") or reason == "content_filter":
-        raise _Refused("the server's model refused to answer")
+        raise _Refused("the server's model refused to answer", passing=False)
     if message.get("tool_calls") or message.get("function_call") or reason in ("tool_calls", "function_call"):
-        raise _Refused("the server's model called a tool instead of answering: offer it none")
+        raise _Refused("the server's model called a tool instead of answering: offer it none", passing=False)
     content = message.get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     text = "".join(_part(part) for part in parts)
     if text.strip():
         return text, "stop" if reason == "stop" else "length"
     if reason == "length":
-        raise _Refused("the server's model reached the limit of tokens before its answer began: raise max_tokens")
+        why = "the server's model reached the limit of tokens before its answer began: raise max_tokens"
+        raise _Refused(why, passing=False)
     thought = message.get("reasoning_content") or message.get("reasoning")
     raise _Again("its answer is reasoning alone" if thought else "its answer holds no text")
 
@@ -298,7 +300,7 @@ def _part(part: Any) -> str:
     if isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
         return ""
     if isinstance(part, dict) and part.get("type") == "refusal":
-        raise _Refused("the server's model refused to answer")
+        raise _Refused("the server's model refused to answer", passing=False)
     raise _Again("its answer holds something else than text")
 
 
@@ -359,4 +361,8 @@ class _Again(Exception):
 
 
 class _Refused(Exception):
-    """No attempt will do."""
+    """No attempt of this run will do; `passing` that one of another run may."""
+
+    def __init__(self, why: str, passing: bool = True):
+        super().__init__(why)
+        self.passing = passing

@@ -357,6 +357,13 @@ def _fetch(
     return row
 
 
+def step_row(row: Any) -> dict[str, Any]:
+    """A decoded line of steps.jsonl. Raises ValueError where it is none."""
+    if not (isinstance(row, dict) and isinstance(row.get("step"), int) and not isinstance(row["step"], bool)):
+        raise ValueError("no row of a training, which has a whole number `step`")
+    return row
+
+
 class StepLog:
     """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again.
 
@@ -372,11 +379,9 @@ class StepLog:
             if number == len(lines) and not line.endswith(b"}\n"):
                 break  # torn: it can only stand after the resumed step, for rows are written before their checkpoint
             try:
-                step = decode(line)["step"]
-                if not isinstance(step, int):
-                    raise ValueError("field 'step' is no whole number")
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                reason = error if isinstance(error, ValueError) else "no row of a training"
+                step = step_row(decode(line))["step"]
+            except (ValueError, RecursionError) as error:
+                reason = "nested too deeply" if isinstance(error, RecursionError) else error
                 raise StoreError(
                     f"{path}:{number}: {reason}: delete this line, or the file; the training itself needs neither"
                 ) from None
