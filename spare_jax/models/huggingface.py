@@ -23,7 +23,7 @@ from spare_jax.models.decoder import Decoder, DecoderConfig
 from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.json_files import ModelError, read_json, shown, unreadable, write_json, wrong_field
 from spare_jax.models.weights import SHARD_BYTES, load_weights, save_weights
-from spare_jax.prompts.chat import MAX_END_IDS, arrangement, end_ids
+from spare_jax.prompts.chat import MAX_END_IDS, arrangement, encode, end_ids
 from spare_jax.prompts.code_points import CodePoints
 from spare_jax.prompts.templates import ChatTemplateError
 
@@ -178,7 +178,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
     as_it_is = name in _GENERIC_TOKENIZERS and (directory / "tokenizer.json").is_file()
     try:
         tokenizer = remote_code.load_tokenizer(str(directory), as_it_is=as_it_is)
-        vocabulary = tokenizer.get_vocab()
+        _try(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # files of odd types raise anything, and tokenizers' own panic is no Exception
@@ -186,11 +186,19 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
         raise ModelError(
             f"{directory}: transformers cannot read the tokenizer ({reason}): replace its files"
         ) from error
-    if not vocabulary:
-        raise ModelError(f"{directory}: the tokenizer knows no token: replace its files")
     tokenizer.generation_config = _generation_config(directory)
     _check_template(directory, tokenizer)
     return tokenizer
+
+
+def _try(tokenizer: Any) -> None:
+    """What is asked of a tokenizer everywhere, asked once: one from files of odd types may be made and fail later."""
+    text = "2 + 2 = 4.\n"
+    if not tokenizer.get_vocab():
+        raise ValueError("it knows no token")
+    tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
+    tokenizer.decode(encode(tokenizer, text), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    tokenizer.convert_tokens_to_ids(text)
 
 
 def _check_sizes(directory: pathlib.Path) -> None:
