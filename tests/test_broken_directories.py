@@ -206,6 +206,14 @@ BROKEN = {
         edited("tokenizer_config.json", extra_special_tokens=[f"<{i}>" for i in range(999)]),
         "vocab_size in config.json",
     ),
+    "tokenizer: a million tokens": (
+        text("tokenizer.json", json.dumps({"added_tokens": [{"id": 1, "content": "<x>", "special": True}] * 10**6})),
+        "tokenizer.json adds 1,000,000 tokens",
+    ),
+    "tokenizer: a million more": (
+        text("added_tokens.json", json.dumps({f"<{i}>": i for i in range(10**6)})),
+        "added_tokens.json adds 1,000,000 tokens",
+    ),
     "tokenizer: longest": (edited("tokenizer_config.json", model_max_length=["x"]), "cannot read the tokenizer"),
     "tokenizer: unknown": (edited("tokenizer_config.json", unk_token=""), "cannot read the tokenizer"),
     "tokenizer config: a list": (text("tokenizer_config.json", "[]"), "tokenizer_config.json holds"),
@@ -401,7 +409,7 @@ TOKENIZER_KEYS = (
     st.none() | VALUES,
     st.sampled_from(["tokenizer_config.json", "special_tokens_map.json"]),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_tokenizer_encodes_or_is_a_model_error(tmp_path_factory, changes, ends, name):
     directory = shutil.copytree(TINY, tmp_path_factory.mktemp("any") / "model")
     edited(name, **changes)(directory)

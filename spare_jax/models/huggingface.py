@@ -29,8 +29,10 @@ from spare_jax.prompts.templates import ChatTemplateError
 
 GENERATION_FILE = "generation_config.json"
 MAX_TOKENIZER_BYTES = 2**27  # of a file that the tokenizer is read from; the largest of known models has a quarter
+MAX_ADDED_TOKENS = 2**14  # beside the vocabulary; transformers takes a millisecond for each
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _READ_TOO = ("vocab.json", "special_tokens_map.json", "tekken.json", "config.json")  # with what has "token" in its name
+_IN_EACH = {"added_tokens.json": b":", "special_tokens_map.json": b","}  # of an added token; else it says "special"
 _GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Not consolidated.safetensors: some directories hold the weights once more under that name.
 _DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -194,7 +196,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
 def _try(tokenizer: Any) -> None:
     """What is asked of a tokenizer everywhere, asked once: one from files of odd types may be made and fail later."""
     text = "2 + 2 = 4.\n"
-    if not tokenizer.get_vocab():
+    if not len(tokenizer):
         raise ValueError("it knows no token")
     tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
     tokenizer.decode(encode(tokenizer, text), skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -202,12 +204,20 @@ def _try(tokenizer: Any) -> None:
 
 
 def _check_sizes(directory: pathlib.Path) -> None:
-    """No file that transformers reads for a tokenizer is huge."""
+    """No file that transformers reads for a tokenizer is huge, or adds tokens without end."""
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for file in directory.glob(pattern):
             of_tokenizer = pattern != "*.json" or "token" in file.name or file.name in _READ_TOO
-            if of_tokenizer and (size := file.stat().st_size) > MAX_TOKENIZER_BYTES:
+            if not of_tokenizer or not file.is_file():
+                continue
+            if (size := file.stat().st_size) > MAX_TOKENIZER_BYTES:
                 raise ModelError(f"{file} has {size:,} bytes, too many for a tokenizer: replace the file")
+            # Not parsed for it: as objects 100 MB of JSON may take a gigabyte.
+            named = 0 if pattern != "*.json" else file.read_bytes().count(_IN_EACH.get(file.name, b'"special"'))
+            if named > MAX_ADDED_TOKENS:
+                raise ModelError(
+                    f"{file} adds {named:,} tokens: at most {MAX_ADDED_TOKENS:,} are read, replace the file"
+                )
 
 
 def _generation_config(directory: pathlib.Path) -> dict[str, Any] | None:
