@@ -53,7 +53,7 @@ def solutions(
     found, read = [], tokens_read(request, completions)
     for k, completion in enumerate(completions):
         ids = (*begun, *completion.ids)
-        steps, spans, _ = solve.split_solution(tokenizer, ids, stop)
+        steps, spans, _ = solve.split_solution(tokenizer, ids, stop, task.split_steps)
         found.append(
             Solution(
                 id=f"{problem.id}/{k:03d}",

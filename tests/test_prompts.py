@@ -1,6 +1,7 @@
 """Prompts and parsers: what is shown is what was meant, and nothing that a model writes can break the reading."""
 
 import json
+import time
 
 import jinja2
 import pytest
@@ -195,6 +196,43 @@ def check_readable(text, n_steps=3):
     return parsed
 
 
+LATEX = (
+    *(
+        "frac",
+        "times",
+        "theta",
+        "text",
+        "tan",
+        "to",
+        "tau",
+        "binom",
+        "beta",
+        "bar",
+        "boxed",
+        "begin",
+        "big",
+        "neq",
+        "nu",
+    ),
+    *(
+        "nabla",
+        "not",
+        "ne",
+        "rho",
+        "right",
+        "rangle",
+        "forall",
+        "flat",
+        "triangle",
+        "therefore",
+        "textbf",
+        "tfrac",
+        "top",
+    ),
+    *("underline", "uparrow", "sqrt", "cdot", "alpha", "left", "pi", "le", "quad", "rightarrow", "notin", "tilde"),
+)
+
+
 class TestAnnotateRender:
     def test_the_user_turn(self):
         messages = annotate.render(TASK, PROBLEM, ("Ben has 8.",), ("Ben has 8.", "So 8."), "Grade.")
@@ -347,6 +385,74 @@ class TestAnnotateParse:
         assert annotate.parse(text, 1).records[1] == StepJudgement(
             context=(1, 2, 3), steps=(2,), reference=(1,), errors=("E",)
         )
+
+    @pytest.mark.parametrize("command", LATEX)
+    @pytest.mark.parametrize("behind", ["{1}{3}", " x", "_1", "", "12", "\\\\ y"])
+    def test_latex_is_kept_as_it_was_meant(self, command, behind):
+        """Its backslash escaped, as JSON wants it, or not."""
+        meant = f"so \\{command}{behind} = \\{command}"
+        record = '[{"student_step":1,"explanation":"%s","errors":["%s"],"label":"CORRECT"}]'
+        for written in (
+            meant.replace("\\\\", "\\\\\\\\") if behind == "\\\\ y" else meant,
+            meant.replace("\\", "\\\\"),
+        ):
+            record_of = annotate.parse(record % (written, written), 1).records[1]
+            assert record_of == StepJudgement(label=True, explanation=meant, errors=(meant,))
+
+    @given(
+        words=st.lists(
+            st.sampled_from([*("\\" + c for c in LATEX), "{a}", "(", " ", "\\(x\\)", "5\\%", "\\{", "\\,", "$"])
+        )
+    )
+    def test_any_latex_is_kept(self, words):
+        meant = "".join(words)
+        text = '[{"student_step":1,"explanation":"%s","label":"INCORRECT"}]'
+        for written in (meant, meant.replace("\\", "\\\\")):
+            record = annotate.parse(text % written, 1).records[1]
+            assert (record.label, record.explanation) == (False, meant)
+
+    def test_line_ends_and_code_points_stay_what_they_are(self):
+        text = r'[{"student_step":1,"explanation":"One.\nTwo:\n\tab\u00e9 \/ \"x\" \n\nit","label":"CORRECT"}]'
+        assert annotate.parse(text, 1).records[1].explanation == 'One.\nTwo:\n\tabé / "x" \n\nit'
+        for odd in ("\times", "\frac", "\neq", "\bar\right", "\n\nabla"):
+            assert annotate.parse(annotate.format_records([StepJudgement(True, explanation=odd)]), 1).records[1] == (
+                StepJudgement(True, explanation=odd)
+            )
+
+    @pytest.mark.parametrize(
+        "unit",
+        [
+            *(
+                "{",
+                "[",
+                '{"',
+                '{"a":',
+                '{"a":[',
+                '{"a":1,',
+                '"',
+                "\\",
+                '\\"',
+                "student_step",
+                '"student_step":',
+                "(",
+                "a",
+                "\n",
+            ),
+            *('{"student_step":', '{"student_step":1,', '{"student_step":1,"explanation":"', "{'student_step':[", "{ "),
+            *(
+                '{"student_step":1,"label":"CORRECT"},',
+                '{"student_step":1,"explanation":"' + "{[(" * 9,
+                "```",
+                "\\frac",
+            ),
+            '{"student_step":1,"a":' + '{"a":[' * 9 + "]}" * 9,
+        ],
+    )
+    def test_time_is_linear_in_the_text(self, unit):
+        for length in (400_000, 1_000_000):
+            start = time.process_time()
+            check_readable(unit * (length // len(unit)), 20)
+            assert time.process_time() - start < 0.5
 
     def test_text_is_never_run(self, tmp_path):
         trace = tmp_path / "trace"

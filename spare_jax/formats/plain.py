@@ -2,15 +2,21 @@
 are any.
 
 Solution and reference are a list of steps or one text, the context a list of sentences or one text. A
-text is cut where a line is blank, or at every line end where none is. Nothing is labelled yet.
+text is cut where a line is blank, or at every line end where none is, or behind every sentence where it is one line;
+but only where a step can end (tasks/steps.py): not before a display, nor inside code. Nothing is labelled yet.
 """
 
+import itertools
 import re
 
 from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled
 from spare_jax.records import LabelledSolution
+from spare_jax.tasks.steps import split_steps
+from spare_jax.tasks.task import cut_behind, split_lines
 
 JUDGE = "plain"
+
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
@@ -38,5 +44,14 @@ def _steps(row: Row, name: str) -> tuple[str, ...]:
     if not isinstance(row.get(name), str):
         return field(row, name, tuple[str, ...])
     text = row[name].strip()
-    parts = re.split(r"\n[^\S\n]*\n\s*", text) if re.search(r"\n[^\S\n]*\n", text) else text.splitlines()
-    return tuple(part.strip() for part in parts if part.strip())
+    pieces = split_steps(text)
+    if "\n" not in text:
+        return tuple(piece.strip() for piece in pieces)
+    ends = set(itertools.accumulate(map(len, pieces)))
+    steps, start, at = [], 0, 0
+    for part in cut_behind(_BLANK_LINE, text) if _BLANK_LINE.search(text) else split_lines(text):
+        at += len(part)
+        if at in ends:
+            steps.append(text[start:at].strip())
+            start = at
+    return tuple(steps)

@@ -13,9 +13,10 @@ REASONS = ("too_long", "malformed", "disagreement")
 class QualityFilter:
     """The rules, in the order in which they are asked.
 
-    `max_tokens`: the longest text, in tokens as they were generated (None: any length). `grammar`: the text is whole:
-    one section with a verdict per step, none about another step, and a verdict on the answer. `agreement`: the least
-    `Choice.agreement` (judges/consistency.py); where nobody voted there is none to ask for.
+    `max_tokens`: the longest text, in tokens as they were generated (None: any length). `grammar`: the last
+    verification of the text, the one that everybody reads, is whole: one section with a verdict per step, none about
+    another step, and a verdict on the answer. `agreement`: the least `Choice.agreement` (judges/consistency.py); where
+    nobody voted there is none to ask for.
     """
 
     max_tokens: int | None = None
@@ -26,6 +27,6 @@ class QualityFilter:
         """The first of REASONS that holds against `target`, which has one judged step per step; "" where none does."""
         if self.max_tokens is not None and target.generated_tokens > self.max_tokens:
             return "too_long"
-        if self.grammar and not verify.parse(target.text, len(target.steps)).is_whole(len(target.steps)):
+        if self.grammar and not verify.parse_last(target.text, len(target.steps)).is_whole(len(target.steps)):
             return "malformed"
         return "disagreement" if agreement is not None and agreement < self.agreement else ""

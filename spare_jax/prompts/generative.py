@@ -59,7 +59,6 @@ whole verification again, in the same form, with what the critique found mended.
 _STEP = "Step {}: {}\n"
 _STEP_LINE = re.compile(r"^Step ([0-9]{1,9}): (Correct|Incorrect)[ \t]*$", re.MULTILINE)
 _WORD = re.compile(r"\s*(Yes|No)\s*")
-_FIRST_SECTION = re.compile(r"^## Step 1:", re.MULTILINE)
 _CRITIQUE = r"([^#\x00-\x1F\x7F][^\x00-\x1F\x7F]*\n\n?)+"
 
 
@@ -96,15 +95,10 @@ def target(kind: str, judgement: Judgement) -> str | None:
     parsed = parse(kind, judgement.text, len(labels))
     said = [parsed.steps[number].correct for number in sorted(parsed.steps)]
     whole = (said, parsed.answer, parsed.surplus, parsed.duplicates) == (labels, judgement.outcome, 0, 0)
-    start = _last_verification(judgement.text)
+    start = verify.last_verification(judgement.text)
     if not whole or (kind == "prm_critique" and not verify.ANSWER_VERDICT.search(judgement.text, 0, start)):
         return None
     return judgement.text if kind == "prm_critique" else judgement.text[start:]
-
-
-def _last_verification(text: str) -> int:
-    """Where step 1 is last begun; 0 where it never is."""
-    return max((section.start() for section in _FIRST_SECTION.finditer(text)), default=0)
 
 
 def grammar(kind: str, n_steps: int) -> Grammar:
@@ -127,7 +121,7 @@ def parse(kind: str, text: str, n_steps: int) -> ParsedVerification:
     the first counts. The others: the last verification counts, which begins where step 1 is last begun.
     """
     if kind in ("prm_cot", "prm_critique"):
-        return verify.parse(text, n_steps, _last_verification(text))
+        return verify.parse_last(text, n_steps)
     parsed = ParsedVerification()
     if kind == "orm":
         answers = [word] if (word := _WORD.fullmatch(text)) else []

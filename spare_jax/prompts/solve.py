@@ -1,15 +1,17 @@
-"""Solving a problem step by step, one step per line, and the same text with step tags for a reward model.
+"""Solving a problem step by step, and the same text with step tags for a reward model.
 
-A step is a line of the answer. Its span over the sampled ids is found from those ids and never by encoding the
-text again: encoding what was decoded gives other ids.
+What a step is the task says (`Task.split_steps`). Its span over the sampled ids is found from those ids and never by
+encoding the text again: encoding what was decoded gives other ids.
 """
 
+import bisect
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.records import Problem, Solution
+from spare_jax.tasks.task import split_lines, step_texts
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
@@ -27,32 +29,88 @@ def render(task: "Task", problem: Problem) -> list[Message]:
 
 
 def split_solution(
-    tokenizer: "Tokenizer", token_ids: Sequence[int], stop_ids: Collection[int] = ()
+    tokenizer: "Tokenizer",
+    token_ids: Sequence[int],
+    stop_ids: Collection[int] = (),
+    split: Callable[[str], tuple[str, ...]] = split_lines,
 ) -> tuple[tuple[str, ...], tuple[Span, ...], str]:
-    """Cut sampled ids into steps.
+    """Cut sampled ids into steps, where `split` (such as `Task.split_steps`) cuts their text.
 
-    The answer ends before the first id of `stop_ids`. A token that holds a newline ends the line: one that holds
-    other text too belongs to the step that it ends, one that is all blank belongs to no step. Blank lines are no
-    steps. A newline never hides inside a character: its byte is a character of its own in UTF-8.
+    The answer ends before the first id of `stop_ids`. No id is cut: one that holds the end of a step and what follows
+    belongs to the step that it ends, and so does one that holds the newline before the next step and its first
+    characters. An id that is all blank belongs to no step where it, or one like it, holds a newline between two steps.
 
     Returns:
       The steps' texts, one half-open span over `token_ids` per step, and the whole text. A step's text is what its
-      span decodes to, without blanks around it and with blanks in place of newlines.
+      span decodes to, on one line and without blanks around it.
     """
     end = next((i for i, token in enumerate(token_ids) if token in stop_ids), len(token_ids))
+    ids, text = token_ids[:end], decode(tokenizer, token_ids[:end])
+    pieces = {token: decode(tokenizer, [token]) for token in set(ids)}
+    texts = [pieces[token] for token in ids]
+    reached = list(itertools.accumulate(_characters(tokenizer, ids, texts)))
+    wanted = itertools.accumulate(_solid(piece) for piece in split(text))
     steps, spans, start = [], [], 0
-    pieces = {token: decode(tokenizer, [token]) for token in set(token_ids[:end])}
-    for i in range(end + 1):
-        piece = pieces[token_ids[i]] if i < end else "\n"
-        if "\n" not in piece:
-            continue
-        stop = i if not piece.strip() else i + 1
-        step = decode(tokenizer, token_ids[start:stop]).replace("\n", " ").strip()
+    for stop, following in _stretches(texts, reached, [0, *wanted]):
+        step = " ".join(step_texts((decode(tokenizer, ids[start:stop]),)))
         if step:
             steps.append(step)
             spans.append((start, stop))
-        start = i + 1
-    return tuple(steps), tuple(spans), decode(tokenizer, token_ids[:end])
+        start = following
+    return tuple(steps), tuple(spans), text
+
+
+def _stretches(texts: Sequence[str], reached: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """For each step where it stops and the next one starts, from ids' texts and how many characters, blanks aside, the
+    text has up to every id's end and up to every cut."""
+    behind = 0
+    for cut in cuts:
+        last = bisect.bisect_left(reached, cut) if cut else -1  # the id that ends the step
+        if last < behind - 1:  # an earlier step ended inside the same id
+            continue
+        following = min(last, len(texts) - 1) + 1
+        while following < len(texts) and not texts[following].strip():
+            following += 1
+        newlines = [i for i in range(max(last, 0), following) if "\n" in texts[i]]
+        lead = texts[following] if following < len(texts) else ""
+        if "\n" in lead[: len(lead) - len(lead.lstrip())]:
+            behind = following + 1
+            yield behind, behind
+        elif newlines:
+            behind = newlines[-1] + 1
+            yield max(newlines[0], last + 1), behind
+        elif following == len(texts):
+            behind = following
+            yield behind, behind
+        else:
+            behind = last + 1
+            yield behind, behind
+
+
+def _characters(tokenizer: "Tokenizer", ids: Sequence[int], texts: Sequence[str]) -> list[int]:
+    """How many characters that are no blanks each id ends. Several ids may make one character: the last one ends it."""
+    found, i = [_solid(text) for text in texts], 0
+    while i < len(ids):
+        if _BROKEN not in texts[i]:
+            i += 1
+            continue
+        end = i + 1
+        while end < len(ids) and _BROKEN in texts[end]:
+            end += 1
+        while i < end:
+            # At most four bytes make a character; what no four ids make whole is no character, and is taken together.
+            sizes = range(1, min(4, end - i) + 1)
+            size = next((n for n in sizes if not decode(tokenizer, ids[i : i + n]).endswith(_BROKEN)), end - i)
+            found[i : i + size] = [0] * (size - 1) + [_solid(decode(tokenizer, ids[i : i + size]))]
+            i += size
+    return found
+
+
+_BROKEN = "\ufffd"  # what a part of a character decodes to
+
+
+def _solid(text: str) -> int:
+    return len("".join(text.split()))
 
 
 def decode(tokenizer: "Tokenizer", token_ids: Sequence[int]) -> str:

@@ -51,6 +51,7 @@ and after the last step one line:
 STEP = "**This step is {}.**"
 ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
 _HEADING = re.compile(r"^## Step ([0-9]{1,9}):(.*)$", re.MULTILINE)
+_FIRST_HEADING = re.compile(r"^## Step 1:", re.MULTILINE)
 _STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t]*$", re.MULTILINE)
 ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
 
@@ -172,3 +173,14 @@ def parse(text: str, n_steps: int, start: int = 0) -> ParsedVerification:
     for answer in ANSWER_VERDICT.finditer(text, start):
         parsed.answer, parsed.answer_verdict = answer[1] == "Yes", answer.start(1)
     return parsed
+
+
+def last_verification(text: str) -> int:
+    """Where the last verification of a text begins: where step 1 is last begun; 0 where it never is."""
+    return max((heading.start() for heading in _FIRST_HEADING.finditer(text)), default=0)
+
+
+def parse_last(text: str, n_steps: int) -> ParsedVerification:
+    """As `parse`, from where the last verification begins: a model may verify, criticise what it wrote, and verify
+    again, and what it says last is what it says."""
+    return parse(text, n_steps, last_verification(text))

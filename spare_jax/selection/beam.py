@@ -137,12 +137,14 @@ def read_before_steps(lay_out: LayOut, problem: Problem) -> tuple[int, ...]:
 @dataclass(frozen=True)
 class _Candidate:
     """A solution on its way, in a tree: the policy's text as a chain of pieces and the reward model's likewise; the
-    sampled ids; the scores of its steps, what it is worth, and why it went no further ("" while it may)."""
+    sampled ids; the steps that were scored and their scores, what it is worth, and why it went no further ("" while it
+    may)."""
 
     tree: int
     text: Prefix
     read: Prefix
     ids: tuple[int, ...] = ()
+    steps: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     value: float | None = None
     ended: str = ""
@@ -155,7 +157,7 @@ def _rank(candidate: _Candidate) -> tuple[bool, float]:
 
 def _judgement(solution: Solution, scores: Sequence[float], judge: str) -> Judgement:
     """The scores as a judgement; a step that was cut off has none."""
-    unread = (StepJudgement(missed=True),) * (len(solution.steps) - len(scores))
+    unread = (StepJudgement(),) * (len(solution.steps) - len(scores))
     return Judgement(solution.id, judge, (*(StepJudgement(score=score) for score in scores), *unread))
 
 
@@ -174,7 +176,8 @@ class _Walk:
         self._stop = tuple(dict.fromkeys((*self._end, *(encode(tokenizer, text)[-1] for text in _LINE_ENDS))))
         self.prompt = Prefix(tuple(encode_chat(tokenizer, solve.render(task, problem))))
         self.read_first = Prefix(read_before_steps(lay_out, problem))
-        self._scored: dict[tuple[int, ...], tuple[Prefix, float]] = {}  # what was read and its score, by sampled ids
+        # What was read and the scores of the steps that were new, by sampled ids and the number of known steps.
+        self._scored: dict[tuple[tuple[int, ...], int], tuple[Prefix, tuple[float, ...]]] = {}
         self.generated_tokens = 0
         self.scored_tokens = len(self.read_first.ids)
 
@@ -217,35 +220,43 @@ class _Walk:
 
     def score(self, candidates: Sequence[_Candidate]) -> _Asking:
         """The candidates with the scores of their new steps; a text that was scored before is not asked for again. A
-        blank line is no step and leaves the value as it was; what was cut off has none."""
+        line may end several steps, or go on with the last one, which is then read again. A blank line is no step and
+        leaves the value as it was; what was cut off has none."""
         scored, asked, places = list(candidates), {}, []
         for i, candidate in enumerate(candidates):
+            partial = self.solution(candidate, 0)
+            same = itertools.takewhile(
+                lambda pair: pair[0] == pair[1], zip(candidate.steps, partial.steps, strict=False)
+            )
+            known = sum(1 for _ in same)
+            if known < len(candidate.steps):
+                candidate = replace(candidate, steps=candidate.steps[:known], scores=candidate.scores[:known])
             if candidate.ended == "length":
                 scored[i] = replace(candidate, value=None)
                 continue
-            partial = self.solution(candidate, 0)
-            if len(partial.steps) == len(candidate.scores):
+            if known == len(partial.steps):
+                scored[i] = candidate
                 continue
             ids, positions = self._lay_out(self._problem, partial)
             end = positions[-1] + 1
             if end > self._settings.max_length:
                 scored[i] = replace(candidate, value=None, ended="length")
                 continue
-            places.append(i)
-            if candidate.ids not in self._scored:
-                known = candidate.read.all_ids()
-                behind = candidate.read if tuple(ids[: len(known)]) == known else None
-                new = tuple(ids[len(known) if behind else 0 : end])
-                asked[candidate.ids] = Score(self._settings.prm, new, (end - 1,), behind)
+            places.append((i, replace(candidate, steps=partial.steps)))
+            if (candidate.ids, known) not in self._scored:
+                read = candidate.read.all_ids()
+                behind = candidate.read if tuple(ids[: len(read)]) == read else None
+                new = tuple(ids[len(read) if behind else 0 : end])
+                asked[candidate.ids, known] = Score(self._settings.prm, new, tuple(positions[known:]), behind)
         answers = yield list(asked.values())
-        for (ids, request), (completion,) in zip(asked.items(), answers, strict=True):
+        for (key, request), (completion,) in zip(asked.items(), answers, strict=True):
             self.scored_tokens += len(request.ids)
-            self._scored[ids] = Prefix(request.ids, request.prefix), completion.scores[0]
-        for i in places:
-            read, score = self._scored[scored[i].ids]
-            scores = (*scored[i].scores, score)
+            self._scored[key] = Prefix(request.ids, request.prefix), tuple(completion.scores)
+        for i, candidate in places:
+            read, new = self._scored[candidate.ids, len(candidate.scores)]
+            scores = (*candidate.scores, *new)
             value = aggregate(scores, self._settings.aggregation)
-            scored[i] = replace(scored[i], read=read, scores=scores, value=value)
+            scored[i] = replace(candidate, read=read, scores=scores, value=value)
         return scored
 
     def look_ahead(self, candidates: Sequence[_Candidate]) -> _Asking:
@@ -261,7 +272,7 @@ class _Walk:
 
     def solution(self, candidate: _Candidate, k: int) -> Solution:
         """A candidate as a record; one that did not end has the finish reason "length"."""
-        steps, spans, _ = solve.split_solution(self._tokenizer, candidate.ids, self._end)
+        steps, spans, _ = solve.split_solution(self._tokenizer, candidate.ids, self._end, self._task.split_steps)
         return Solution(
             id=f"{self._problem.id}/{k:03d}",
             problem_id=self._problem.id,

@@ -13,6 +13,7 @@ from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import math
 from spare_jax.tasks.answers import MathVerifier, boxed_answer
 from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.steps import split_steps
 from spare_jax.tasks.task import Task, step_texts
 
 NAMES = ("aime24", "aime25", "amc23", "olympiadbench", "minerva_math")
@@ -56,7 +57,7 @@ def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     text = solutions[0] if isinstance(solutions, list) and solutions else solutions
     if not isinstance(text, str):
         raise RecordError(f"field 'solution': expected a text or texts, found {type(text).__name__}")
-    steps = step_texts(math.split_steps(text))
+    steps = step_texts(split_steps(text))
     stated = row.get("final_answer", row.get("answer"))
     if stated is None:
         stated = math.extract_answer(steps)

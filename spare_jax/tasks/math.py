@@ -17,13 +17,17 @@ from spare_jax.tasks.answers import (
     MathVerifier,
     answers_equal,
     boxed_answer,
-    canonical_number,
-    parse_number,
+    boxes,
+    formula_of,
+    of_equation,
     stated_answer,
 )
+from spare_jax.tasks.dressing import ascii_text
 from spare_jax.tasks.exemplars import answer_form
+from spare_jax.tasks.numbers import canonical_number, parse_number
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.task import Task, split_sentences, step_texts
+from spare_jax.tasks.steps import split_prose, split_steps
+from spare_jax.tasks.task import Task, step_texts
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
 
@@ -66,14 +70,6 @@ ANSWER: the final answer does not answer the question.
 
 ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
-# Where a sentence must not be cut: mathematics and drawings. The longest in MATH has 2,122 characters; a bound keeps
-# marks that are never closed from costing the square of the text.
-_LONGEST = 2500
-_WHOLE = re.compile(
-    rf"\$\$.{{0,{_LONGEST}}}?\$\$|\$[^$]*\$|\\\[.{{0,{_LONGEST}}}?\\\]|\\\(.{{0,{_LONGEST}}}?\\\)"
-    rf"|\[asy\].{{0,{_LONGEST}}}?\[/asy\]|\\begin\{{(\w+\*?)\}}.{{0,{_LONGEST}}}?\\end\{{\1\}}",
-    re.DOTALL,
-)
 _FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w])")
 _BOLD = re.compile(r"^\\(?:text|math)bf\s?\{\(?(-?[0-9.,]+)\)?\}$")
 
@@ -98,13 +94,17 @@ def task(verifier: MathVerifier | None = None) -> Task:
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    r"""What stands in the last box, else behind the last "the answer is", else the last formula or number of the last
-    step (behind its last equals sign); None where there is none of these.
+    r"""What stands in the last box (or the boxes side by side in one statement), else behind the last "the answer is",
+    else the last formula or number of the last step (of an equation, its result); None where there is none of these, or
+    nothing in the box.
 
     A plain number is returned in its canonical form, anything else without dollar signs and the final full stop.
     """
     text = "\n".join(steps)
-    found = boxed_answer(text) or stated_answer(text) or (_last_formula(steps[-1]) if steps else None)
+    found = boxed_answer(text)
+    if found is None and not boxes(text):
+        stated = stated_answer(text)
+        found = _result(formula_of(stated)) if stated else _last_formula(steps[-1]) if steps else None
     if not found:
         return None
     found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
@@ -113,26 +113,20 @@ def extract_answer(steps: Sequence[str]) -> str | None:
     return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
 
 
+def _result(stated: str) -> str:
+    """The number that an equation of numbers comes to ("18 = 3 * 6"); anything else as it stands."""
+    letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", stated))
+    return stated if letters else of_equation(stated)
+
+
 def _last_formula(step: str) -> str | None:
-    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(step[-4000:])]
-    if not formulas or "boxed" in formulas[-1]:  # an empty box is no answer, and what stands before it neither
-        return None
-    return formulas[-1].rsplit("=", 1)[-1].strip()
-
-
-def split_steps(text: str) -> tuple[str, ...]:
-    """One piece per sentence of a worked solution, never cut inside mathematics; joining them gives `text` back."""
-    hidden = _WHOLE.sub(lambda match: "x" * len(match[0]), text)
-    pieces, at = [], 0
-    for piece in split_sentences(hidden):
-        pieces.append(text[at : at + len(piece)])
-        at += len(piece)
-    return tuple(pieces)
+    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(ascii_text(step[-4000:]))]
+    return of_equation(formulas[-1]).strip() if formulas else None
 
 
 def context_sentences(problem: Problem) -> tuple[str, ...]:
     """The problem's own sentences, none of them cut inside mathematics or a drawing."""
-    return problem.context or step_texts(split_steps(problem.question))
+    return problem.context or step_texts(split_prose(problem.question))
 
 
 def load(

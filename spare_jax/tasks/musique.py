@@ -18,6 +18,7 @@ from spare_jax.records import Gold, Problem
 from spare_jax.tasks import musique_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.steps import split_steps
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
@@ -69,6 +70,7 @@ def task() -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=exact_match,
+        split_steps=split_steps,
         exemplars=musique_exemplars.exemplars,
         credit=token_f1,
     )

@@ -19,6 +19,7 @@ from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import stepgame_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.steps import split_steps
 from spare_jax.tasks.task import Exemplar, Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -118,6 +119,7 @@ def task() -> Task:
         error_categories=ERROR_CATEGORIES,
         extract_answer=extract_answer,
         answers_equal=lambda answer, accepted: answer in accepted,
+        split_steps=split_steps,
         exemplars=exemplars,
     )
 

@@ -88,7 +88,8 @@ class Task:
       guidelines: the system message of the annotate prompt.
       error_categories: what the annotator may name as a step's errors.
       extract_answer: a solution's steps -> its final answer in a form that votes can count, None where it has none.
-      answers_equal: (an answer, the accepted ones) -> whether it is one of them; never true of None.
+      answers_equal: (an answer, the accepted ones) -> whether it is one of them, None where that is undecided; False of
+        None.
       split_steps: a solution's text -> one piece per step; joining them gives the text back (`step_texts` makes the
         steps of a record of them).
       context_sentences: what the annotate prompt numbers c1, c2, ...
@@ -103,7 +104,7 @@ class Task:
     guidelines: str
     error_categories: tuple[str, ...]
     extract_answer: Callable[[Sequence[str]], str | None]
-    answers_equal: Callable[[str | None, Sequence[str]], bool]
+    answers_equal: Callable[[str | None, Sequence[str]], bool | None]
     split_steps: Callable[[str], tuple[str, ...]] = split_lines
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars
@@ -159,20 +160,20 @@ def split_sentences(text: str) -> tuple[str, ...]:
     do not. A single letter does ("twice as many as jar B. How many"): in word problems it is a label far more often
     than an initial.
     """
-    pieces, start = [], 0
+    pieces, start, first = [], 0, len(text) - len(text.lstrip())
     for match in _BOUNDARY.finditer(text):
-        if text[match.start()] != "\n" and _is_abbreviation(text[start : match.start()]):
+        if text[match.start()] != "\n" and ends_in_abbreviation(text, match.start()):
             continue
-        if not text[start : match.end()].strip():  # blanks at the start
+        if match.end() <= first:  # blanks at the start
             continue
         pieces.append(text[start : match.end()])
         start = match.end()
     return (*pieces, *([text[start:]] if start < len(text) else ()))
 
 
-def _is_abbreviation(sentence: str) -> bool:
-    """Whether the full stop that ends `sentence` belongs to its last word."""
-    if not sentence.endswith("."):
+def ends_in_abbreviation(text: str, end: int) -> bool:
+    """Whether `text`, up to the index `end`, ends in the full stop of an abbreviation."""
+    if end < 1 or text[end - 1] != ".":
         return False
-    word = sentence[-12:-1].split(" ")[-1].lstrip("(\"'“‘")
-    return word.lower() in _ABBREVIATIONS
+    word = text[max(0, end - 13) : end - 1].split()[-1:]
+    return bool(word) and word[0].lstrip("(\"'“‘").lower() in _ABBREVIATIONS

@@ -1,0 +1,161 @@
+"""The steps of a solution as people's models lay it out: sentences, lists, headings, displays, tables, code.
+
+Where the writer has marked steps, by headings ("## Step 2", "**Step 2:**", "Step 2:") or by a numbered or bulleted
+list, a step is a heading with what stands below it, or an item. Elsewhere a step is a sentence, and a line end ends a
+sentence. Displayed mathematics, a table and a block of code belong to the sentence before them. What says nothing by
+itself (a heading, a number, a rule, "We have:") goes with what follows it. At the end of the text a sentence that
+states the answer is a step, also below a heading or in an item.
+"""
+
+import re
+from collections.abc import Sequence
+
+from spare_jax.tasks.layout import DISPLAY, DRESS, INLINE, STEP_WORD, Line, blocks_of, hide, lines_of
+from spare_jax.tasks.task import cut_behind, ends_in_abbreviation, split_lines, split_sentences
+
+LONGEST = 100_000
+"""Characters of the longest text whose layout is read: of a longer one every line is a step."""
+
+_TAG = re.compile(r"(?:</step>|\bки\b)\s*", re.IGNORECASE)
+_BOUNDARY = re.compile(
+    rf"(?:(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY}[.,;]))\s+|(?<={DISPLAY})\s*)"
+    rf"(?=[\"'“‘(\[*_]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
+)
+_MARKER = re.compile(rf"\W*(?:\(?[0-9]{{1,3}}[.)]|{STEP_WORD}[.:]?)\W*$", re.IGNORECASE)
+_SAYS = re.compile(rf"[^\W_]|[{DISPLAY}{INLINE}]")
+_INITIAL = re.compile(r"(?:^|\b[A-Z][a-z]{1,15} |\b[A-Z]\. ?)[A-Z]\.$")
+_CODA = re.compile(r"I hope (?:it|this) is correct")
+_CONTINUES = re.compile(r"=|≈|≡|⇒|⟹|→|≤|≥|\\(?:implies|Rightarrow|approx|quad)\b")
+_JOINS = re.compile(r"(?:where|which|and|or|with|for|since|because|giving|implying|that)\b")
+_DISPLAY_ENDS = (DISPLAY, *(DISPLAY + mark for mark in ".,;"))
+_LOWER = re.compile(r"[a-z]{2}")
+_HARD_WRAPPED = 60  # characters of a line that somebody may have broken to fit a page
+
+
+def split_steps(text: str) -> tuple[str, ...]:
+    """One piece per step of a solution in the layout of its writer; joining the pieces gives `text` back.
+
+    Blanks stay with the piece before them; no piece is blank unless all of `text` is. A text that marks the ends of
+    its steps ("</step>", "ки") is cut there, and one of more than 100,000 characters into its lines.
+    """
+    if len(text) > LONGEST:
+        return split_lines(text)
+    if _TAG.search(text):
+        return cut_behind(_TAG, text)
+    hidden = hide(text)
+    lines = lines_of(hidden)
+    cuts = _cuts(text, hidden, lines, blocks_of(lines))
+    ends = [*cuts, len(text)]
+    return tuple(text[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end)
+
+
+def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) -> list[int]:
+    """Where steps but the first begin."""
+    cuts: list[int] = []
+    inner: list[int] = []  # where sentences begin inside the last block
+    said = prose = listing = False  # of the step so far: says something; holds a sentence; is a list under a lead-in
+    for i, line in enumerate(lines):
+        begins = blocks[i] == i
+        before = hidden[lines[i - 1].start : lines[i - 1].end].rstrip(DRESS) if i else ""
+        free = i > 0 and blocks[i - 1] < 0
+        listing = line.kind == "bullet" and ((listing and blocks[i - 1] >= 0) or (free and before.endswith((":", ","))))
+        if not said or line.kind == "rule":
+            joined = True
+        elif begins or line.kind in ("section", "title"):
+            joined = listing or (free and before.endswith(":"))
+        elif line.kind == "display" or hidden[line.start] == DISPLAY:
+            joined = prose
+        else:
+            joined = before.endswith((":", ",", "=")) or _goes_on(hidden, line, before, prose)
+        if not joined:
+            if begins or blocks[i] < 0:
+                cuts.append(line.start)
+                inner = []
+            else:
+                inner.append(line.start)
+            said = prose = False
+        if line.kind not in ("display", "rule"):
+            found = _sentence_starts(hidden, line)
+            if blocks[i] < 0:
+                cuts += found
+            else:
+                inner += found
+            prose = True
+        said = said or not line.bare
+    head = lines[blocks[-1]] if lines and blocks[-1] >= 0 else None
+    if cuts and not said:  # a heading at the end, with nothing below it
+        cuts.pop()
+    elif inner and head is not None and head.kind != "answer":
+        title = text[head.start : head.end] if head.titled else ""
+        spaced = any(line.start == inner[-1] and line.spaced for line in lines[-8:])
+        if not _ABOUT_ANSWER.search(title) and _states_answer(text[inner[-1] :], spaced):
+            cuts.append(inner[-1])
+    return cuts
+
+
+def _goes_on(hidden: str, line: Line, before: str, prose: bool) -> bool:
+    """Whether a line of prose goes on with the sentence of the line before it, which ends in no colon."""
+    if not before:
+        return False
+    if not hidden[line.start].isalnum() and _CONTINUES.match(hidden, line.start):
+        return True
+    if before.endswith(_DISPLAY_ENDS):
+        return bool(_LOWER.match(hidden, line.start))
+    if before.endswith((".", "!", "?", ";", "。")):
+        return False
+    if prose and hidden[line.start] == INLINE and not hidden[line.start : line.end].strip(INLINE + " .,;"):
+        return True
+    wrapped = len(before) >= _HARD_WRAPPED and not line.spaced
+    return bool((_LOWER if wrapped else _JOINS).match(hidden, line.start))
+
+
+def _sentence_starts(hidden: str, line: Line) -> list[int]:
+    """Where the sentences of a line but the first begin."""
+    starts, start = [], line.start
+    for match in _BOUNDARY.finditer(hidden, line.start, line.end):
+        at = match.end()
+        if _INITIAL.search(hidden, max(line.start, match.start() - 24), match.start()):
+            continue
+        if ends_in_abbreviation(hidden, match.start()) or _CODA.match(hidden, at):
+            continue
+        if at - start < 20 and (_MARKER.match(hidden[start:at]) or not _SAYS.search(hidden, start, at)):
+            continue
+        starts.append(at)
+        start = at
+    return starts
+
+
+_CONCLUDING = (
+    r"(?:so|thus|therefore|hence|finally|consequently|altogether|overall|in conclusion|to conclude|in total|as a result"
+    r"|因此|所以)"
+)
+_ABOUT_ANSWER = re.compile(r"answer|conclu|final|result", re.IGNORECASE)
+_STATED = re.compile(
+    rf"\W*(?:{_CONCLUDING}\b[\s,:]*)*(?:(?:the|our)\s+)?(?:(?:final|correct)\s+)?(?:answers?\b|答案)|\s*####",
+    re.IGNORECASE,
+)
+_CONCLUDED = re.compile(rf"\W*{_CONCLUDING}\b", re.IGNORECASE)
+_BOXED_CONCLUSION = re.compile(rf"\W*(?:{_CONCLUDING}|the)\b", re.IGNORECASE)
+
+
+def _states_answer(sentence: str, spaced: bool) -> bool:
+    """Whether the last sentence of a text states the answer; `spaced`: it is a paragraph of its own."""
+    if _STATED.match(sentence):
+        return True
+    if "\\boxed" in sentence and _BOXED_CONCLUSION.match(sentence):
+        return True
+    return spaced and bool(_CONCLUDED.match(sentence))
+
+
+def split_prose(text: str) -> tuple[str, ...]:
+    """One piece per sentence, never cut inside mathematics or a drawing; joining them gives `text` back.
+
+    A text of more than 100,000 characters is cut into its lines.
+    """
+    if len(text) > LONGEST:
+        return split_lines(text)
+    pieces, at = [], 0
+    for piece in split_sentences(hide(text)):
+        pieces.append(text[at : at + len(piece)])
+        at += len(piece)
+    return tuple(pieces)
