@@ -266,8 +266,6 @@ def _positions(
     report: Report, reader: Reader, solutions: Sequence[tuple[Problem, Solution]], max_length: int
 ) -> list[int]:
     """Check that there is one position per step; returns the lengths in tokens."""
-    if not solutions:
-        raise ValueError("the file holds no solution: name one with id, question and solution per line")
     lengths, wrong = [], []
     for problem, solution in solutions:
         _, positions = reader.lay_out(problem, solution)

@@ -21,6 +21,7 @@ from spare_jax import assets, doctor
 from spare_jax.models import config_json, huggingface, peft, safetensors_files, weights
 from spare_jax.models.json_files import MAX_BYTES
 from spare_jax.prompts import templates
+from spare_jax.prompts.chat import encode_chat, end_ids
 
 TINY = assets.directory("tiny-base")
 CONFIG = json.loads((TINY / "config.json").read_text())
@@ -205,6 +206,16 @@ BROKEN = {
         edited("tokenizer_config.json", extra_special_tokens=[f"<{i}>" for i in range(999)]),
         "vocab_size in config.json",
     ),
+    "tokenizer: a million tokens": (
+        text("tokenizer.json", json.dumps({"added_tokens": [{"id": 1, "content": "<x>", "special": True}] * 10**6})),
+        "tokenizer.json adds 1,000,000 tokens",
+    ),
+    "tokenizer: a million more": (
+        text("added_tokens.json", json.dumps({f"<{i}>": i for i in range(10**6)})),
+        "added_tokens.json adds 1,000,000 tokens",
+    ),
+    "tokenizer: longest": (edited("tokenizer_config.json", model_max_length=["x"]), "cannot read the tokenizer"),
+    "tokenizer: unknown": (edited("tokenizer_config.json", unk_token=""), "cannot read the tokenizer"),
     "tokenizer config: a list": (text("tokenizer_config.json", "[]"), "tokenizer_config.json holds"),
     "generation: a text": (edited("generation_config.json", eos_token_id="1"), "eos_token_id='1'"),
     "generation: true": (edited("generation_config.json", eos_token_id=[True]), "eos_token_id="),
@@ -384,6 +395,32 @@ def test_any_header_is_read_or_a_model_error(tmp_path_factory, changes, place):
         assert str(error).isprintable()
     else:
         assert sum(stored.whole().nbytes for stored in found.values()) == 80
+
+
+TOKENIZER_KEYS = (
+    "eos_token", "pad_token", "unk_token", "extra_special_tokens", "additional_special_tokens", "added_tokens_decoder",
+    "chat_template", "model_max_length", "model_input_names", "tokenizer_class", "auto_map", "init_inputs",
+    "split_special_tokens", "fast_tokenizer_files", "add_prefix_space", "chat_control_tokens",
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(TOKENIZER_KEYS), VALUES, max_size=2),
+    st.none() | VALUES,
+    st.sampled_from(["tokenizer_config.json", "special_tokens_map.json"]),
+)
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_tokenizer_encodes_or_is_a_model_error(tmp_path_factory, changes, ends, name):
+    directory = shutil.copytree(TINY, tmp_path_factory.mktemp("any") / "model")
+    edited(name, **changes)(directory)
+    edited("generation_config.json", eos_token_id=ends)(directory)
+    try:
+        tokenizer = huggingface.load_tokenizer(directory)
+    except huggingface.ModelError as error:
+        assert str(error).isprintable()
+    else:
+        assert encode_chat(tokenizer, [{"role": "user", "content": "2 + 2"}])
+        assert all(type(i) is int for i in end_ids(tokenizer))
 
 
 def test_the_command_says_one_line(tiny):

@@ -52,7 +52,7 @@ def test_what_is_wrong_is_said_with_its_remedy(healthy, tmp_path):
     (tmp_path / "y.jsonl").write_text('{"question": "Q"}\n')
     assert "y.jsonl:1: field 'solution' is missing" in problem(data=str(tmp_path / "y.jsonl"))
     (tmp_path / "z.jsonl").write_text("")
-    assert "holds no solution" in problem(data=str(tmp_path / "z.jsonl"))
+    assert "holds no rows" in problem(data=str(tmp_path / "z.jsonl"))
 
     other = tmp_path / "other"
     shutil.copytree(healthy, other)

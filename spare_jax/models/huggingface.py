@@ -23,14 +23,16 @@ from spare_jax.models.decoder import Decoder, DecoderConfig
 from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.json_files import ModelError, read_json, shown, unreadable, write_json, wrong_field
 from spare_jax.models.weights import SHARD_BYTES, load_weights, save_weights
-from spare_jax.prompts.chat import MAX_END_IDS, arrangement, end_ids
+from spare_jax.prompts.chat import MAX_END_IDS, arrangement, encode, end_ids
 from spare_jax.prompts.code_points import CodePoints
 from spare_jax.prompts.templates import ChatTemplateError
 
 GENERATION_FILE = "generation_config.json"
 MAX_TOKENIZER_BYTES = 2**27  # of a file that the tokenizer is read from; the largest of known models has a quarter
+MAX_ADDED_TOKENS = 2**14  # beside the vocabulary; transformers takes a millisecond for each
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _READ_TOO = ("vocab.json", "special_tokens_map.json", "tekken.json", "config.json")  # with what has "token" in its name
+_IN_EACH = {"added_tokens.json": b":", "special_tokens_map.json": b","}  # of an added token; else it says "special"
 _GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Not consolidated.safetensors: some directories hold the weights once more under that name.
 _DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -178,7 +180,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
     as_it_is = name in _GENERIC_TOKENIZERS and (directory / "tokenizer.json").is_file()
     try:
         tokenizer = remote_code.load_tokenizer(str(directory), as_it_is=as_it_is)
-        vocabulary = tokenizer.get_vocab()
+        _try(tokenizer)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # files of odd types raise anything, and tokenizers' own panic is no Exception
@@ -186,20 +188,36 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
         raise ModelError(
             f"{directory}: transformers cannot read the tokenizer ({reason}): replace its files"
         ) from error
-    if not vocabulary:
-        raise ModelError(f"{directory}: the tokenizer knows no token: replace its files")
     tokenizer.generation_config = _generation_config(directory)
     _check_template(directory, tokenizer)
     return tokenizer
 
 
+def _try(tokenizer: Any) -> None:
+    """What is asked of a tokenizer everywhere, asked once: one from files of odd types may be made and fail later."""
+    text = "2 + 2 = 4.\n"
+    if not len(tokenizer):
+        raise ValueError("it knows no token")
+    tokenizer(text, add_special_tokens=False, sanitize_control_tokens=True)
+    tokenizer.decode(encode(tokenizer, text), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    tokenizer.convert_tokens_to_ids(text)
+
+
 def _check_sizes(directory: pathlib.Path) -> None:
-    """No file that transformers reads for a tokenizer is huge."""
+    """No file that transformers reads for a tokenizer is huge, or adds tokens without end."""
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for file in directory.glob(pattern):
             of_tokenizer = pattern != "*.json" or "token" in file.name or file.name in _READ_TOO
-            if of_tokenizer and (size := file.stat().st_size) > MAX_TOKENIZER_BYTES:
+            if not of_tokenizer or not file.is_file():
+                continue
+            if (size := file.stat().st_size) > MAX_TOKENIZER_BYTES:
                 raise ModelError(f"{file} has {size:,} bytes, too many for a tokenizer: replace the file")
+            # Not parsed for it: as objects 100 MB of JSON may take a gigabyte.
+            named = 0 if pattern != "*.json" else file.read_bytes().count(_IN_EACH.get(file.name, b'"special"'))
+            if named > MAX_ADDED_TOKENS:
+                raise ModelError(
+                    f"{file} adds {named:,} tokens: at most {MAX_ADDED_TOKENS:,} are read, replace the file"
+                )
 
 
 def _generation_config(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from spare_jax.programs import Prefix
 from spare_jax.prompts.code_points import CodePoints
-from spare_jax.prompts.templates import DATE, ChatTemplateError, render
+from spare_jax.prompts.templates import DATE, ChatTemplateError, ChatTemplateLimit, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -165,6 +165,8 @@ def _arrangement(chat: "_Chat", roles: tuple[str, ...], add_generation_prompt: b
             continue
         try:
             text = render(chat.template, _variables(chat, way(messages), add_generation_prompt))
+        except ChatTemplateLimit:
+            raise
         except ChatTemplateError as error:
             failures.append(error)
             continue

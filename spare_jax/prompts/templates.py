@@ -21,6 +21,7 @@ CPU_SECONDS = 2.0  # of one rendering; a prompt takes a thousandth
 MEMORY = 2**29  # bytes of the whole process
 MAX_TEMPLATE = 2**20  # characters of a template
 _START_LIMIT = 120.0  # seconds until the process is there; and until an answer, should the machine be stuck
+_FAILS = "the chat template cannot be rendered"
 DATE = "26 Jul 2024"  # today, for every template: a prompt must not change over night
 
 
@@ -28,12 +29,16 @@ class ChatTemplateError(jinja2.TemplateError, ValueError):
     """A chat template that cannot be rendered, or not with these messages; the message says why."""
 
 
+class ChatTemplateLimit(ChatTemplateError):
+    """A rendering that took more than it may; another try would take as much."""
+
+
 def render(template: str, variables: Mapping[str, Any]) -> str:
     """The text of a template with `variables`, which hold what JSON can. The same text every day.
 
     Raises:
-      ChatTemplateError: it is no template, raises an error of its own, or takes more than CPU_SECONDS, MEMORY, or a
-        text of 1 MiB and four times what it was given.
+      ChatTemplateError: it is no template, raises an error of its own, or writes more than 1 MiB and four times what it
+        was given. ChatTemplateLimit: it takes more than CPU_SECONDS or MEMORY.
       RuntimeError: the process that renders does not start.
     """
     if len(template) > MAX_TEMPLATE:
@@ -45,7 +50,7 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
     line = f"[{json.dumps(template)}, {given}, {most}]\n".encode()
     text, reason = _WORKER.ask(line, most)
     if text is None:
-        raise ChatTemplateError(f"the chat template cannot be rendered: {' '.join(reason.split())}")
+        raise ChatTemplateError(f"{_FAILS}: {' '.join(reason.split())}")
     return text
 
 
@@ -57,7 +62,7 @@ class _Worker:
         self._running: tuple[subprocess.Popen[bytes], socket.socket, Any] | None = None
 
     def ask(self, line: bytes, most: int) -> tuple[str | None, str]:
-        """The text that `line` asks for, or None and why there is none."""
+        """The text that `line` asks for, or None and why there is none. Raises ChatTemplateLimit."""
         with self._lock:
             _, connection, answers = self._running or self._start()
             try:
@@ -69,8 +74,8 @@ class _Worker:
                 return tuple(json.loads(answer))
             status = self._end()
         if status == -signal.SIGPROF:
-            return None, f"it takes more than {CPU_SECONDS:g} seconds"
-        return None, f"it takes more than {MEMORY >> 20} MiB of memory, or ended the process"
+            raise ChatTemplateLimit(f"{_FAILS}: it takes more than {CPU_SECONDS:g} seconds")
+        raise ChatTemplateLimit(f"{_FAILS}: it takes more than {MEMORY >> 20} MiB of memory, or ended the process")
 
     def _start(self) -> "tuple[subprocess.Popen[bytes], socket.socket, Any]":
         ours, theirs = socket.socketpair()
