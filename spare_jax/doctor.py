@@ -2,9 +2,10 @@
 
     python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE.jsonl] [--max_length=N]
 
-Says family, size, head, convention, how the step tag tokenises, and on some solutions (those of FILE, in the format
-`plain` of docs/formats.md, or two of its own) tags against steps, labels against the whole vocabulary, and lengths.
-Ends with exit status 1 and the remedies if anything is wrong.
+Says family, size, where a text ends, what the chat template makes of the real prompts, head, convention, how the step
+tag tokenises, and on some solutions (those of FILE, in the format `plain` of docs/formats.md, or two of its own) tags
+against steps, labels against the whole vocabulary, and lengths. Ends with exit status 1 and the remedies if anything is
+wrong, and with that alone, in one line, where the directory cannot be read.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import transformers
 from absl import app, flags, logging
 
 from spare_jax import assets
@@ -31,7 +33,12 @@ from spare_jax.models.conventions import (
 )
 from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
 from spare_jax.models.heads import step_scores
+from spare_jax.models.huggingface import Checkpoint
+from spare_jax.models.json_files import ModelError
+from spare_jax.prompts import annotate, solve, verify
+from spare_jax.prompts.chat import arrangement, encode_chat, end_ids
 from spare_jax.prompts.generative import verdict_tokens
+from spare_jax.prompts.templates import DATE, ChatTemplateError
 from spare_jax.records import Problem, Solution
 from spare_jax.tasks import gsm8k
 from spare_jax.tasks.answers import MathVerifier
@@ -65,39 +72,87 @@ class Report:
 def examine(model: str, convention: str = "", data: str = "", max_length: int = 4096) -> Report:
     """Look at a model directory and what stands in it; nothing is changed.
 
-    What cannot be read at all (no directory, no config, a missing tensor) ends up in `problems` as well.
+    A directory that cannot be read (no config, a missing tensor) gives a report without lines and one problem.
     """
     report = Report()
     try:
-        _examine(report, model, convention, data, max_length)
-    except ValueError as error:  # of files, models, formats: each a sentence with its remedy
+        checkpoint = _load(model)
+        _describe(report, checkpoint)
+    except ModelError as error:
+        return Report(problems=[str(error)])
+    try:
+        _examine(report, checkpoint, convention, data, max_length)
+    except ValueError as error:  # of files, conventions, formats: each a sentence with its remedy
         report.problems.append(str(error))
     return report
 
 
-def _examine(report: Report, model: str, convention: str, data: str, max_length: int) -> None:
+def _load(model: str) -> Checkpoint:
     directory = huggingface.local_directory(assets.resolve(model))
-    config = huggingface.load_config(directory)
-    report.say("model", str(directory))
-    for line in _size(config):
+    large = _parameters(huggingface.load_config(directory)) >= LARGE
+    return huggingface.load(directory, dtype=jnp.bfloat16 if large else jnp.float32)
+
+
+def _describe(report: Report, checkpoint: Checkpoint) -> None:
+    """What the directory is."""
+    report.say("model", str(checkpoint.path))
+    for line in _size(checkpoint.config):
         report.say(*line)
-    tokenizer = huggingface.load_tokenizer(directory)
+    tokenizer = checkpoint.tokenizer
     template = "with a chat template" if tokenizer.chat_template else "without a chat template: prompts are plain lines"
     report.say("tokenizer", f"{len(tokenizer):,} tokens, {template}")
-    kind = huggingface.head_kind(directory)
-    report.say("head", kind or "language model")
-    reads = _convention(report, directory, convention, tokenizer, kind)
+    names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in end_ids(tokenizer))
+    report.say("end", f"a text ends at {names}" if names else "nothing ends a text but its limit")
+    _prompts(report, tokenizer)
+    kind = huggingface.head_kind(checkpoint.path)
+    tied = huggingface.load_config(checkpoint.path).tie_embeddings and not checkpoint.config.tie_embeddings
+    other = ", that of the weights: config.json says tie_word_embeddings, and they hold another" if tied else ""
+    report.say("head", (kind or "language model") + other)
+
+
+def _prompts(report: Report, tokenizer: Any) -> None:
+    """What the chat template makes of the prompts that a run asks with."""
+    if tokenizer.chat_template is None:
+        return
+    task, problem, steps = _task(), Problem("p", _QUESTION), _STEPS[0]
+    exemplars = task.exemplars()[:1]
+    prompts = {
+        "solve": solve.render(task, problem),
+        "annotate": annotate.render(task, problem, steps, steps, task.guidelines, exemplars),
+        "verify": verify.render(task, problem, steps, verify.GUIDELINES),
+    }
+    lengths = []
+    for name, messages in prompts.items():
+        try:
+            lengths.append(f"{name} {len(encode_chat(tokenizer, messages)):,}")
+            way = arrangement(tokenizer, [message["role"] for message in messages])
+        except ChatTemplateError as error:
+            report.problems.append(f"the prompt of {name}: {error}")
+            continue
+        if way.system_in_user:
+            report.say("", f"{name}: the template takes no system message; its text begins the user's turn")
+        if way.parts:
+            report.say("", f"{name}: the template takes contents as lists of parts ({', '.join(way.parts)})")
+        if way.lost:
+            report.problems.append(
+                f"the prompt of {name}: the chat template loses what the {way.lost[0]} says: replace it"
+            )
+    report.say("prompts", f"{', '.join(lengths)} tokens" if lengths else "none can be rendered")
+    if any(name in tokenizer.chat_template for name in ("strftime_now", "date_string")):
+        report.say("date", f"the template asks for today's date: it is always {DATE}")
+
+
+def _examine(report: Report, checkpoint: Checkpoint, convention: str, data: str, max_length: int) -> None:
+    directory, config, tokenizer = checkpoint.path, checkpoint.config, checkpoint.tokenizer
+    reads = _convention(report, directory, convention, tokenizer, huggingface.head_kind(directory))
     if reads is None:
         return
-    dtype = jnp.bfloat16 if _parameters(config) >= LARGE else jnp.float32
     if isinstance(reads, GenerativeConvention):
-        huggingface.load(directory, dtype=dtype)
         _verdicts(report, reads, tokenizer)
         return
     reader = _reader(reads, tokenizer)
     _tokens(report, reads, reader, tokenizer)
     if isinstance(reader, ProgramReader):
-        huggingface.load(directory, dtype=dtype)
         report.say("steps", "scored by several requests each, or by what the model writes: not tried here")
         return
     solutions = list(_solutions(data))
@@ -109,7 +164,6 @@ def _examine(report: Report, model: str, convention: str, data: str, max_length:
             f"{over} of {len(lengths)} solutions are longer than the context of {context} tokens (the longest has "
             f"{longest}): their last steps get no score; raise config.engine.max_length, or shorten them"
         )
-    checkpoint = huggingface.load(directory, dtype=dtype)
     _scores(report, checkpoint, reader, solutions[0], context)
 
 
@@ -228,7 +282,9 @@ def _positions(
     return lengths
 
 
-def _scores(report: Report, checkpoint: Any, reader: Reader, sample: tuple[Problem, Solution], context: int) -> None:
+def _scores(
+    report: Report, checkpoint: Checkpoint, reader: Reader, sample: tuple[Problem, Solution], context: int
+) -> None:
     """The scores of one solution, and how much of the whole vocabulary's probability the labels hold there."""
     ids, positions = reader.lay_out(*sample)
     positions = [position for position in positions if position < context]
@@ -252,7 +308,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 or not _MODEL.value:
         sys.exit("error: name a model: python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE]")
     logging.set_verbosity(logging.WARNING)
+    transformers.logging.set_verbosity_error()  # what it says of a directory is said here
     report = examine(_MODEL.value, _CONVENTION.value, _DATA.value, _MAX_LENGTH.value)
+    if not report.lines:
+        sys.exit(f"error: {report.problems[0]}")
     print("\n".join(report.lines))
     for problem in report.problems:
         print(f"problem: {problem}")

@@ -7,7 +7,7 @@ error categories stay out of all of it (worlds/). configs/tiny_models.py has the
 """
 
 import dataclasses
-import itertools
+import functools
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from spare_jax import assets
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
@@ -48,8 +49,8 @@ FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
-    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "right_share",
-    "alignment_weight", "verdict_weight", "lessons",
+    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "mistaken_solutions",
+    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "lessons",
 )  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
@@ -58,6 +59,8 @@ _WORDS = (
     r"""["\]},\[{]*"[a-z_]+":["\[]*|"\}[,\]]| ?\[[a-z]\d*\]|'s| ?[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*|"""
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
+
+_SAID_IS = re.compile(r"((?:([^:]+): )?said (.+), (?:\2 )?is ).+")
 
 
 def build_tokenizer(
@@ -95,7 +98,12 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         yield "\n".join(gold.steps)
         for message in annotate.render(task, problem, gold.steps, steps, annotate.BRIEF_GUIDELINES):
             yield message["content"]
-        records = world.truth(problem, gold, steps)
+        # Whatever the truth of a step, its explanation is spelled as a right one's: the words are the same, and how
+        # often each stands here decides the tokenizer.
+        records = [
+            dataclasses.replace(record, explanation=_SAID_IS.sub(r"\1\3", record.explanation))
+            for record in world.truth(problem, gold, steps)
+        ]
         yield annotate.format_records(records)
         if "verify" in lessons:
             yield verify.BRIEF_GUIDELINES
@@ -205,14 +213,21 @@ def _weighted_records(
     """`example` with the ids and the verdicts of its records weighted so. A JSON key is one token with the marks around
     it, so what is between two keys is a field's content."""
     weights, content = np.array(example.token_weights, np.float32), False
+    key_of = _keys(tokenizer)
     for i in np.flatnonzero(weights).tolist():
-        key = re.search(r'"([a-z_]+)":', decode(tokenizer, [int(example.ids[i])]))
-        if key:
-            content = key[1] in ("context", "steps", "reference")
-            weights[i] = verdict if key[1] == "errors" else 1
+        if key := key_of.get(int(example.ids[i])):
+            content = key in ("context", "steps", "reference")
+            weights[i] = verdict if key == "errors" else 1
         elif content:
             weights[i] = alignment
     return dataclasses.replace(example, token_weights=weights)
+
+
+@functools.cache
+def _keys(tokenizer: PreTrainedTokenizerFast) -> dict[int, str]:
+    """The tokens that hold a JSON key, each with its key."""
+    pieces = ((token, decode(tokenizer, [token])) for token in range(len(tokenizer)))
+    return {token: match[1] for token, piece in pieces if (match := re.search(r'"([a-z_]+)":', piece))}
 
 
 def _weighted_verdicts(tokenizer: PreTrainedTokenizerFast, example: Example, verdict: float) -> Example:
@@ -324,17 +339,20 @@ def distribution_of(task: Task, phase: Mapping[str, Any]) -> Distribution:
 
 
 def candidates(run: Run) -> list[str]:
-    """Sample a base, by default the other one, on problems of its own seed: the mistakes that a judge learns to find.
+    """Draw problems, and sample a base, by default the other one, on them: the mistakes that a judge learns to find.
 
-    A third of the problems are begun by `begin`, the others are solved from nothing.
+    A third of the problems are begun by `begin`, the others are solved from nothing. Where the config names no base
+    there are problems and no solutions.
     """
     settings, world = run.config.candidates, world_of(run.task)
-    seed = run.config[settings.base].seed
-    drawn = list(world.generate(seed, "grading", settings.problems))
+    drawn = list(world.generate(settings.seed, "grading", settings.problems))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
+    if not settings.base:
+        run.work.write("solutions", ())
+        return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
     checkpoint = huggingface.load(run.work.path / "models" / settings.base, mesh=run.inference_mesh)
-    rng, begun = random.Random(f"begun/{seed}"), {}
+    rng, begun = random.Random(f"begun/{settings.seed}"), {}
     for index, (problem, gold) in enumerate(drawn):
         if index % 3 == 0:
             text = begin(world.another_solution(problem, gold, rng), world.work_begins, rng)
@@ -356,25 +374,28 @@ def begin(steps: Sequence[str], mark: str, rng: random.Random) -> str:
 
 
 def teacher(run: Run) -> list[str]:
-    """Train tiny-base further into tiny-teacher, on the world's verdicts on the candidates and on `right_solutions`
-    of every problem. Of a phase's lessons at most `right_share` are solutions without an error."""
+    """Train tiny-base, or the model that the config names as the start, further into tiny-teacher: on the world's
+    verdicts on the candidates, and on solutions that the world makes (`made_solutions`).
+
+    Of a phase's lessons at most `right_share` are solutions without an error.
+    """
     settings, task, world = run.config.teacher, run.task, world_of(run.task)
-    start = huggingface.load(run.work.path / "models" / "base", mesh=run.inference_mesh)
+    path = assets.resolve(settings.start) if settings.get("start") else run.work.path / "models" / "base"
+    start = huggingface.load(path, mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
-    rng = random.Random(f"right/{run.config[run.config.candidates.base].seed}")
-    most = max(phase.right_solutions for phase in settings.phases.values())
-    for k, p in itertools.product(range(most), problems):
-        steps = tuple(world.another_solution(p, gold[p.id], rng))
-        found.append(Solution(f"{p.id}/right{k}", p.id, steps, task.extract_answer(steps), "stop"))
+    seed = run.config.candidates.seed
+    made = {p.id: list(made_solutions(task, p, gold[p.id], settings.phases.values(), seed)) for p in problems}
     held_back = {p.id for p in problems[-settings.dev_problems :]}
-    right = {s.id for s in found if all(r.label for r in world.truth(by_id[s.problem_id], gold[s.problem_id], s.steps))}
+    everything = [*found, *(solution for of_problem in made.values() for _, _, solution in of_problem)]
+    right = {
+        s.id for s in everything if all(r.label for r in world.truth(by_id[s.problem_id], gold[s.problem_id], s.steps))
+    }
 
     def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
-        left_out = tuple(f"/right{k}" for k in range(phase["right_solutions"], most))
-        of_phase = [
-            s for s in found if len(gold[s.problem_id].steps) - 1 in phase["lengths"] and not s.id.endswith(left_out)
-        ]
-        of_phase = _with_right_share(of_phase, right, phase["right_share"], rng)
+        counts = {kind: phase.get(f"{kind}_solutions", 0) for kind in _MADE}
+        of_world = [s for of_problem in made.values() for kind, k, s in of_problem if k < counts[kind]]
+        of_phase = [s for s in [*found, *of_world] if len(gold[s.problem_id].steps) - 1 in phase["lengths"]]
+        of_phase = _with_right_share(of_phase, right, phase["right_share"], random.Random(f"right/{seed}"))
 
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
@@ -385,6 +406,28 @@ def teacher(run: Run) -> list[str]:
         return examples(held=False), examples(held=True)
 
     return _export(run, "teacher", _in_phases(run, "teacher", start.model, sets), start.config, start.tokenizer)
+
+
+_MADE = ("reference", "right", "mistaken")
+
+
+def made_solutions(
+    task: Task, problem: Problem, gold: Gold, phases: Iterable[Mapping[str, Any]], seed: int
+) -> Iterator[tuple[str, int, Solution]]:
+    """Solutions that the world itself makes, as many of each kind as the phase that wants most of them: (kind, number,
+    solution). "reference" is the reference's own text, "right" another right solution, "mistaken" one with mistakes."""
+    world = world_of(task)
+    makers = {
+        "reference": lambda problem, gold, rng: gold.steps,
+        "right": world.another_solution,
+        "mistaken": world.mistaken_solution,
+    }
+    for kind in _MADE:
+        for k in range(max(phase.get(f"{kind}_solutions", 0) for phase in phases)):
+            if (make := makers[kind]) is None:
+                raise ValueError(f"the {world.name} world makes no {kind} solutions: leave {kind}_solutions out")
+            steps = tuple(make(problem, gold, random.Random(f"{kind}/{seed}/{problem.id}/{k}")))
+            yield kind, k, Solution(f"{problem.id}/{kind}{k}", problem.id, steps, task.extract_answer(steps), "stop")
 
 
 def _with_right_share(found: list[Solution], right: set[str], share: float, rng: random.Random) -> list[Solution]:
@@ -402,16 +445,15 @@ def _export(run: Run, name: str, model, shape: DecoderConfig, words: PreTrainedT
     return [f"models/{name}"]
 
 
-_SEEDS = ("base.seed", "other_base.seed")
-
 STAGES = {
     "tokenizer": Stage(tokenizer, ("tokenizer",)),
     "base": Stage(base, ("decoder", "base", "mesh"), ("tokenizer",)),
     "other_base": Stage(other_base, ("decoder", "other_base", "mesh"), ("tokenizer",)),
-    "candidates": Stage(
-        candidates, ("candidates", *_SEEDS, "engine", "mesh"), reads=("models/base", "models/other_base")
-    ),
+    "candidates": Stage(candidates, ("candidates", "engine", "mesh"), reads=("models/base", "models/other_base")),
     "teacher": Stage(
-        teacher, ("teacher", *_SEEDS, "mesh"), ("models/base", "problems.jsonl", "gold.jsonl", "solutions.jsonl")
+        teacher,
+        ("teacher", "candidates.seed", "mesh"),
+        ("problems.jsonl", "gold.jsonl", "solutions.jsonl"),
+        reads=("models/base",),
     ),
 }

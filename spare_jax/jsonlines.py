@@ -3,6 +3,8 @@
 Text is UTF-8 as it stands, keys are sorted, and NaN and infinity are refused: JSON has no word for them.
 """
 
+import codecs
+import contextlib
 import hashlib
 import json
 import logging
@@ -52,7 +54,9 @@ def lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     if not Path(path).is_file():
         raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
     with open(path, "rb") as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+        for number, line in enumerate(file, 1):
+            if line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").strip():
+                yield number, line
 
 
 def convert_rows(
@@ -205,11 +209,22 @@ def _refuse(value: Any, file: str, key: str) -> None:
         raise StoreError(f"{file}: {key} is a {type(value).__name__}: write Python's own numbers, texts, lists, dicts")
 
 
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give the file's name to an OSError that has none: a write to a full disk does not say where."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def _replace(path: Path, chunks: Iterable[bytes]) -> None:
     """Write a file under another name, then rename it: a reader sees the old one or the new one, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
+    with naming(path), partial.open("wb") as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())

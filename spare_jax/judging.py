@@ -309,8 +309,9 @@ def learn_ensemble(
     by_name = {member: dict(zip(names, judgements, strict=True)) for member, judgements in members.items()}
     weights = ensemble.fit(by_name, dict(zip(names, truths, strict=True)))
     combined = [ensemble.combine(said, "weighted", weights) for said in zip(*members.values(), strict=True)]
-    scores = [[step.score for step in judgement.steps] for judgement in combined]
-    return weights, choose_threshold(scores, [truth.first_error for truth in truths])
+    known = [(said, truth) for said, truth in zip(combined, truths, strict=True) if not said.failure]
+    scores = [[step.score for step in said.steps] for said, _ in known]
+    return weights, choose_threshold(scores, [truth.first_error for _, truth in known])
 
 
 def decided(judgement: Judgement, threshold: float) -> Judgement:

@@ -1,11 +1,13 @@
 """The entry point: `python -m spare_jax.main --config=configs/prm_math.py [--workdir=DIR] [--config.key=value]`."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import pathlib
 import platform
+import signal
 import sys
 import time
 
@@ -19,29 +21,66 @@ flags.mark_flag_as_required("config")
 
 logger = logging.getLogger("spare_jax")
 
+_GO_ON = "run the same command to go on"
+_REMEDIES = {
+    errno.ENOSPC: f"free some space, then {_GO_ON}",
+    errno.EDQUOT: f"free some of your quota, then {_GO_ON}",
+    errno.EFBIG: f"allow larger files (ulimit -f), then {_GO_ON}",
+    errno.EMFILE: f"allow more open files (ulimit -n), then {_GO_ON}",
+    errno.ENFILE: f"close files of other processes, then {_GO_ON}",
+    errno.EROFS: "give a --workdir that can be written",
+    errno.EACCES: "change its permissions, or give another --workdir",
+    errno.EPERM: "change its permissions, or give another --workdir",
+}
+
 
 def main(argv: list[str]) -> None:
-    """Run the config's stages; a mistake of the user's is told in one line."""
+    """Run the config's stages; a mistake of the user's, what the system refuses and an interrupt are told in one line.
+
+    Ctrl-C and SIGTERM end the run in order: what has been answered is in its journal, and the same command goes on. A
+    second one kills at once. The exit status is 128 and the signal's number, as a shell gives it.
+    """
     if len(argv) > 1:
         sys.exit(f"error: unexpected argument {argv[1]!r}: settings are given as --config.key=value")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(logging.StreamHandler())
-    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells every file it touches
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax tells every file it touches, and by a trace what it raises
     started = time.perf_counter()
     try:
-        path = run(_CONFIG.value, _config_name(), _WORKDIR.value)
-    except (ValueError, FloatingPointError, FileNotFoundError) as error:
+        path, missing = run(_CONFIG.value, _config_name(), _WORKDIR.value)
+    except (ValueError, FloatingPointError, OSError) as error:
         # Errors for the user are one sentence that names the remedy; the trace is for whoever asks.
         logger.debug("", exc_info=True)
         if os.environ.get("SPARE_JAX_TRACE"):
             raise
-        sys.exit(f"error: {error}")
-    print(f"done in {time.perf_counter() - started:.0f} s: {path}")
+        sys.exit(f"error: {_one_line(error)}")
+    except KeyboardInterrupt as interrupt:
+        print(f"\ninterrupted: {_GO_ON}", file=sys.stderr)
+        sys.exit(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+    print(f"done in {time.perf_counter() - started:.0f} s: {path}{missing}")
 
 
-def run(config, name: str, workdir: str | None) -> pathlib.Path:
-    """Run `config` in its work directory; returns what to look at first.
+def _interrupt(number: int, _: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
+
+
+def _one_line(error: Exception) -> str:
+    """An error on one line; what the operating system refused with the file and a remedy."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        file = f"{error.filename}: " if error.filename else ""
+        text = f"{file}{error.strerror}: {_REMEDIES.get(error.errno, f'when it is mended, {_GO_ON}')}"
+    return " ".join(text.split("\n"))
+
+
+def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
+    """Run `config` in its work directory; returns what to look at first, and what has failed, in words.
 
     Args:
       config: the ConfigDict of a file in configs/.
@@ -77,7 +116,18 @@ def run(config, name: str, workdir: str | None) -> pathlib.Path:
                 work.write_json(f"runs/{work.next_run()}.json", _measured(current))
         work.write_json("config.json", settings)
     report = work.path / "report.html"
-    return report if report.exists() else work.path
+    return report if report.exists() else work.path, _missing(current)
+
+
+def _missing(current) -> str:
+    """How many of what each stage asked for failed, and why; empty where nothing did."""
+    from spare_jax.run import why
+
+    told = (
+        f"{stage}: {len(failed)} of {current.asked[stage]} failed: {why(failed.values())}"
+        for stage, failed in current.failures.items()
+    )
+    return "".join(f"\n{line}" for line in told)
 
 
 def _mesh(sizes):
@@ -99,7 +149,10 @@ def _measured(current) -> dict:
 
     return {
         "stages": current.measured,
-        "failures": current.failures,
+        "failures": {
+            stage: {name: failure.message for name, failure in failed.items()}
+            for stage, failed in current.failures.items()
+        },
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "python": platform.python_version(),

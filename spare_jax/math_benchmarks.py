@@ -6,20 +6,25 @@ solve_benchmarks  these, the generator              -> solutions/<benchmark>_{gr
 math_benchmarks   all of it; derived                -> metrics.json
 
 All problems are solved in one batch that never empties. Greedy accuracy is that of one solution at temperature 0;
-avg@k is the share of right ones among the k of config.solve. A problem that could not be asked counts as wrong.
+avg@k is the share of right ones among the k of config.solve. A problem that could not be asked, or whose answers are
+all undecided, is missing: it is counted beside the figures, and is in none of them.
 """
 
 import functools
-from collections import Counter
+import logging
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from spare_jax import solving, splits
+from spare_jax.evaluation.missing import NO_SOLUTION, UNDECIDED, headlines, tally
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Solution
 from spare_jax.run import Run, Stage
 from spare_jax.tasks import competition
+
+logger = logging.getLogger(__name__)
 
 BENCHMARKS = ("math500", *competition.NAMES)
 WAYS = ("greedy", "sampled")
@@ -72,37 +77,54 @@ def solve_benchmarks(run: Run) -> list[str]:
 
 def math_benchmarks(run: Run) -> list[str]:
     """metrics.json: accuracy of every benchmark, greedy and avg@k, and the means over benchmarks, with intervals."""
-    measured, right = {}, {way: {} for way in WAYS}
+    measured, right, missing = {}, {way: {} for way in WAYS}, {way: {} for way in WAYS}
     for name in run.config.benchmarks:
         gold = {one.problem_id: one for one in run.work.read(f"gold/{name}")}
         measured[name] = {"problems": len(gold)}
-        for way, samples in (("greedy", 1), ("sampled", run.config.solve.samples)):
+        for way in WAYS:
             solutions = run.work.read(f"solutions/{name}_{way}")
-            right[way][name] = shares = _shares_right(run, name, gold, solutions, samples)
+            right[way][name], missing[way][name] = shares, absent = _shares_right(name, gold, solutions)
             measured[name][way] = {
-                "accuracy": bootstrap(shares, run.config.seed),
+                "accuracy": bootstrap(shares, run.config.seed) | {"missing": tally(absent)},
                 "tokens": mean_or_none([len(solution.token_ids) for solution in solutions]),
                 "cut_off": mean_or_none([solution.finish_reason == "length" for solution in solutions]),
             }
-    macro = {way: macro_bootstrap(list(of.values()), run.config.seed) for way, of in right.items()}
+    macro: dict[str, Any] = {
+        way: macro_bootstrap(list(of.values()), run.config.seed)
+        | {"missing": tally(why for absent in missing[way].values() for why in absent)}
+        for way, of in right.items()
+    }
+    headline, reasons = headlines(
+        {f"macro.{way}.mean": (of["mean"], of["n"], of["missing"]) for way, of in macro.items()}
+    )
+    for path, why in reasons.items():
+        logger.warning("%s: %s", path.removeprefix("headline."), why)
     content = {
         "model": run.config.models.generator.path,
         "settings": {"solve": run.config.solve.to_dict()},
         "benchmarks": measured,
         "macro": macro,
+        "headline": headline,
+        **({"reasons": reasons} if reasons else {}),
     }
     run.work.write_json("metrics.json", content)
     return ["metrics.json"]
 
 
 def _shares_right(
-    run: Run, name: str, gold: Mapping[str, Gold], solutions: Iterable[Solution], samples: int
-) -> list[float]:
-    """Of every problem the share of right solutions among `samples`, in the order of their ids."""
-    task, right = splits.task_of(name), Counter()
+    name: str, gold: Mapping[str, Gold], solutions: Iterable[Solution]
+) -> tuple[list[float | None], list[str | None]]:
+    """Of every problem the share of right solutions among its decided ones, and why there is none where there is none,
+    in the order of their ids."""
+    task = splits.task_of(name)
+    outcomes: dict[str, list[bool | None]] = {problem_id: [] for problem_id in sorted(gold)}
     for solution in solutions:
-        right[solution.problem_id] += is_correct(task, gold[solution.problem_id], solution)
-    return [right[problem_id] / samples for problem_id in sorted(gold)]
+        outcomes[solution.problem_id].append(is_correct(task, gold[solution.problem_id], solution))
+    shares = [mean_or_none(of) for of in outcomes.values()]
+    return shares, [
+        None if share is not None else UNDECIDED if of else NO_SOLUTION
+        for share, of in zip(shares, outcomes.values(), strict=True)
+    ]
 
 
 PIPELINE = ("load_benchmarks", "solve_benchmarks", "math_benchmarks")

@@ -13,6 +13,7 @@ The last four are stages of a method: a work directory holds any number of metho
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -148,6 +149,11 @@ def pair(run: Run) -> list[str]:
         of_split = {problem.id: problem for problem in _of(problems, split)}
         pairs, counts = preferences.preference_pairs(run.task, of_split, gold, solutions, judgements, settings)
         file = f"{name}_{split}"
+        if counts.not_judged:
+            logger.warning(
+                "pair: %d of %d %s solutions were not judged and are in no pair",
+                counts.not_judged, counts.solutions, split,
+            )  # fmt: skip
         if left_out := preferences.write(run.work, file, pairs):
             logger.warning("pair: %d pairs with a blank step are not in trl_preference/%s.jsonl", left_out, file)
         run.work.write_json(f"preferences/{file}.counts.json", dataclasses.asdict(counts))
@@ -171,13 +177,27 @@ def _labels(
 
 
 def _flips(run: Run) -> Flips:
-    """How often SPARE calls a right step wrong, and a wrong one right, on this run's solutions."""
+    """How often SPARE calls a right step wrong, and a wrong one right, on this run's solutions; 0 of steps that there
+    are none of.
+
+    Raises:
+      ValueError: there are such steps and SPARE has labelled none of them, so nobody knows.
+    """
     known = run.judgements("truth")
     errs: dict[bool, list[bool]] = {True: [], False: []}
+    there: set[bool] = set()
     for solution_id, judgement in run.judgements("spare").items():
         for real, step in zip(known[solution_id].steps, judgement.steps, strict=True):
-            if real.label is not None and step.label is not None:
-                errs[real.label].append(step.label is not real.label)
+            if real.label is not None:
+                there.add(real.label)
+                if step.label is not None:
+                    errs[real.label].append(step.label is not real.label)
+    for kind in there:
+        if not errs[kind]:
+            raise ValueError(
+                f"noisy_truth: SPARE has labelled no step that is {'right' if kind else 'wrong'}, so how often it errs "
+                "there is not known: judge the solutions again, or choose another method"
+            )
     return Flips(mean_or_none(errs[True]) or 0.0, mean_or_none(errs[False]) or 0.0, run.config.seed)
 
 
@@ -208,14 +228,19 @@ def train_policy(run: Run) -> list[str]:
 
 def _go_on(run: Run) -> list[str]:
     """The rounds after the first, each in a work directory of its own: the policy of the last one samples, SPARE
-    annotates, and ORPO makes the next."""
-    written = []
+    annotates, and ORPO makes the next. What failed in them has failed in this stage, which asks again as they do."""
+    written, label = [], STAGES["train_policy"].label("train_policy", run.config)
     for number in range(2, run.config.rounds + 1):
         work = WorkDir(run.work.path / _round(run.config.method, number))
         work.path.mkdir(parents=True, exist_ok=True)
         begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
         names = ("sample_policy", "judge", "pair", "train_policy")
-        execute(dataclasses.replace(begun, work=work), names, {**stages.STAGES, **STAGES})
+        inner = dataclasses.replace(begun, work=work, failures={}, asked=Counter())
+        execute(inner, names, {**stages.STAGES, **STAGES})
+        run.asked[label] += inner.asked.total()
+        for stage, failed in inner.failures.items():
+            told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
+            run.failures.setdefault(label, {}).update(told)
         written.append(_policy(run.config.method, number))
     return written
 
@@ -234,7 +259,10 @@ def _completion(start: Checkpoint, solution: Solution, shared: int = 0) -> list[
     """The ids of a solution behind its first `shared` steps, and the end of the text unless it was cut off."""
     pieces = solve.piece_ids(start.tokenizer, solution, huggingface.tokenizer_digest(start.tokenizer))
     cut_off = solution.finish_reason in ("length", preferences.CUT)
-    return [*(token for piece in pieces[shared:] for token in piece), *(() if cut_off else end_ids(start.tokenizer))]
+    return [
+        *(token for piece in pieces[shared:] for token in piece),
+        *(() if cut_off else end_ids(start.tokenizer)[:1]),
+    ]
 
 
 # greedy

@@ -10,6 +10,7 @@ the same policy. The loop is training/grpo.py. Here are its models and its judge
 engine of its own, or one of the controls that ask no model. `config.grpo` has the settings.
 """
 
+import collections
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +29,11 @@ from spare_jax.training.advantages import REWARDS, coin, vote
 
 
 def train_policy(run: Run) -> list[str]:
-    """Train the generator by `config.grpo`, and export it."""
+    """Train the generator by `config.grpo`, and export it.
+
+    Raises:
+      ValueError: the judge gave no judgements: an alarm whose action is "abort" went off, or there was not one.
+    """
     how, loaded = run.config.grpo, run.work.read("problems")
     gold = {one.problem_id: one for one in run.work.read("gold")}
     problems = [p for p in loaded if splits.split_of(p.id) == "train"]
@@ -41,18 +46,19 @@ def train_policy(run: Run) -> list[str]:
     digest = huggingface.tokenizer_digest(start.tokenizer)
     policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task, how.forbidden))
     directory = f"policies/{how.reward}"
-    checkpoints = run.work.path / directory / "checkpoints"
+    checkpoints, judge = run.work.path / directory / "checkpoints", _counted(run, judge_of(run, gold))
     with progress_bar(config.iterations, f"grpo {how.reward}", "iteration") as bar:
 
-        def progress(iteration: int, iterations: int, metrics: Mapping[str, float]) -> None:
+        def progress(iteration: int, iterations: int, metrics: watch.Metrics) -> None:
             bar.update(iteration - bar.n)
-            bar.set_postfix({name: f"{metrics[name]:.3g}" for name in ("reward", "valid", "kl")}, refresh=False)
+            shown = {name: metrics[name] for name in ("reward", "valid", "kl", "judge/failed")}
+            bar.set_postfix({name: f"{value:.3g}" for name, value in shown.items() if value is not None}, refresh=False)
 
         result = grpo.train(
-            config, start.model, engine, policy, problems, judge_of(run, gold), checkpoints, run.mesh, held_out,
+            config, start.model, engine, policy, problems, judge, checkpoints, run.mesh, held_out,
             lambda solution: is_correct(run.task, gold[solution.problem_id], solution), progress,
         )  # fmt: skip
-    said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by")}
+    said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by", "judged", "failed")}
     run.work.write_json(f"{directory}/training.json", said)
     return [*run.export(directory, result.model, start), f"{directory}/training.json"]
 
@@ -92,14 +98,63 @@ def judge_of(run: Run, gold: Mapping[str, Gold]) -> grpo.Judge:
     return lambda name, groups: [by_itself(f"{name}/{place:04d}", *group) for place, group in enumerate(groups)]
 
 
-def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
-    """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why."""
-    start, engines = judging.begin(run, judge)
+def _counted(run: Run, judge: grpo.Judge) -> grpo.Judge:
+    """The judge, whose failures the run counts and tells at its end. None of them is asked again by another run: what
+    an iteration has learnt from is gone with it."""
+    stage = STAGES["grpo"].label("grpo", run.config)
 
-    def said_of(solution: Solution, said: Judgement | programs.Failure) -> Judgement:
+    def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> Sequence[Sequence[Judgement]]:
+        judged = judge(name, groups)
+        failures = {
+            f"{name}/{place:04d}/{said.solution_id}": programs.Failure(said.failure, passing=False)
+            for place, group in enumerate(judged)
+            for said in group
+            if said.failure
+        }
+        run.asked[stage] += sum(map(len, judged))
+        if failures:
+            run.failures.setdefault(stage, {}).update(failures)
+        return judged
+
+    return ask
+
+
+class _Spent(grpo.Unwritten):
+    """Counts the tokens that were generated for each program, also for one that then fails."""
+
+    def __init__(self):
+        self.tokens = collections.Counter[str]()
+
+    def put(self, request_id: str, completions: tuple[programs.Completion, ...]) -> None:
+        """Request ids are the program's id, the round and the request's place in it."""
+        self.tokens[request_id.rsplit("/", 2)[0]] += programs.tokens_written(completions)
+
+
+# Judges whose word on the answer, and on each step, stands in a text, which may leave one out. The word of the others
+# is a comparison, a score or a share of rollouts: where it is missing nothing was left out, it could not be told.
+_WRITE_OF_ANSWERS = ("verify", "generative")
+_WRITE_OF_STEPS = (*_WRITE_OF_ANSWERS, "spare")
+
+
+def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
+    """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why, and so has
+    what it judged in part where the reward needs the rest."""
+    start, engines = judging.begin(run, judge)
+    reads_steps = REWARDS[run.config.grpo.reward].reads_steps
+
+    def said_of(solution: Solution, said: Judgement | programs.Failure, spent: int) -> Judgement:
         if isinstance(said, programs.Failure):
-            return not_judged(solution, judge, said.message)
-        return judging.decided(said, run.config.threshold)
+            return not_judged(solution, judge, said.message, generated_tokens=spent)
+        said = judging.decided(said, run.config.threshold)
+        if said.failure or not solution.steps:
+            return said
+        untold = judge not in _WRITE_OF_ANSWERS and said.outcome is None
+        if reads_steps and judge not in _WRITE_OF_STEPS:
+            untold = untold or any(step.label is None and not step.missed for step in said.steps)
+        why = "the judge came to no word on the answer or on a step"
+        return (
+            not_judged(solution, judge, why, said.text, said.prompt_tokens, said.generated_tokens) if untold else said
+        )
 
     def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
         items = {
@@ -110,8 +165,8 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
             for solution in solutions
         }
         started = ((program_id, functools.partial(start, item)) for program_id, item in items.items())
-        found = dict(programs.run(engines, started, grpo.Unwritten()))
-        judged = iter([said_of(item.solution, found[i]) for i, item in items.items()])
+        found = dict(programs.run(engines, started, spent := _Spent()))
+        judged = iter([said_of(item.solution, found[i], spent.tokens[i]) for i, item in items.items()])
         return [[next(judged) for _ in solutions] for _, solutions in groups]
 
     return ask

@@ -60,17 +60,21 @@ class PairSettings:
 class PairCounts:
     """What became of problems and solutions.
 
-    Of `solutions`, those without steps or without outcome are left out, and `duplicates`: those with the text of
-    another one, or of the reference. Of the others `unlabelled` have no step with a label, and `unmatched` are wrong
-    and the rule lets nothing win against them. `no_right` and `no_wrong` are problems without such a sample (duplicates
-    count here), `no_pair` those that the set has no pair of.
+    `not_sampled` are problems without any solution. Of `solutions`, those without steps, those that were `not_judged`
+    (the judge failed, or the comparison of answers was undecided) and those without outcome are left out, and
+    `duplicates`: those with the text of another one, or of the reference. Of the others `unlabelled` have no step with
+    a label, and `unmatched` are wrong and the rule lets nothing win against them. `no_right` and `no_wrong` are
+    problems some of whose samples have an outcome and none that one (duplicates count here), `no_pair` those that the
+    set has no pair of.
     `candidates` are the pairs that the rule allows; `over_limit` of them were not drawn for their problem, `over_cap`
     not for the set. `pairs` are the rest, `reference_pairs` those among them that have the reference as chosen.
     """
 
     problems: int = 0
+    not_sampled: int = 0
     solutions: int = 0
     without_steps: int = 0
+    not_judged: int = 0
     without_outcome: int = 0
     duplicates: int = 0
     unlabelled: int = 0
@@ -158,7 +162,8 @@ def preference_pairs(
       problems, golds: by problem id. Solutions of other problems than `problems` are passed over, so these are the
         split. A problem without gold or without reference steps has no reference.
       judgements: of every solution, by its id, labelled under the policy already (`judges.labels.relabel` labels
-        SPARE's anew under another one). Their outcome is y. The rule "outcome" needs no step labels.
+        SPARE's anew under another one). Their outcome is y. The rule "outcome" needs no step labels. A solution whose
+        judgement is a failure is neither chosen nor rejected.
 
     Raises:
       RecordError: a judgement has another number of labels than its solution has steps.
@@ -169,6 +174,7 @@ def preference_pairs(
     for solution in solutions:
         if solution.problem_id in of_problem:
             of_problem[solution.problem_id].append(solution)
+    counts["not_sampled"] = sum(not found for found in of_problem.values())
     drawn = []
     for problem_id, found in of_problem.items():
         problem, gold = problems[problem_id], golds.get(problem_id)
@@ -229,6 +235,9 @@ def _distinct(
         if not solution.steps:
             counts["without_steps"] += 1
             continue
+        if judgement.failure:
+            counts["not_judged"] += 1
+            continue
         if judgement.outcome is None:
             counts["without_outcome"] += 1
             continue
@@ -240,8 +249,8 @@ def _distinct(
             continue
         texts.add(scored.text)
         kept.append(scored)
-    counts["no_right"] += True not in outcomes
-    counts["no_wrong"] += False not in outcomes
+    counts["no_right"] += outcomes == {False}
+    counts["no_wrong"] += outcomes == {True}
     return kept
 
 

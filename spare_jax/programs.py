@@ -118,16 +118,23 @@ def tokens_written(completions: Iterable[Completion]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a request has no answer, or a program no result; says what to change."""
+    """Why a request has no answer, or a program no result; says what to change. `passing`: asked again, it may have
+    one (a server that was down); else it will fail in the same way (a prompt that fills the context)."""
 
     message: str
+    passing: bool = True
 
 
 Program = Generator[list[Request], list[tuple[Completion, ...]], Any]
 
 
 class RequestFailed(Exception):
-    """Raised inside a program, at its `yield`, where one of the requests could not be answered."""
+    """Raised inside a program, at its `yield`, where one of the requests could not be answered; `passing` as in
+    `Failure`. A program raises it too where it cannot ask at all."""
+
+    def __init__(self, why: str, passing: bool = False):
+        super().__init__(why)
+        self.passing = passing
 
 
 class Engine(Protocol):
@@ -209,7 +216,8 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
             return
         except Exception as error:  # whatever a program stumbles on is its own affair
             del active[program_id]
-            yield program_id, Failure(_said(error))
+            lasting = not error.passing if isinstance(error, RequestFailed) else isinstance(error, ValueError)
+            yield program_id, Failure(_said(error), passing=not lasting)
             return
         state.round += 1
         ids = [f"{program_id}/{state.round}/{i}" for i in range(len(requests))]
@@ -222,7 +230,7 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
                         raise ValueError(f"request {request_id!r}: {request.model!r} has no engine: there are {there}")
                     engines[request.model].submit(request_id, request)
                 except ValueError as error:
-                    state.answers[i] = Failure(str(error))
+                    state.answers[i] = Failure(str(error), passing=False)
                 else:
                     owner[request_id] = (program_id, i)
 
@@ -231,9 +239,10 @@ def _send(state: _Active) -> list[Request]:
     """The requests of a program's next round."""
     if state.round < 0:
         return next(state.program)
-    failure = next((answer for answer in state.answers if isinstance(answer, Failure)), None)
-    if failure is not None:
-        return state.program.throw(RequestFailed(failure.message))
+    failures = [answer for answer in state.answers if isinstance(answer, Failure)]
+    if failures:
+        failure = min(failures, key=lambda failure: failure.passing)  # one that lasts decides
+        return state.program.throw(RequestFailed(failure.message, failure.passing))
     return state.program.send(state.answers)  # pyright: ignore[reportArgumentType]
 
 

@@ -85,7 +85,7 @@ class StepJudgement(Record):
     """What a judge says of one step. Ids are 1-based, as the judge's prompt numbers them.
 
     `label` is True for correct, False for incorrect, None for unknown; `score` is a probability of being correct.
-    `missed` says that the judge gave no record for the step and a policy chose the label.
+    `missed` says that the judge's text was read and has no record of the step; a policy may have chosen the label.
     """
 
     label: bool | None = None
@@ -105,7 +105,8 @@ class Judgement(Record):
     `steps` has one entry per step of the solution, or none where the judge looks at the outcome alone.
     `outcome` is the judge's verdict on the final answer, `outcome_score` a probability of its being correct. `surplus`
     counts records about steps that do not exist; `parsed` is False where the judge's text held no readable record at
-    all. `failure` says why there is no judgement where the judge could not be asked.
+    all. `failure` says why the solution was not judged: the judge could not be asked, or what it wrote was cut off or
+    could not be read. Then there is no label, no score and no outcome: what failed is missing, never a judge's word.
     """
 
     solution_id: str
@@ -121,6 +122,15 @@ class Judgement(Record):
     failure: str = ""
     outcome_score: float | None = None
 
+    def __post_init__(self):
+        """Raises RecordError where a failure comes with a label or a score."""
+        said = (self.outcome, self.outcome_score, *(word for step in self.steps for word in (step.label, step.score)))
+        if self.failure and any(word is not None for word in said):
+            raise RecordError(
+                f"judge {self.judge!r} failed on solution {self.solution_id!r} ({self.failure}) and labels it: what "
+                "failed has no label and no score"
+            )
+
     @property
     def id(self) -> str:
         """Of one judgement among several of a solution: the solution's id and the judge."""
@@ -132,10 +142,21 @@ class Judgement(Record):
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)
 
 
-def not_judged(solution: Solution, judge: str, failure: str) -> Judgement:
-    """The judgement of a judge that could not be asked: every step is missed."""
-    missed = (StepJudgement(missed=True),) * len(solution.steps)
-    return Judgement(solution.id, judge, missed, parsed=False, failure=failure)
+def not_judged(
+    solution: Solution, judge: str, failure: str, text: str = "", prompt_tokens: int = 0, generated_tokens: int = 0
+) -> Judgement:
+    """The judgement of a judge that failed: nothing is known of any step. `text` is what it wrote all the same, and
+    the tokens are what that took."""
+    return Judgement(
+        solution.id,
+        judge,
+        (StepJudgement(),) * len(solution.steps),
+        text=text,
+        parsed=False,
+        prompt_tokens=prompt_tokens,
+        generated_tokens=generated_tokens,
+        failure=failure,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

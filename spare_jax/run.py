@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from spare_jax.models import adapters, huggingface, peft, quantization
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.programs import Failure
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
@@ -46,7 +48,8 @@ class Run:
     task: Task
     mesh: jax.sharding.Mesh
     measured: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    failures: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)  # by stage: programs, and why
+    failures: dict[str, dict[str, Failure]] = dataclasses.field(default_factory=dict)  # by stage: programs, and why
+    asked: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # programs, by stage
 
     @property
     def lanes(self) -> int:
@@ -158,22 +161,28 @@ class Run:
     ) -> list[Any]:
         """Run programs by their ids under a journal and a progress bar; their results in the order of `started`.
 
-        The result of a program that failed is `or_else(its id, why)`; it is counted, and named in runs/<n>.json.
+        The result of a program that failed is `or_else(its id, why)`. It is counted, and so is a judgement that says
+        itself why there is none: the run's last line tells both, and runs/<n>.json names them.
+
+        Raises:
+          StageFailed: every program failed; nothing is to be made of that.
         """
-        results, failures = {}, {}
+        results: dict[str, Any] = {}
+        failures: dict[str, Failure] = {}
         name, began = f"{stage} {part}".strip(), time.perf_counter()
         with self.work.journal(stage, part) as journal, progress_bar(len(started), name) as bar:
             for program_id, result in programs.run(engines, started.items(), journal):
-                if isinstance(result, programs.Failure):
-                    failures[program_id] = result.message
-                    result = or_else(program_id, result.message)
-                results[program_id] = result
+                if (failure := _failure_of(result)) is not None:
+                    failures[program_id] = failure
+                results[program_id] = or_else(program_id, result.message) if isinstance(result, Failure) else result
                 bar.set_postfix_str(_work_done(engines.values(), time.perf_counter() - began), refresh=False)
                 bar.update()
+        self.asked[stage] += len(started)
         if failures:
-            first, why = next(iter(failures.items()))
-            logger.warning("%s: %d of %d failed; %s: %s", name, len(failures), len(started), first, why)
             self.failures.setdefault(stage, {}).update(failures)
+            if len(failures) == len(started):
+                raise StageFailed(f"stage {stage}: all of {len(started)} failed: {why(failures.values())}")
+            logger.warning("%s: %d of %d failed: %s", name, len(failures), len(started), why(failures.values()))
         measured = self.measured.setdefault(stage, {})
         for engine in engines.values():
             for key, value in engine.stats.items():
@@ -310,6 +319,36 @@ class Run:
         return {j.solution_id: j for j in self.work.read(kind)} if self.work.file(kind).exists() else {}
 
 
+class StageFailed(ValueError):
+    """Nothing that a stage asked for was answered."""
+
+
+def why(failures: Iterable[Failure]) -> str:
+    """The reasons of failures, the most frequent first, three at most, and what to do where they may pass. Messages
+    that differ in their numbers alone are one reason, told as it was first."""
+    found = list(failures)
+    first: dict[str, str] = {}
+    kinds = collections.Counter(_NUMBER.sub("#", failure.message) for failure in found)
+    for failure in found:
+        first.setdefault(_NUMBER.sub("#", failure.message), failure.message)
+    told = [f"{first[kind]} ({count})" for kind, count in kinds.most_common(3)]
+    more = [f"{len(kinds) - 3} more reasons in runs/"] if len(kinds) > 3 else []
+    again = ["the same command asks again"] if any(failure.passing for failure in found) else []
+    return "; ".join(told + more + again)
+
+
+_NUMBER = re.compile(r"[0-9]+")
+
+
+def _failure_of(result: Any) -> Failure | None:
+    """Why a program has no result, or its judgement, or each of its judgements, is none; None where there is one."""
+    if isinstance(result, Failure):
+        return result
+    said = [result] if isinstance(result, Judgement) else result if isinstance(result, tuple) else ()
+    failed = [one.failure for one in said if isinstance(one, Judgement) and one.failure]
+    return Failure(failed[0], passing=False) if failed and len(failed) == len(said) else None
+
+
 def progress_bar(total: int, description: str, unit: str = "it") -> tqdm.tqdm:
     """A bar that shows stage, rate and remaining time; calm where nobody watches a terminal."""
     return tqdm.tqdm(total=total, desc=f"{description:<22}", unit=unit, mininterval=1.0, maxinterval=5.0, ncols=100)
@@ -399,6 +438,9 @@ def _given_files(run: Run, keys: Iterable[str]) -> dict[str, Path]:
 def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None:
     """Run the stages that have not ended yet, each under its manifest.
 
+    A stage some of whose programs failed for a cause that may pass has not ended: the next run asks these again. What
+    later stages make of it until then is made anew when the answers have come.
+
     Raises:
       ValueError: a stage lacks its inputs.
       StoreError: a stage has run in this directory with other settings or on other inputs.
@@ -424,5 +466,10 @@ def execute(run: Run, names: Sequence[str], stages: Mapping[str, Stage]) -> None
                 logger.info("%-22s done before", label)
                 continue
             run.work.begin(label, part, inputs)
-            run.work.complete(label, stage.run(run))
+            outputs = stage.run(run)
+            if any(failure.passing for failure in run.failures.get(label, {}).values()):
+                logger.warning("%-22s not done: the next run asks again for what has failed", label)
+                run.work.suspend(label, outputs)
+            else:
+                run.work.complete(label, outputs)
         run.measured.setdefault(name, {})["seconds"] = round(time.perf_counter() - started, 3)

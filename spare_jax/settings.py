@@ -189,6 +189,9 @@ def default() -> Config:
     grpo.watch_problems = 16  # dev problems on which the reward is compared with the truth; 0: it never is
     grpo.watch_every = 10
     grpo.alarms = alarms = ml_collections.ConfigDict()  # by a name of one's own: training/watch.py, Alarm
+    alarms.unjudged = ml_collections.ConfigDict(  # the share of an iteration's solutions without a judgement
+        {"metric": "judge/failed", "threshold": 0.5, "below": False, "patience": 3, "action": "abort"}
+    )
     alarms.appended = ml_collections.ConfigDict(
         {"metric": "format/second_problem", "threshold": 0.2, "below": False, "patience": 3, "action": "roll_back"}
     )

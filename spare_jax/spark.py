@@ -16,12 +16,19 @@ verifiers.py.
 
 import dataclasses
 import functools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spare_jax import judging, splits
-from spare_jax.evaluation.process_errors import first_error_interval, judge_metrics, label_changes
+from spare_jax.evaluation.missing import NO_TRUTH
+from spare_jax.evaluation.process_errors import (
+    first_error_interval,
+    first_false,
+    judge_metrics,
+    label_changes,
+    said_first_error,
+)
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.judges import consistency, quality
 from spare_jax.judges.agreement import agreement
@@ -41,8 +48,8 @@ from spare_jax.tasks.task import Task
 FREE, GUIDED, AGREEMENT, CRITIQUES = (
     f"verifications/{name}" for name in ("reference_free", "reference_guided", "agreement", "critiques")
 )
+SAMPLED = ("train", "dev")  # the splits whose problems are solved
 PARTS = ("critique", "merged")  # what a meta-critique writes, as its judges' names end
-FAILED = "failed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +88,7 @@ def modes(run: Run) -> dict[str, Mode]:
 
 def sample_solutions(run: Run) -> list[str]:
     """Sample `config.solve.samples` solutions of every train and dev problem."""
-    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in ("train", "dev")]
+    problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SAMPLED]
     run.solve("sample_solutions", run.load_to_ask("generator"), problems, run.config.solve)
     return ["solutions.jsonl"]
 
@@ -148,7 +155,7 @@ def targets(run: Run) -> list[str]:
     """The targets of every mode of `config.spark.targets`, and what became of the solutions in it."""
     choices = {name: _choices(run, mode) for name, mode in modes(run).items()}
     chosen = [c.kept for name, of_mode in choices.items() if MODES[name].critique for c in of_mode if c.kept]
-    critiques = _criticise(run, {said.id: said for said in chosen if not said.failure}) if chosen else []
+    critiques = _criticise(run, {said.id: said for said in chosen}) if chosen else []
     run.work.write(CRITIQUES, critiques)
     written, quality_filter = [f"{CRITIQUES}.jsonl"], QualityFilter(**run.config.spark.filter)
     for name, of_mode in choices.items():
@@ -164,15 +171,18 @@ def targets(run: Run) -> list[str]:
 class TargetCounts:
     """What became of the solutions in one mode, and what it took.
 
-    `solutions` = `kept` + all of `dropped`, by reason: "failed" (the verifier could not be asked), then those of
-    consistency.REASONS and of quality.REASONS. `tied` and `unmatched` count the solutions whose vote ended even or
-    whose consensus nobody met, dropped or not. `passes` are the texts that the verifier wrote for this mode and
-    `tokens` all that it read and wrote for them, a prompt once for the texts behind it.
+    `solutions` = `kept` + all of `dropped`, by reason: those of consistency.REASONS and of quality.REASONS; "failed"
+    are those without any verification that could be read, and those whose critique failed. `voted` says of how many
+    solutions so many verifications could be read, by that number: of N each, fewer where some failed. `tied` and
+    `unmatched` count the solutions whose vote ended even or whose consensus nobody met, dropped or not. `passes` are
+    the texts that the verifier wrote for this mode and `tokens` all that it read and wrote for them, a prompt once for
+    the texts behind it.
     """
 
     solutions: int
     kept: int
     dropped: dict[str, int]
+    voted: dict[str, int]
     tied: int
     unmatched: int
     passes: int
@@ -190,16 +200,16 @@ def make_targets(
     """
     critiques = critiques if MODES[name].critique else {}
     kept: list[Judgement] = []
-    dropped: dict[str, int] = dict.fromkeys((FAILED, *consistency.REASONS, *quality.REASONS), 0)
+    dropped: dict[str, int] = dict.fromkeys((*consistency.REASONS, *quality.REASONS), 0)
     asked: list[Judgement] = []
     for choice in choices:
         written = [critiques[i] for part in PARTS if choice.kept and (i := f"{choice.kept.id}_{part}") in critiques]
         asked += [*choice.read, *written]
         target = written[-1] if written else choice.kept
-        if choice.read[0].failure or (target and target.failure):
-            dropped[FAILED] += 1
-        elif target is None:
+        if target is None:
             dropped[choice.dropped] += 1
+        elif any(said.failure for said in written):
+            dropped[consistency.FAILED] += 1
         elif refused := quality_filter.refuses(target, choice.agreement):
             dropped[refused] += 1
         else:
@@ -210,6 +220,7 @@ def make_targets(
         solutions=len(choices),
         kept=len(kept),
         dropped=dropped,
+        voted={str(n): count for n, count in sorted(Counter(choice.voted for choice in choices).items())},
         tied=sum(choice.tied for choice in choices),
         unmatched=sum(choice.unmatched for choice in choices),
         passes=sum(said.generated_tokens > 0 for said in asked),
@@ -257,9 +268,11 @@ def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
 
 def spark_data(run: Run) -> list[str]:
     """Stage I in figures: of every mode what became of the solutions, what a problem took, how good the targets are."""
-    _, by_id, gold, solutions = run.records()
+    problems, by_id, gold, solutions = run.records()
     verified = [s for s in solutions if s.steps]
-    n_problems = len({s.problem_id for s in solutions})
+    sampled = {s.problem_id for s in solutions}
+    not_sampled = [p.id for p in problems if splits.split_of(p.id) in SAMPLED and p.id not in sampled]
+    n_problems = len(sampled)
     truths = {s.id: known(run.task, by_id[s.problem_id], gold[s.problem_id], s) for s in verified}
     problem_of = {s.id: s.problem_id for s in solutions}
     of_mode = {}
@@ -274,7 +287,13 @@ def spark_data(run: Run) -> list[str]:
             "quality": _quality(run, found, truths, problem_of),
             "critique": _critique_changes(run, mode, truths) if mode.critique else None,
         }
-    measured = {"problems": n_problems, "solutions": len(solutions), "verified": len(verified), "targets": of_mode}
+    measured = {
+        "problems": n_problems,
+        "not_sampled": len(not_sampled),
+        "solutions": len(solutions),
+        "verified": len(verified),
+        "targets": of_mode,
+    }
     return write_cell(run, "verifications", ("solve", "verify", "spark"), measured)
 
 
@@ -287,12 +306,15 @@ def known(task: Task, problem: Problem, gold: Gold, solution: Solution) -> Judge
 
 
 def answer_quality(said: Sequence[Judgement], real: Sequence[Judgement]) -> dict[str, float | None]:
-    """How often judgements call an answer right, and how often they are right in what they call it; over those that
-    say either."""
+    """How often judgements call an answer right, over those that say either, and how often they are right in what they
+    call it, over those of them of which the truth is known; `n` are the former, `n_known` the latter."""
     pairs = [(a.outcome, b.outcome) for a, b in zip(said, real, strict=True) if a.outcome is not None]
+    known = [a == b for a, b in pairs if b is not None]
     return {
+        "n": len(pairs),
         "says_right": ratio_or_none(sum(bool(a) for a, _ in pairs), len(pairs)),
-        "outcome_accuracy": ratio_or_none(sum(a == b for a, b in pairs), len(pairs)),
+        "n_known": len(known),
+        "outcome_accuracy": ratio_or_none(sum(known), len(known)),
     }
 
 
@@ -305,8 +327,8 @@ def _quality(
         return measured | dict.fromkeys((*_STEP_QUALITY, "first_error_f1_interval"))
     said = judge_metrics(targets, list(truths.values()))
     interval = first_error_interval(
-        [target.first_error for target in targets],
-        [truths[target.solution_id].first_error for target in targets],
+        [said_first_error(target, len(target.steps)) for target in targets],
+        [first_false(_step_labels([truths[target.solution_id]]), NO_TRUTH) for target in targets],
         [problem_of[target.solution_id] for target in targets],
         run.config.seed,
     )

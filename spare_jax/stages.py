@@ -26,13 +26,14 @@ import jax
 from spare_jax import judging, programs, splits
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
+from spare_jax.evaluation.missing import in_words, why_not_judged
 from spare_jax.evaluation.prm_score import prm_bench_metrics
 from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.formats.fields import name_of, prompt
 from spare_jax.jsonlines import write_lines
-from spare_jax.judges.labels import check_pool, training_examples
+from spare_jax.judges.labels import check_pool, reference_solution, training_examples
 from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
@@ -50,7 +51,7 @@ from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
 
-CONTROLS = ("spare_no_reference", "spare_wrong_reference")
+CONTROLS = ("spare_no_reference", "spare_wrong_reference", "spare_on_reference")
 TARGETS = ("labels", "scores")
 
 
@@ -87,6 +88,8 @@ def judge(run: Run) -> list[str]:
     """Outcomes and truth of all solutions; SPARE's annotation of those that train, choose and measure."""
     found, by_id, gold, solutions = run.records()
     outcomes = [outcome(run.task, gold[s.problem_id], s) for s in solutions]
+    if undecided := sum(bool(said.failure) for said in outcomes):
+        logger.warning("judge: %d of %d answers could not be compared: they have no outcome", undecided, len(outcomes))
     run.work.write("judgements/outcome", outcomes)
     written = ["judgements/outcome.jsonl"]
     if run.task.world:
@@ -99,6 +102,7 @@ def judge(run: Run) -> list[str]:
     measured = splits.measured(run.config, found)
     controls = splits.controls(run.config, found)
     annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
+    references = [reference_solution(run.task, gold[i]) for i in controls if gold[i].steps]
     started: dict[str, Callable[[], programs.Program]] = {}
     for name, pool, reference_of in (
         ("spare", annotated, lambda problem_id: gold[problem_id].steps),
@@ -108,6 +112,7 @@ def judge(run: Run) -> list[str]:
             [s for s in solutions if s.problem_id in controls],
             lambda problem_id: gold[controls[problem_id]].steps,
         ),
+        ("spare_on_reference", references, lambda problem_id: gold[problem_id].steps),
     ):
         for s in pool:
             started[f"{name}/{s.id}"] = functools.partial(
@@ -121,7 +126,7 @@ def judge(run: Run) -> list[str]:
                 reference=reference_of(s.problem_id),
             )
     engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
-    solution_of = {s.id: s for s in annotated}
+    solution_of = {s.id: s for s in (*annotated, *references)}
 
     def failed(program_id: str, why: str) -> Judgement:
         name, _, solution_id = program_id.partition("/")
@@ -140,7 +145,8 @@ def judge(run: Run) -> list[str]:
 
 
 def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
-    """The solutions of a split with a judge's labels; the reference joins them in training alone."""
+    """The solutions of a split with a judge's labels, without those that it failed to judge; the reference joins them
+    in training alone."""
     policy = judging.label_policy(run.config)
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
@@ -266,7 +272,8 @@ def training_sets(
     for split, items in labelled.items():
         if how.balanced:
             limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
-            outcomes = [bool(item.judgement.outcome) for item in items]
+            items = [item for item in items if item.judgement.outcome is not None]
+            outcomes = [item.judgement.outcome is True for item in items]
             items, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
             if warning:
                 logger.warning("%s, %s split: %s", stage, split, warning)
@@ -338,16 +345,18 @@ def score(run: Run) -> list[str]:
     solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
     engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
     judgements = run.answer("score", "", engines, started, _failed(solution_of, settings.judge))
-    if missed := sum(any(step.missed for step in judgement.steps) for judgement in judgements):
-        logger.warning(
-            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
-            missed, len(found), settings.max_length,
-        )  # fmt: skip
-    rows = []
+    rows, exceeding = [], 0
     for item, judgement in zip(found, judgements, strict=True):
         of_steps = [step.score for step in judgement.steps]
+        exceeding += bool(of_steps) and of_steps[-1] is None and not judgement.failure
         row = {"id": item.solution.id, "steps": item.solution.steps, "scores": of_steps}
-        rows.append(row | {"solution_score": aggregate(of_steps, how.aggregation)})
+        row |= {"solution_score": aggregate(of_steps, how.aggregation)}
+        rows.append(row | ({"failure": judgement.failure} if judgement.failure else {}))
+    if exceeding:
+        logger.warning(
+            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
+            exceeding, len(found), settings.max_length,
+        )  # fmt: skip
     write_lines(run.work.path / "scores.jsonl", rows)
     return ["scores.jsonl"]
 
@@ -358,37 +367,26 @@ def score(run: Run) -> list[str]:
 def annotate(run: Run) -> list[str]:
     """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
     found = _read_solutions(run)
-    name, policy = run.config.judge, judging.label_policy(run.config)
+    name = run.config.judge
     judgements = judging.judge(run, "annotate", name, found)
     labels = [judging.labels_of(judgement, run.config.threshold) for judgement in judgements]
-    if unknown := sum(None in several for several in labels):
+    if unlabelled := sum(None in several for several in labels):
         logger.warning(
-            "annotate: %d of %d solutions have a step without a label; trl_stepwise.jsonl calls such steps %s",
-            unknown, len(labels), "incorrect" if policy.missed == "incorrect" else "as config.annotate.missed says",
+            "annotate: %d of %d solutions have a step without a label: trl_stepwise.jsonl cannot say so and lacks them",
+            unlabelled, len(labels),
         )  # fmt: skip
-    filled = [
-        [_BY_POLICY[policy.missed](judgement) if label is None else label for label in several]
-        for judgement, several in zip(judgements, labels, strict=True)
-    ]
     judged = [dataclasses.replace(item, judgement=j) for item, j in zip(found, judgements, strict=True)]
     _write_records(run, judged)
     run.work.write(f"judgements/{name}", judgements, as_given=True)
     rows = (
-        {"id": s.id, "prompt": prompt(item.problem), "completions": s.steps,
-         "labels": several}
-        for item, several in zip(judged, filled, strict=True) for s in (item.solution,)
-    )  # fmt: skip
+        {"id": item.solution.id, "prompt": prompt(item.problem), "completions": item.solution.steps, "labels": several}
+        for item, several in zip(judged, labels, strict=True)
+        if None not in several
+    )
     write_lines(run.work.path / "trl_stepwise.jsonl", rows)
     html = annotations.render(judged, name, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
     return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
-
-
-_BY_POLICY: Mapping[str, Callable[[Judgement], bool]] = {
-    "incorrect": lambda judgement: False,
-    "outcome": lambda judgement: bool(judgement.outcome),
-    "unknown": lambda judgement: False,  # this format has no third word
-}
 
 
 def benchmark(run: Run) -> list[str]:
@@ -397,12 +395,15 @@ def benchmark(run: Run) -> list[str]:
         raise ValueError(f"config.data.format={run.config.data.format!r}: choose among {', '.join(_MEASURES)}")
     found = _read_solutions(run)
     name = run.config.judge
-    judgements = judging.judge(run, "benchmark", name, found)
+    # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
+    asked = run.with_settings({"annotate.last_step_is_outcome": False})
+    judgements = judging.judge(asked, "benchmark", name, found)
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
     metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
     run.work.write_json("metrics.json", {"judge": name, **metrics})
+    _warn_of_refused(metrics)
     return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
 
 
@@ -410,14 +411,16 @@ _Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show
 
 
 def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
-    right = [is_correct(run.task, item.gold, item.solution) if item.gold else False for item in found]
+    right = [
+        is_correct(run.task, item.gold, item.solution) if item.gold and item.gold.answers else None for item in found
+    ]
     metrics = process_bench_metrics(found, judgements, right, run.config.seed)
     cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
     labels = [judging.labels_of(judgement, cut) for judgement in judgements]
     html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
-    f1 = metrics["test"]["judge"]["f1"]
-    logger.info("first-error F1 %s on %d rows", "-" if f1 is None else f"{f1:.3f}", metrics["test"]["n"])
+    judge = metrics["test"]["judge"]
+    _tell("first-error F1", judge["f1"], judge["n_error"] + judge["n_correct"], "rows", judge["missing"])
     return metrics, ["report.html"]
 
 
@@ -426,10 +429,24 @@ def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence
         judging.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
         for item, judgement in zip(found, judgements, strict=True)
     ]
-    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed)
-    score = metrics["judge"]["prm_score"]
-    logger.info("PRMScore %s on %d rows", "-" if score is None else f"{score:.3f}", metrics["n"])
+    why = [why_not_judged(judgement) for judgement in judgements]
+    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed, why)
+    judge = metrics["judge"]
+    _tell("PRMScore", judge["prm_score"], judge["n"], "steps", judge["missing"])
     return {"threshold": run.config.threshold, **metrics}, []
+
+
+def _tell(name: str, value: float | None, n: int, what: str, missing: Mapping[str, int]) -> None:
+    """A figure in a line of the log, the number that it is over, and what is missing."""
+    absent = f"; {sum(missing.values())} are missing ({in_words(missing)})" if missing else ""
+    logger.info("%s %s on %d %s%s", name, "-" if value is None else f"{value:.3f}", n, what, absent)
+
+
+def _warn_of_refused(metrics: Mapping[str, Any]) -> None:
+    """Say which of the figures that may be quoted alone are refused, and why."""
+    for path, why in metrics.get("reasons", {}).items():
+        if path.startswith("headline."):
+            logger.warning("%s: %s", path.removeprefix("headline."), why)
 
 
 _MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}
@@ -485,6 +502,7 @@ def evaluate(run: Run) -> list[str]:
             said, [run.task.classes(gold[s.problem_id].answers[0]) for s in tested]
         )
     run.work.write_json("metrics.json", metrics)
+    _warn_of_refused(metrics)
     return ["metrics.json"]
 
 

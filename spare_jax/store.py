@@ -3,26 +3,40 @@
     <kind>.jsonl              records, one JSON object a line, sorted by id; judgements/<judge>.jsonl,
                               verifications/<name>.jsonl and preferences/<name>.jsonl likewise
     <stage>.journal.jsonl     answers to the requests of a stage that has not ended (programs.py)
-    manifests/<stage>.json    the settings that the stage read, digests of its inputs, the names of its outputs
+    manifests/<stage>.json    the settings that the stage read, digests of its inputs and of its outputs; "suspended":
+                              what it wrote so far, where it is to go on; "provisional": its inputs that were so
     runs/<n>.json             seconds and rates: what differs from run to run lives apart from the records
 
 A file of records is written once, when its stage ends, under another name, and then renamed: it is whole or it is not
-there. The journal alone carries the progress inside a stage.
+there. The journal alone carries the progress inside a stage. What is no longer as it was written is not believed: the
+sums of a journal's lines and the digests of outputs tell.
 """
 
 import collections
 import concurrent.futures
 import contextlib
 import fcntl
+import hashlib
+import itertools
 import json
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from spare_jax.jsonlines import StoreError, digest, fingerprint, read_json, read_lines, write_json, write_lines
+from spare_jax.jsonlines import (
+    StoreError,
+    digest,
+    fingerprint,
+    naming,
+    read_json,
+    read_lines,
+    write_json,
+    write_lines,
+)
 from spare_jax.programs import Completion
 from spare_jax.records import Gold, Judgement, Preference, Problem, Record, Solution
 
@@ -47,17 +61,27 @@ class Journal:
     A thread of the journal's own does the writing, one write to the operating system per answer, which keeps it when
     the process is killed. What a kill loses, MAX_UNWRITTEN answers at most, is asked for again; what is torn or
     unreadable is dropped on opening, with all that follows. Only places in the file are held in memory. The first line
-    names the stage's fingerprint: a journal of another one is started anew.
+    names the stage's fingerprint: a journal of another one is started anew. Every line ends with a sum of itself and of
+    all lines before it, so that none is believed that was changed, moved or copied.
+
+    Raises:
+      StoreError: a line can be read and is not as it was written, or not behind the lines before it; names the first.
     """
 
     def __init__(self, path: Path, stage_fingerprint: str):
         self.path = path
         self._places: dict[str, tuple[int, int]] = {}
         self._file = path.open("a+b")
-        self._end = self._scan(stage_fingerprint)
+        try:
+            self._end, self._sum = self._scan(stage_fingerprint)
+        except StoreError:
+            self._file.close()
+            raise
         self._file.truncate(self._end)
+        self._failure: OSError | None = None
         if self._end == 0:
-            self._append(json.dumps({"fingerprint": stage_fingerprint}).encode() + b"\n")
+            line, self._sum = _line({"fingerprint": stage_fingerprint}, self._sum)
+            self._append(line)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "journal")
         self._unwritten: dict[str, tuple[Completion, ...]] = {}
         self._writing: collections.deque[concurrent.futures.Future[None]] = collections.deque()
@@ -96,46 +120,66 @@ class Journal:
         Raises what `put` raises.
         """
         self._writer.shutdown()
-        self._file.close()
+        with naming(self.path):
+            self._file.close()
         if remove:
             self.path.unlink(missing_ok=True)
         while self._writing:
             self._writing.popleft().result()
 
     def _write(self, request_id: str, completions: tuple[Completion, ...]) -> None:
-        # NaN and infinity are kept here: a stage must see after a restart what it would have seen without.
         try:
-            row = {"id": request_id, "completions": [vars(c) for c in completions]}
-            line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
+            if self._failure is not None:  # no line may follow one that is not whole
+                raise self._failure
+            line, line_sum = _line({"id": request_id, "completions": [vars(c) for c in completions]}, self._sum)
             place = self._end, len(line)
             self._append(line)
-            self._places[request_id] = place
+            self._sum, self._places[request_id] = line_sum, place
         finally:
             del self._unwritten[request_id]
 
     def _append(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
+        try:
+            with naming(self.path):
+                self._file.write(line)
+                self._file.flush()
+        except OSError as error:
+            self._failure = error
+            raise
         self._end += len(line)
 
-    def _scan(self, stage_fingerprint: str) -> int:
-        """Fill the table of places; the length of the part of the file that is good."""
+    def _scan(self, stage_fingerprint: str) -> tuple[int, bytes]:
+        """Fill the table of places; the length of the part of the file that is whole, and the sum of its last line."""
         self._file.seek(0)
-        end = 0
-        for line in self._file:
+        end, before = 0, b""
+        for number, line in enumerate(self._file, 1):
             if not line.endswith(b"\n"):
-                return end
+                break
+            body = line[:-_SUM_LENGTH] + b"}"
+            line_sum = _sum_behind(before, body)
             try:
-                if end == 0 and json.loads(line)["fingerprint"] != stage_fingerprint:
+                row = json.loads(line)
+                written = isinstance(row, dict) and not row.keys().isdisjoint({"sum", "fingerprint"})
+            except (ValueError, RecursionError):
+                written = False
+            if not written:
+                logger.warning("%s is unreadable from line %d on: that part is dropped", self.path, number)
+                break
+            try:
+                if line[-_SUM_LENGTH:] != b',"sum":"%s"}\n' % line_sum:
+                    raise ValueError
+                if number == 1 and row["fingerprint"] != stage_fingerprint:
                     logger.warning("%s belongs to other settings or inputs: started anew", self.path)
-                    return 0
-                if end > 0:
+                    return 0, b""
+                if number > 1:
                     self._places[_read_answer(line)[0]] = (end, len(line))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                logger.warning("%s is unreadable from byte %d on: that part is dropped", self.path, end)
-                return end
-            end += len(line)
-        return end
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise StoreError(
+                    f"{self.path}:{number}: not as it was written, or by another version: "
+                    f"delete the file, or its lines from {number} on, and what they answered is asked again"
+                ) from None
+            end, before = end + len(line), line_sum
+        return end, before
 
 
 class WorkDir:
@@ -143,6 +187,7 @@ class WorkDir:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._written: set[str] = set()  # by this object, perhaps for a stage that has not ended
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[Self]:
@@ -188,9 +233,12 @@ class WorkDir:
           on_error, malformed: as for `read_lines`.
 
         Raises:
-          StoreError: the file is missing, or a line is malformed; names file, line and field.
+          StoreError: the file is missing, or not as its stage wrote it, or a line is malformed; names file, line and
+            field.
         """
         record_type, _ = KINDS[kind.split("/")[0]]
+        if self.file(kind).is_file():
+            self._check_written(self.file(kind), digest(self.file(kind)))
         return [record for _, record in read_lines(self.file(kind), record_type.from_json, on_error, malformed)]
 
     def write(self, kind: str, records: Iterable[Record], as_given: bool = False) -> None:
@@ -206,6 +254,7 @@ class WorkDir:
                 raise StoreError(f"{path}: {id_field} {record_id!r} occurs twice")
             by_id[record_id] = record
         ordered = by_id.items() if as_given else sorted(by_id.items())
+        self._written.add(f"{kind}.jsonl")
         write_lines(path, (record.to_json() for _, record in ordered))
 
     # What a stage was made from
@@ -242,17 +291,30 @@ class WorkDir:
             work directory.
 
         Raises:
-          StoreError: it has run with other settings or on other inputs.
+          StoreError: it has run with other settings or on other inputs, or an output is not as it has written it. A
+            stage that was made from suspended outputs, which have changed, counts as not run.
         """
         self._check_inputs(stage, settings, self._digests(inputs))
         manifest = self._manifest(stage)
-        return manifest is not None and manifest["outputs"] is not None
+        if manifest is None or manifest["outputs"] is None:
+            return False
+        for name in manifest["outputs"]:
+            self._check_written(name, digest(self.path / name))
+        return True
 
     def begin(self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str | Path]) -> None:
         """Note what `stage` is about to be made from. Raises as `done` does."""
         digests = self._digests(inputs)
         self._check_inputs(stage, settings, digests)
-        self.write_json(f"manifests/{_name(stage)}.json", {"settings": settings, "inputs": digests, "outputs": None})
+        suspended = {name for path in self._manifests() for name in _read_manifest(path)["suspended"]}
+        manifest = {
+            "settings": settings,
+            "inputs": digests,
+            "outputs": None,
+            "provisional": sorted(name for name, path in inputs.items() if self._own_name(path) in suspended),
+            "suspended": [],
+        }
+        self.write_json(f"manifests/{_name(stage)}.json", manifest)
 
     def journal(self, stage: str, part: str = "") -> Journal:
         """The journal of a stage that has begun; `part` tells several of one stage apart.
@@ -274,13 +336,34 @@ class WorkDir:
         """Note that `stage`, which has begun, has ended and what it wrote; drop its journals.
 
         Args:
-          outputs: paths from the work directory. Where one of them is deleted later, the stage counts as not run.
+          outputs: paths from the work directory. Where one of them is deleted later, the stage counts as not run;
+            where one is changed, it is an error to read it.
         """
         names = sorted(str(output) for output in outputs)
         if missing := [name for name in names if not (self.path / name).exists()]:
             raise StoreError(f"stage {stage} did not write {missing[0]} in {self.path}")
         path = self._manifest_path(stage)
-        write_json(path, read_json(path) | {"outputs": names})
+        written = {name: digest(self.path / name) for name in names}
+        write_json(path, _read_manifest(path) | {"outputs": written, "suspended": []})
+        self._drop_journals(stage)
+
+    def suspend(self, stage: str, outputs: Iterable[str | Path]) -> None:
+        """Note what `stage`, which has begun, wrote so far, and that it is to go on: some of what it asked failed for a
+        cause that may pass. Its journals stay. A stage that is made from these outputs is made anew when they change.
+        """
+        path = self._manifest_path(stage)
+        write_json(path, _read_manifest(path) | {"suspended": sorted(map(str, outputs))})
+
+    def _forget(self, stage: str, manifest: Mapping[str, Any]) -> None:
+        """Remove what a stage wrote, its manifest and its journals. A training's checkpoints lie beside its export."""
+        for name in manifest["outputs"] or ():
+            output = self.path / name
+            for path in (output, output.with_name("checkpoints")) if output.is_dir() else (output,):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self._drop_journals(stage)
+        self._manifest_path(stage).unlink()
+
+    def _drop_journals(self, stage: str) -> None:
         for journal in (self.path / f"{stage}.journal.jsonl", *self.path.glob(f"{stage}.*.journal.jsonl")):
             journal.unlink(missing_ok=True)
 
@@ -291,10 +374,19 @@ class WorkDir:
             return
         for name in sorted(digests.keys() | manifest["inputs"].keys()):
             if digests.get(name) != manifest["inputs"].get(name):
+                if name in manifest["provisional"]:
+                    logger.info("%-22s made anew: what it was made from had gaps, and has changed", stage)
+                    return self._forget(stage, manifest)
                 raise StoreError(
                     f"stage {stage} in {self.path} was made from another {name!r} than there is now: "
                     f"give another --workdir, or delete {self._manifest_path(stage)} to make stage {stage} again"
                 )
+
+    def _own_name(self, path: str | Path) -> str:
+        return os.path.relpath(self.path / path, self.path)
+
+    def _manifests(self) -> list[Path]:
+        return sorted((self.path / "manifests").glob("*.json"))
 
     def _manifest_path(self, stage: str) -> Path:
         return self.path / "manifests" / f"{_name(stage)}.json"
@@ -304,16 +396,37 @@ class WorkDir:
         path = self._manifest_path(stage)
         if not path.exists():
             return None
-        manifest = read_json(path)
-        if not (isinstance(manifest, dict) and manifest.keys() == {"settings", "inputs", "outputs"}):
-            raise StoreError(f"{path} is no manifest: delete it to make stage {stage} again")
+        manifest = _read_manifest(path)
         outputs = manifest["outputs"]
         if outputs is not None and not all((self.path / name).exists() for name in outputs):
             return None
         return manifest
 
     def _digests(self, inputs: Mapping[str, str | Path]) -> dict[str, str]:
-        return {name: digest(self.path / path) for name, path in inputs.items()}
+        digests = {}
+        for name, path in inputs.items():
+            digests[name] = digest(self.path / path)
+            self._check_written(path, digests[name])
+        return digests
+
+    def _check_written(self, path: str | Path, found: str) -> None:
+        """Refuse what has another digest than any stage noted that wrote it; what no stage has noted may be anything.
+
+        A path that several stages write is as the last of them left it.
+        """
+        name = self._own_name(path)
+        if name in self._written:
+            return
+        noted = {
+            manifest.stem: outputs[name]
+            for manifest in self._manifests()
+            if name in (outputs := _read_manifest(manifest)["outputs"] or {})
+        }
+        if noted and found not in noted.values():
+            raise StoreError(
+                f"{self.path / name} is not as stage {' or '.join(noted)} wrote it: "
+                "put it back, or delete it to have it made again"
+            )
 
     # Other files
 
@@ -342,6 +455,42 @@ def _name(text: str) -> str:
     if not re.fullmatch(r"\w[\w+-]*", text):
         raise StoreError(f"{text!r} cannot be the name of a stage: use letters, digits, _ and -")
     return text
+
+
+def _line(row: Mapping[str, Any], before: bytes) -> tuple[bytes, bytes]:
+    """A row as a journal's line, and its sum. NaN and infinity are kept: a stage must see after a restart what it would
+    have seen without."""
+    body = json.dumps(row, separators=(",", ":")).encode()
+    line_sum = _sum_behind(before, body)
+    return b'%s,"sum":"%s"}\n' % (body[:-1], line_sum), line_sum
+
+
+_SUM_LENGTH = len(',"sum":"0123456789abcdef"}\n')
+
+
+def _sum_behind(before: bytes, body: bytes) -> bytes:
+    """16 hexadecimal digits that stand for a journal's line, without its own sum, and all lines before it."""
+    return hashlib.blake2b(body, key=before, digest_size=8).hexdigest().encode()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest, each part of which is what it should be."""
+    try:
+        manifest = read_json(path)
+        _flat(manifest["settings"])
+        outputs = {} if manifest["outputs"] is None else manifest["outputs"]
+        lists = manifest["provisional"], manifest["suspended"]
+        texts = [*manifest["inputs"].values(), *outputs.values(), *itertools.chain(*lists)]
+        known = {"settings", "inputs", "outputs", "provisional", "suspended"}
+        if (
+            manifest.keys() == known
+            and all(isinstance(names, list) for names in lists)
+            and all(isinstance(text, str) for text in texts)
+        ):
+            return manifest
+    except (StoreError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise StoreError(f"{path} is no manifest: delete it to make stage {path.stem} again")
 
 
 def _read_answer(line: bytes) -> tuple[str, tuple[Completion, ...]]:

@@ -13,13 +13,21 @@ kind "discriminative" is a process reward model with a head of two tokens (stage
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.approvals import approvals
-from spare_jax.evaluation.process_errors import first_error_interval, first_error_metrics, judge_metrics
+from spare_jax.evaluation.missing import NO_TRUTH, Missing, why_not_judged
+from spare_jax.evaluation.process_errors import (
+    FirstError,
+    first_error_interval,
+    first_error_metrics,
+    first_false,
+    judge_metrics,
+    said_first_error,
+)
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import conventions
@@ -51,11 +59,15 @@ def name_of(run: Run) -> str:
 def sample_tests(run: Run) -> list[str]:
     """Sample `config.solve.samples` solutions of every held-out problem, and of the first test problems by their ids,
     as many as `config.verifier.test_problems` says; once for all cells."""
-    problems = sorted(run.work.read("problems"), key=lambda problem: problem.id)
-    tested = [p for p in problems if splits.split_of(p.id) == "test"][: run.config.verifier.test_problems]
-    tested += [p for p in problems if splits.split_of(p.id) == splits.HELD_OUT]
+    tested = _tested(run)
     run.solve("sample_tests", run.load_to_ask("generator"), tested, run.config.solve, kind=TESTED)
     return [f"{TESTED}.jsonl"]
+
+
+def _tested(run: Run) -> list[Problem]:
+    problems = sorted(run.work.read("problems"), key=lambda problem: problem.id)
+    tested = [p for p in problems if splits.split_of(p.id) == "test"][: run.config.verifier.test_problems]
+    return tested + [p for p in problems if splits.split_of(p.id) == splits.HELD_OUT]
 
 
 # train_verifier
@@ -149,7 +161,9 @@ def example(
         return None
     messages = verify.render(run.task, item.problem, item.solution.steps, convention.guidelines)
     prompt = encode_chat(start.tokenizer, messages)
-    return batches.completion_example([*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)], len(prompt))
+    return batches.completion_example(
+        [*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)[:1]], len(prompt)
+    )
 
 
 # judge_tests
@@ -174,8 +188,8 @@ def judge_tests(run: Run) -> list[str]:
 def spark_verifiers(run: Run) -> list[str]:
     """metrics.json of the cell: what its model learnt from, and what its word is worth."""
     name, how = name_of(run), run.config.verifier
-    _, by_id, gold, _ = run.records()
-    judgements, tested = run.judgements(name), run.work.read(TESTED)
+    gold = {one.problem_id: one for one in run.work.read("gold")}
+    judgements, solutions = run.judgements(name), run.work.read(TESTED)
     training = f"verifiers/{name}/training.json"
     measured: dict[str, Any] = {
         "mode": how.targets,
@@ -183,10 +197,11 @@ def spark_verifiers(run: Run) -> list[str]:
         "training": run.work.read_json(training) if (run.work.path / training).exists() else None,
     }
     for side, split in (("in_distribution", "test"), ("out_of_distribution", splits.HELD_OUT)):
-        of_side = [s for s in tested if splits.split_of(s.problem_id) == split]
+        asked = {p.id: p for p in _tested(run) if splits.split_of(p.id) == split}
+        of_side = [s for s in solutions if s.problem_id in asked]
         measured[side] = (
-            measure(run.task, by_id, gold, of_side, judgements, run.config.threshold, run.config.seed)
-            if of_side
+            measure(run.task, asked, gold, of_side, judgements, run.config.threshold, run.config.seed)
+            if asked
             else None
         )
     return write_cell(run, f"verifiers/{name}", ("solve", "verifier", "generative", "prm"), measured)
@@ -201,34 +216,39 @@ def measure(
     threshold: float,
     seed: int,
 ) -> dict[str, Any]:
-    """What the judgements of solutions are worth.
+    """What the judgements of solutions are worth. Every figure is over what was judged, and whose truth is known.
 
     Where the truth of single steps is not known, first errors are those of solutions taken as one step, which is right
     where its answer is. No threshold is chosen here: `threshold` makes labels of a judge that only scores.
 
     Args:
-      problems, gold: by problem.
+      problems: by id, those that were sampled; gold: by problem.
       solutions: all of every problem.
       judgements: by solution, of those that have steps.
 
     Returns:
-      {"problems", "solutions" (those judged), "failed", "steps" (judge_metrics), "first_error" (first_error_metrics,
-      its interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality), "approvals",
+      {"problems", "not_sampled" (problems without any solution), "solutions" (those the judge was asked about),
+      "failed" (of these those that were not judged), "steps" (judge_metrics), "first_error" (first_error_metrics, its
+      interval as "low" and "high", and "against": "truth" or "outcome"), "answers" (answer_quality), "approvals",
       "read_per_verification" and "written_per_verification" (tokens), "selection" (selection_metrics of the rankers
       "prm", the steps' scores, and "outcome", the answer's, where there is one)}
     """
-    judged = [s for s in solutions if s.steps]
-    said = [judging.decided(judgements[s.id], threshold) for s in judged]
-    real = [known(task, problems[s.problem_id], gold[s.problem_id], s) for s in judged]
-    errors, known_errors = [j.first_error for j in said], [j.first_error for j in real]
-    if not task.world:
-        errors = [None if error is None else 0 for error in errors]
-        known_errors = [None if j.outcome else 0 for j in real]
-    interval = first_error_interval(errors, known_errors, [s.problem_id for s in judged], seed)
+    asked = [s for s in solutions if s.steps]
+    said = [judging.decided(judgements[s.id], threshold) for s in asked]
+    real = [known(task, problems[s.problem_id], gold[s.problem_id], s) for s in asked]
+    errors = [
+        said_first_error(j, len(s.steps)) if task.world else _as_one_step(j) for j, s in zip(said, asked, strict=True)
+    ]
+    known_errors = [
+        first_false([step.label for step in j.steps] if task.world else [j.outcome], NO_TRUTH) for j in real
+    ]
+    interval = first_error_interval(errors, known_errors, [s.problem_id for s in asked], seed)
+    judged = [j for j in said if not j.failure]
     return {
-        "problems": len({s.problem_id for s in solutions}),
-        "solutions": len(judged),
-        "failed": sum(bool(j.failure) for j in said),
+        "problems": len(problems),
+        "not_sampled": len(problems.keys() - {s.problem_id for s in solutions}),
+        "solutions": len(asked),
+        "failed": len(said) - len(judged),
         "steps": judge_metrics(said, real),
         "first_error": {
             "against": "truth" if task.world else "outcome",
@@ -236,28 +256,42 @@ def measure(
             **interval,
         },
         "answers": answer_quality(said, real),
-        "approvals": approvals(judged, said, [is_correct(task, gold[s.problem_id], s) for s in judged]),
-        "read_per_verification": mean_or_none([j.prompt_tokens for j in said]),
-        "written_per_verification": mean_or_none([j.generated_tokens for j in said]),
-        "selection": _selection(task, gold, solutions, {j.solution_id: j for j in said}, seed),
+        "approvals": approvals(asked, said, [j.outcome for j in real]),
+        "read_per_verification": mean_or_none([j.prompt_tokens for j in judged]),
+        "written_per_verification": mean_or_none([j.generated_tokens for j in judged]),
+        "selection": _selection(task, gold, problems, solutions, {j.solution_id: j for j in said}, seed),
     }
 
 
+def _as_one_step(judgement: Judgement) -> FirstError:
+    """The first error of a solution that is one step: wrong where any step of it is called so. Steps that the judge
+    left open say nothing, unless all are."""
+    labels = [step.label for step in judgement.steps if step.label is not None]
+    if why := why_not_judged(judgement):
+        return Missing(why)
+    return first_false([all(labels)] if labels else [None])
+
+
 def _selection(
-    task: Task, gold: Mapping[str, Gold], solutions: Sequence[Solution], said: Mapping[str, Judgement], seed: int
+    task: Task,
+    gold: Mapping[str, Gold],
+    problems: Iterable[str],
+    solutions: Sequence[Solution],
+    said: Mapping[str, Judgement],
+    seed: int,
 ) -> dict[str, Any]:
-    of_problem: dict[str, list[Solution]] = {}
+    of_problem: dict[str, list[Solution]] = {problem_id: [] for problem_id in problems}
     for solution in solutions:
-        of_problem.setdefault(solution.problem_id, []).append(solution)
+        of_problem[solution.problem_id].append(solution)
     pools = [
         Pool(i, tuple(s.answer for s in of), tuple(is_correct(task, gold[i], s) for s in of))
         for i, of in of_problem.items()
     ]
-    silent = Judgement("", "")  # of a solution without steps
+    silent = Judgement("", "")  # of a solution without steps, which ranks last
     judged = [[said.get(s.id, silent) for s in of] for of in of_problem.values()]
     rankers = {
-        "prm": [[[step.score for step in j.steps] for j in of] for of in judged],
-        "outcome": [[[j.outcome_score] for j in of] for of in judged],
+        "prm": [[None if j.failure else [step.score for step in j.steps] for j in of] for of in judged],
+        "outcome": [[None if j.failure else [j.outcome_score] for j in of] for of in judged],
     }
     if all(j.outcome_score is None for of in judged for j in of):
         del rankers["outcome"]

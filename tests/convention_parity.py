@@ -5,6 +5,7 @@ A card is what the model's authors tell others to run, in our words: it joins st
 tags by their ids. Models, tokenizers and texts are made on the spot.
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -323,8 +324,22 @@ def ours(
     candidate = Solution("p/0", "p", tuple(steps), None, "stop")
     settings = RewardModelSettings(max_length, max_tokens=CRITIQUE)
     program = functools.partial(reader.program, Problem("p", question), candidate, settings, REFERENCE)
-    ((_, judgement),) = run({"prm": engine}, [("p/0", program)], Nothing())
+    ((_, judgement),) = run({"prm": Ending(engine)}, [("p/0", program)], Nothing())
     return [step.score for step in judgement.steps]
+
+
+class Ending:
+    """An engine whose texts end where they reach their limit: random weights never end a critique by themselves, and
+    one that was cut off is not read."""
+
+    def __init__(self, engine: LocalEngine):
+        self.submit, self._engine = engine.submit, engine
+
+    def poll(self):
+        return [
+            (name, tuple(dataclasses.replace(completion, finish_reason="stop") for completion in answer))
+            for name, answer in self._engine.poll()
+        ]
 
 
 class Nothing:

@@ -6,7 +6,7 @@ import typing
 
 from hypothesis import strategies as st
 
-from spare_jax.records import Preference, Record
+from spare_jax.records import Judgement, Preference, Record, StepJudgement
 
 # Every character there is: line ends of all kinds, control characters, halves of surrogate pairs.
 TEXT = st.text(st.characters(), max_size=12)
@@ -15,7 +15,18 @@ TEXT = st.text(st.characters(), max_size=12)
 def record(cls: type[Record]) -> st.SearchStrategy:
     if cls is Preference:
         return _preferences()
+    if cls is Judgement:
+        return _judgements()
     return st.builds(cls, **{name: _values(hint) for name, hint in typing.get_type_hints(cls).items()})
+
+
+@st.composite
+def _judgements(draw) -> Judgement:
+    """Of any kind; what failed has no label, no score and no outcome."""
+    values = {name: draw(_values(hint)) for name, hint in typing.get_type_hints(Judgement).items()}
+    if values["failure"]:
+        values |= {"steps": (StepJudgement(),) * len(values["steps"]), "outcome": None, "outcome_score": None}
+    return Judgement(**values)
 
 
 @st.composite

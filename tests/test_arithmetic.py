@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spare_jax.evaluation.explanations import says_right
 from spare_jax.records import Gold, Problem
 from spare_jax.tasks.arithmetic import WORLD
 from spare_jax.worlds import arithmetic
@@ -115,6 +116,64 @@ def test_any_text_gets_a_verdict(steps):
 @settings(max_examples=300)
 def test_text_that_looks_like_a_step_gets_a_verdict(text):
     assert len(verdicts(text, f"Ben has {text}.")) == 2
+
+
+def agree(found):
+    """Every explanation that compares, and gives the reason for its verdict."""
+    says = [says_right(verdict.explanation) for verdict in found]
+    return all(one is None or one is verdict.correct for one, verdict in zip(says, found, strict=True))
+
+
+@given(st.lists(st.text(alphabet="AdaBenCl0123456789+-*()= .", max_size=40), max_size=4))
+@settings(max_examples=300)
+def test_an_explanation_gives_the_reason_of_any_verdict(texts):
+    assert agree(verdicts(*(f"{name} has {text}." for name in ("Ben", "Cal") for text in texts), "The answer is 43."))
+
+
+def test_explanations_give_the_reasons_for_verdicts_on_all_kinds_of_solutions():
+    kinds = set()
+    for problem, gold in WORLD.generate(6, "check", 150):
+        rng = random.Random(problem.id)
+        for make in (WORLD.another_solution, WORLD.every_fact, WORLD.mistaken_solution):
+            steps = make(problem, gold, rng)
+            found = judge(problem, gold, steps)
+            kinds |= {verdict.error for verdict in found}
+            assert agree(found), (steps, found)
+            assert all(
+                says_right(v.explanation) is not None for v in found if v.error not in ("FORMAT", "COMPREHENSION")
+            )
+    assert kinds >= {None, *ERRORS} - {"NUMERIC"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "explanation"),
+    [
+        (("Ben has 5 + Ada = 5 + 7 = 12.",), "Ben: said 5 + Ada = 5 + 7 = 12, is 5 + Ada = 5 + 7 = 12"),
+        (("Ben has 5 + Ada = 5 + 8 = 13.",), "Ben: said 5 + Ada = 5 + 8 = 13, is 5 + Ada = 5 + 7 = 12"),
+        (("Cal has Ben * 3 = 12 * 3 = 36.",), "Cal: said Ben * 3 = 12 * 3 = 36, is Ben * 3 = Ben * 3"),
+        (("Dan has Cal + Ada = 36 + 7 = 43.",), "Dan: said Cal + Ada = 36 + 7 = 43, is Cal + Ada = Cal + 7"),
+        (("Cal has 36.",), "Cal: said 36, is Cal"),
+        (("The answer is 43.",), "answer: said 43, is Dan"),
+        (("The answer is 44.",), "answer: said 44, is 43"),
+    ],
+)
+def test_what_is_right_is_never_what_a_wrong_step_says(steps, explanation):
+    assert verdicts(*steps)[-1].explanation == explanation
+
+
+def test_mistaken_solutions_err_as_policies_do_and_never_slip():
+    first, right, numeric = [], 0, 0
+    for problem, gold in WORLD.generate(9, "check", 300):
+        steps = WORLD.mistaken_solution(problem, gold, random.Random(problem.id))
+        assert steps == WORLD.mistaken_solution(problem, gold, random.Random(problem.id))
+        found = [verdict.error for verdict in judge(problem, gold, steps)]
+        numeric += "NUMERIC" in found
+        right += not any(found)
+        first += [error for error in found if error][:1]
+    assert numeric == 0
+    assert 60 < right < 200
+    assert first.count("PREMISE") > len(first) / 2
+    assert {"PREMISE", "COMPREHENSION", "OPERAND", "FORMAT"} <= set(first)
 
 
 def test_counts_stay_in_range():

@@ -247,7 +247,7 @@ def test_lengths_are_bounded():
     assert all(request.max_tokens == 20 for request in samples) and not scorings
     assert {len(s.token_ids) for s in found.solutions} == {20} and len(samples) == 1
     assert {s.finish_reason for s in found.solutions} == {"length"}
-    assert all(step.missed for j in found.judgements for step in j.steps)
+    assert all(step.score is None and not step.missed for j in found.judgements for step in j.steps)
     # Steps without end: as many as there may be, in the context that there is.
     short = dataclasses.replace(SETTINGS, max_length=len(PROMPT) + 31)
     never = scripted(lambda steps, request: [f"{k + 1}" * 4 for k in range(request.n)], lambda step: 0.5)

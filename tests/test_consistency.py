@@ -1,5 +1,7 @@
 """From N verifications to one: every rule on examples worked by hand, and what holds for all verifications."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,11 +22,12 @@ from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Judgement, StepJudgement
 
 HOW = ConsistencySettings()
-WORDS = {"+": True, "-": False, "?": None}
+WORDS = {"+": True, "-": False, "?": None, "x": None}
 
 
 def verifications(*said, tokens=()):
-    """One per string: a sign per step, then the sign on the answer; "+-?" are correct, incorrect, no verdict."""
+    """One per string: a sign per step, then the sign on the answer; "+-?" are correct, incorrect, no verdict. One with
+    an "x" has failed."""
     return [
         Judgement(
             "p/0",
@@ -32,6 +35,7 @@ def verifications(*said, tokens=()):
             tuple(StepJudgement(WORDS[sign], missed=sign == "?") for sign in signs[:-1]),
             WORDS[signs[-1]],
             generated_tokens=tokens[k] if tokens else 10,
+            failure="cut off" if "x" in signs else "",
         )
         for k, signs in enumerate(said)
     ]
@@ -120,6 +124,29 @@ class TestStep:
         assert kept(step_consistency(said, ConsistencySettings(keep="shortest"))) == 2
 
 
+class TestFailed:
+    """A verification that failed has no word in anything, and is counted."""
+
+    @pytest.mark.parametrize("rule", [single, outcome_consistency, step_consistency])
+    def test_where_all_failed_the_solution_is_dropped(self, rule):
+        choice = rule(verifications("xxx", "xxx"), HOW)
+        assert (choice.kept, choice.dropped, choice.voted, choice.tied) == (None, "failed", 0, False)
+
+    def test_single_does_not_take_the_next_one(self):
+        choice = single(verifications("xxx", "+++"), HOW)
+        assert (choice.kept, choice.dropped, len(choice.read)) == (None, "failed", 1)
+
+    def test_the_others_decide_and_are_counted(self):
+        said = verifications("xxx", "+-+", "xxx", "+--", "+-+")
+        choice = step_consistency(said, HOW)
+        assert kept(choice) == 1 and choice.voted == 3 and choice.read == said and scores(choice) == [1, 0]
+        choice = outcome_consistency(said, HOW)
+        assert kept(choice) == 1 and choice.agreement == pytest.approx(2 / 3) and not choice.tied
+
+    def test_a_solution_whose_readable_verifications_have_no_verdict_is_no_failure(self):
+        assert outcome_consistency(verifications("xxx", "++?"), HOW).dropped == "no_verdict"
+
+
 def test_unknown_rules_are_told():
     for key, known in (("tie", "drop, correct, incorrect"), ("no_match", "drop, closest"), ("keep", "first, shortest")):
         with pytest.raises(ValueError, match=rf"config\.spark\.{key}='x' is unknown: choose among {known}"):
@@ -188,6 +215,16 @@ def test_what_step_consistency_keeps_obeys_its_rule(said, how):
     same = [column.count(s.label) / (len(column) - column.count(None)) if s.label is not None else 0
             for s, column in zip(choice.kept.steps, columns, strict=True)]  # fmt: skip
     assert choice.agreement == pytest.approx(min(same))
+
+
+@given(anything(), RULES, st.lists(st.integers(0, 7), max_size=3))
+def test_failed_verifications_change_nothing_but_what_was_read(said, how, places):
+    mixed = list(said)
+    for place in places:
+        mixed.insert(place, verifications("x" * (len(said[0].steps) + 1))[0])
+    for rule in (outcome_consistency, step_consistency):
+        choice = rule(mixed, how)
+        assert choice == replace(rule(said, how), read=mixed) and choice.voted == len(said)
 
 
 @given(anything(), RULES, st.randoms())

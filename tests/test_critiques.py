@@ -7,7 +7,7 @@ from small_tokenizer import small_tokenizer
 
 from spare_jax.judges.critiques import gen_prm, think_prm
 from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.programs import Completion, Sample
+from spare_jax.programs import Completion, RequestFailed, Sample
 from spare_jax.prompts import critiques
 from spare_jax.prompts.chat import encode
 from spare_jax.records import Problem, Solution
@@ -76,20 +76,25 @@ def test_a_critique_ends_where_it_goes_too_far(tail):
     assert critiques.think_verdicts(kept, 3) == [True, None, None]
 
 
-def test_more_verdicts_than_steps_are_left_out_and_none_is_no_parse():
+def test_more_verdicts_than_steps_are_left_out():
     judgement, _ = ask(think_prm(TOKENIZER, PROBLEM, SOLUTION, ROOMY), [(WRONG + RIGHT) * 4], [0.1])
     assert [step.label for step in judgement.steps] == [False, True, False]
-    assert judgement.parsed
     silent, _ = ask(think_prm(TOKENIZER, PROBLEM, SOLUTION, ROOMY), [""], [0.1])
     assert [step.missed for step in silent.steps] == [True] * 3
-    assert not silent.parsed
     assert silent.steps[-1].score == 0.1
 
 
-def test_what_does_not_fit_is_missed():
+def test_what_does_not_fit_or_was_cut_off_has_no_score():
     first = len(critiques.gen_prompt(TOKENIZER, PROBLEM, SOLUTION.steps, [])) + 80
     judgement, asked = ask(gen_prm(TOKENIZER, PROBLEM, SOLUTION, RewardModelSettings(first)), ["Fine."], [0.9])
-    assert [step.missed for step in judgement.steps] == [False, True, True]
+    assert [step.score for step in judgement.steps] == [0.9, None, None]
+    for program in (think_prm, gen_prm):
+        with pytest.raises(RequestFailed, match="leaves no room"):
+            next(program(TOKENIZER, PROBLEM, SOLUTION, RewardModelSettings(8)))
+        started = program(TOKENIZER, PROBLEM, SOLUTION, ROOMY)
+        next(started)
+        with pytest.raises(RequestFailed, match="cut off after 3 tokens"):
+            started.send([(Completion((7, 8, 9), finish_reason="length"),)])
     assert all(len(request.prefix.ids) + getattr(request, "max_tokens", 0) <= first for request in asked)
     for program in (think_prm, gen_prm):
         empty, asked = ask(program(TOKENIZER, PROBLEM, Solution("p/1", "p", (), None, "stop"), ROOMY), [], [])

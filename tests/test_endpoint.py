@@ -1,17 +1,26 @@
 """The endpoint engine against a server of the test's own, which also fails in the ways that servers do."""
 
+import base64
+import contextlib
+import html
 import http.server
+import inspect
+import itertools
 import json
 import logging
 import threading
 import time
+import urllib.parse
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests_config import config_of
 
 from spare_jax import main
 from spare_jax.engines import endpoint
 from spare_jax.engines.endpoint import EndpointEngine
+from spare_jax.engines.secret import Secret
 from spare_jax.models.huggingface import ModelError, tokenizer_digest
 from spare_jax.programs import Completion, Failure, Grammar, Sample, Score, tokens_read, tokens_written
 from spare_jax.prompts.annotate import format_records
@@ -50,7 +59,7 @@ class Server:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
 
     def reply(self, body, text="It is 4.\nThe answer is 4.", reason="stop"):
@@ -59,6 +68,13 @@ class Server:
 
     def send(self, handler, answer):
         status, text, headers = 200, "", {}
+        if inspect.isgenerator(answer):  # all that goes over the wire, piece by piece
+            with contextlib.suppress(OSError):
+                for piece in answer:
+                    handler.wfile.write(piece)
+                    handler.wfile.flush()
+            handler.close_connection = True
+            return
         if isinstance(answer, dict):
             text = json.dumps(answer)
         elif answer == "malformed":
@@ -198,6 +214,343 @@ def test_what_is_refused_for_good_is_not_asked_again(server, refusal, said):
     (answer,) = answers(quick(), {"x": sample(n=2)}).values()
     assert isinstance(answer, Failure) and said in answer.message and KEY not in answer.message
     assert len(server.requests) == 1
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def drip(start, pieces, pause):
+    yield start
+    for piece in pieces:
+        time.sleep(pause)
+        yield piece
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (HEAD, b" "),
+        (CHUNKED, b"1\r\n \r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"y"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 400 No\r\nContent-Length: 1000\r\n\r\n", b"x"),
+    ],
+)
+def test_an_answer_has_a_deadline_however_it_drips(server, start, piece):
+    server.answers.append(lambda _: drip(start, itertools.repeat(piece, 100), 0.05))
+    began = time.monotonic()
+    (answer,) = answers(quick(attempts=1, timeout=0.4), {"x": sample()}).values()
+    assert isinstance(answer, Failure) and 0.3 < time.monotonic() - began < 1.5
+    assert "400" in answer.message or "not whole in 0.4 s" in answer.message
+
+
+def test_a_slow_answer_that_is_whole_in_time_is_taken(server):
+    body = json.dumps(server.reply({"n": 1})).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    server.answers.append(lambda _: drip(head, [body[i : i + 50] for i in range(0, len(body), 50)], 0.05))
+    (answer,) = answers(quick(attempts=1, timeout=5), {"x": sample()}).values()
+    assert not isinstance(answer, Failure)
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 500 No\r\n\r\n", CHUNKED])
+def test_an_endless_body_is_left_after_what_the_request_can_need(server, monkeypatch, start):
+    sent, piece = [], b"x" * (1 << 16)
+
+    def endless(_):
+        yield start
+        while True:
+            sent.append(1)
+            yield b"10000\r\n" + piece + b"\r\n" if start is CHUNKED else piece
+
+    server.answers.append(endless)
+    (answer,) = answers(quick(attempts=1), {"x": sample(max_tokens=1000)}).values()
+    assert isinstance(answer, Failure) and ("larger than 1,304,576 bytes" in answer.message or "500" in answer.message)
+    assert len(sent) < 400  # pieces of 64 KiB, those in the buffers of both ends included
+
+
+def test_a_long_text_is_no_endless_body(server):
+    text = "\\frac{1}{2} + " * 3000
+    server.answers.append(lambda body: server.reply(body, text, "length"))
+    (answer,) = answers(quick(), {"x": sample(max_tokens=30_000)}).values()
+    assert CodePoints().decode(answer[0].ids) == text
+
+
+def choice(reason="stop", **message):
+    return {"choices": [{"message": message, "finish_reason": reason}]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        choice(content=None),
+        choice(content=""),
+        choice(content=" \n"),
+        choice(),
+        choice(content=3),
+        choice(content={"text": "x"}),
+        choice(content=[]),
+        choice(content=[{"type": "text", "text": ""}]),
+        choice(content=[{"type": "image_url", "image_url": {"url": "x"}}]),
+        choice(content=[{"type": "text", "text": "It is"}, {"type": "audio"}]),
+        choice(content=["text"]),
+        choice(content=[{"type": "text", "text": 3}]),
+        choice(content=None, reasoning_content="Let me think"),
+        choice(content="", reasoning="Let me think"),
+        choice(content=[{"type": "thinking", "thinking": []}]),
+        {"choices": []},
+        {"choices": None},
+        {"choices": {"0": {}}},
+        {"choices": [None]},
+        {"choices": [{"message": "x", "finish_reason": "stop"}]},
+        {"error": {"message": "overloaded"}},
+    ],
+)
+def test_what_holds_no_text_is_asked_again_and_then_fails(server, body):
+    server.answers += [body, body]
+    (answer,) = answers(quick(attempts=2), {"x": sample()}).values()
+    assert isinstance(answer, Failure) and "2 attempts: its answer" in answer.message and len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (choice(content=None, refusal="I'm sorry"), "refused to answer"),
+        (choice(content=[{"type": "refusal", "refusal": "I'm sorry"}]), "refused to answer"),
+        (choice("content_filter", content="It is"), "refused to answer"),
+        (choice("tool_calls", content=None, tool_calls=[{"id": "1"}]), "called a tool"),
+        (choice(content="Let me see", tool_calls=[{"id": "1"}]), "called a tool"),
+        (choice(content=None, function_call={"name": "f"}), "called a tool"),
+        (choice("length", content=None, reasoning_content="Let me think"), "raise max_tokens"),
+        (choice("length", content=""), "raise max_tokens"),
+    ],
+)
+def test_what_will_not_be_answered_fails_at_once(server, body, said):
+    server.answers.append(body)
+    (answer,) = answers(quick(), {"x": sample()}).values()
+    assert isinstance(answer, Failure) and said in answer.message and len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "It is "}, {"type": "text", "text": "4."}], "It is 4."),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "4."}], "4."),
+        ([{"type": "output_text", "text": "4."}, {"type": "text", "text": None}], "4."),
+        ("half \ud83d of a pair", "half \ufffd of a pair"),
+        ("a \ud83d\ude42 pair \U0001f642", "a \U0001f642 pair \U0001f642"),
+    ],
+)
+def test_texts_in_parts_and_halves_of_pairs_are_read(server, content, text):
+    server.answers.append(choice(content=content))
+    (answer,) = answers(quick(), {"x": sample()}).values()
+    assert CodePoints().decode(answer[0].ids) == text
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        '{"prompt_tokens": null, "completion_tokens": null, "prompt_tokens_details": null}',
+        '{"prompt_tokens": 1e30, "completion_tokens": -3}',
+        '{"prompt_tokens": NaN, "completion_tokens": Infinity}',
+        '{"prompt_tokens": 1e400, "completion_tokens": "7"}',
+        '{"prompt_tokens": %s, "completion_tokens": [7]}' % ("9" * 5000),
+        '{"prompt_tokens": true, "completion_tokens": {}}',
+        '{"prompt_tokens_details": {"cached_tokens": 5}}',
+        '{"prompt_tokens_details": [5]}',
+        "[]", "null", "3", '"many"', "true",
+    ],
+)  # fmt: skip
+def test_a_usage_that_says_nothing_loses_no_answer(server, usage):
+    text = json.dumps(choice(content="It is 4."))[:-1] + f', "usage": {usage}}}'
+    server.answers.append((200, text, {}))
+    engine = quick()
+    (answer,) = answers(engine, {"x": sample()}).values()
+    assert (answer[0].prompt_tokens, answer[0].generated_tokens) == (0, 0)
+    assert all(count == 0 for count in engine.stats.values())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    value=st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+        lambda of: (
+            st.lists(of, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["choices", "message", "content", "finish_reason", "usage", "prompt_tokens", "type", "text"]
+                ),
+                of,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_any_json_is_an_answer_or_a_failure_of_its_own(value):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(endpoint.URL_VARIABLE, "http://127.0.0.1:9")
+        patch.setenv(endpoint.KEY_VARIABLE, KEY)
+        engine = quick(attempts=1)
+        for answer in (value, {"choices": [value]}, {"choices": [{"message": {"content": value}}], "usage": value}):
+            try:
+                (completion,) = engine._read(json.loads(json.dumps(answer), parse_int=float), 1)
+            except (endpoint._Again, endpoint._Refused):
+                continue
+            assert CodePoints().decode(completion.ids).strip()
+
+
+def dresses(key):
+    """The key as an echo may show it."""
+    escaped = "".join(f"\\u{ord(c):04x}" for c in key)
+    return {
+        "plain": key,
+        "upper": key.upper(),
+        "backwards": key[::-1],
+        "json": escaped,
+        "json of json": escaped.replace("\\", "\\\\"),
+        "percent": "".join(f"%{ord(c):02X}" for c in key),
+        "percent twice": "".join(f"%25{ord(c):02X}" for c in key),
+        "half percent": urllib.parse.quote(key),
+        "html": "".join(f"&#{ord(c)};" for c in key),
+        "html hex": "".join(f"&#x{ord(c):x};" for c in key),
+        "base64": base64.b64encode(key.encode()).decode(),
+        "base64 of the header": base64.b64encode(f"Bearer {key}".encode()).decode(),
+        "base64 without end": base64.urlsafe_b64encode(f"x{key}".encode()).decode().rstrip("="),
+        "hex": key.encode().hex(),
+        "hex with colons": key.encode().hex(":"),
+        "spaced": " ".join(key),
+        "dashed": "-".join(key),
+        "bytes": str([key.encode()]),
+        "first part": key[:9],
+        "last part": key[-9:],
+        "inner part": key[3:10],
+        "masked": f"{key[:7]}****{key[-4:]}",
+        "entities": html.escape(f"<{key}>"),
+    }
+
+
+KEYS = (KEY, "sk-proj-Ab3dEf6hIj9kLmN0pQ", "gsk_1234567890abcdef", "a+b/c=d&e%f;g'h\"i<j>k")
+
+
+@pytest.mark.parametrize("name", dresses(KEY))
+@pytest.mark.parametrize("key", KEYS)
+def test_no_dress_and_no_part_of_the_key_is_shown(name, key):
+    echo = dresses(key)[name]
+    for text in (f"bad key {echo}", f'{{"error": {{"message": "Incorrect API key: {echo}."}}}}', echo, f"x{echo}y"):
+        said = Secret(key).hidden(text)
+        assert echo not in said and key not in said
+        assert "withheld" in said or "***" in said
+    assert "maximum context length is 4096 tokens" in Secret(key).hidden(
+        "This model's maximum context length is 4096 tokens"
+    )
+
+
+@pytest.mark.parametrize("status", [401, 403, 400, 404, 500, 429])
+def test_the_key_is_in_no_failure(server, monkeypatch, status):
+    monkeypatch.setenv(endpoint.KEY_VARIABLE, KEYS[1])
+    for echo in dresses(KEYS[1]).values():
+        server.answers.append((status, f"your key {echo} " + "x" * 3000, {}))
+        (answer,) = answers(quick(attempts=1), {"x": sample()}).values()
+        assert isinstance(answer, Failure) and f"status {status}" in answer.message
+        assert echo not in answer.message and len(answer.message) < 300
+
+
+@pytest.mark.parametrize("echo", ["plain", "base64", "base64 of the header", "base64 without end"])
+def test_a_text_that_repeats_the_key_is_no_answer(server, echo):
+    server.answers.append(lambda body: server.reply(body, f"It is {dresses(KEY)[echo]}."))
+    (answer,) = answers(quick(), {"x": sample()}).values()
+    assert isinstance(answer, Failure) and "withheld" in answer.message
+    assert dresses(KEY)[echo] not in answer.message and len(server.requests) == 1
+
+
+def test_a_key_that_is_no_secret_is_a_word_like_others(server, monkeypatch):
+    monkeypatch.setenv(endpoint.KEY_VARIABLE, "EMPTY")
+    server.answers.append(lambda body: server.reply(body, "The box is EMPTY."))
+    (answer,) = answers(quick(), {"x": sample()}).values()
+    assert not isinstance(answer, Failure)
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-abc\n", "\nsk-abc", "sk abc", "sk-abc\r\nX: y", "sk-\x7f", "sk-ключ", "sk-é", "sk-\u200b", " "]
+)
+def test_a_key_that_no_header_carries_is_an_error_at_the_start(server, monkeypatch, key):
+    monkeypatch.setenv(endpoint.KEY_VARIABLE, key)
+    with pytest.raises(ValueError, match="OPENAI_API_KEY holds a character that no header can carry") as error:
+        quick()
+    assert key.strip() == "" or key.strip()[:5] not in str(error.value)
+    assert not server.requests
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "host/v1",
+        "http://",
+        "http://:80/v1",
+        "http://host:port/v1",
+        "http://ho st/v1",
+        "http://[::1/v1",
+        "ftp://host",
+    ],
+)
+def test_an_address_that_is_none_is_an_error_at_the_start(monkeypatch, url):
+    monkeypatch.setenv(endpoint.URL_VARIABLE, url)
+    with pytest.raises(ValueError, match="OPENAI_BASE_URL is not set to a server's address"):
+        quick()
+
+
+def test_a_thousand_requests_to_a_dead_server_fail_as_fast_as_one(monkeypatch):
+    monkeypatch.setenv(endpoint.URL_VARIABLE, "http://127.0.0.1:9")
+    began = time.monotonic()
+    answers(EndpointEngine("m", attempts=4, pause=0.1), {"x": sample()})
+    one, began = time.monotonic() - began, time.monotonic()
+    found = answers(EndpointEngine("m", attempts=4, pause=0.1), {f"r{i}": sample() for i in range(1000)})
+    assert time.monotonic() - began < 2 * one + 2
+    assert len(found) == 1000 and all("no connection" in answer.message for answer in found.values())
+
+
+def test_a_server_that_comes_back_is_asked_again(server):
+    engine = quick(attempts=2)
+    server.answers += [(503, "", {})] * 2
+    (lost,) = answers(engine, {"a": sample()}).values()
+    assert isinstance(lost, Failure) and len(server.requests) == 2
+    found = answers(engine, {"b": sample()}) | answers(engine, {f"c{i}": sample() for i in range(20)})
+    assert not any(isinstance(answer, Failure) for answer in found.values())
+
+
+def test_one_request_that_fails_for_ever_takes_no_other_with_it(server):
+    def reply(body):
+        if "poison" in body["messages"][-1]["content"]:
+            return (503, "", {})
+        time.sleep(0.02)
+        return server.reply(body)
+
+    server.answers += [reply] * 400
+    turns = [{"role": "user", "content": "poison"}]
+    poison = Sample("judge", tuple(encode_chat(CodePoints(), turns)), 50)
+    requests = {f"r{i}": poison if i % 50 == 1 else sample() for i in range(200)}
+    found = answers(quick(attempts=3), requests)
+    assert {name for name, answer in found.items() if isinstance(answer, Failure)} == {"r1", "r51", "r101", "r151"}
+
+
+def test_one_slow_row_does_not_hold_the_others(server):
+    def reply(body):
+        time.sleep(3 if "slow" in body["messages"][-1]["content"] else 0)
+        return server.reply(body)
+
+    server.answers += [reply] * 50
+    engine, began = quick(concurrency=2), time.monotonic()
+    engine.submit("slow", Sample("judge", tuple(encode_chat(CodePoints(), [{"role": "user", "content": "slow"}])), 50))
+    for i in range(49):
+        engine.submit(f"r{i}", sample())
+    found = {}
+    while len(found) < 49:
+        found |= dict(engine.poll())
+    assert time.monotonic() - began < 2.9 and "slow" not in found
 
 
 def test_no_more_than_so_many_wait_at_once_and_all_are_answered(server):

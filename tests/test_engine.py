@@ -414,7 +414,7 @@ def test_logits_that_are_not_finite_fail_their_request_alone(model):
         (sample(temperature=float("nan")), "temperature=nan: use 0"),
         (sample(top_p=0.0), r"top_p=0.0: use a value in \(0, 1\]"),
         (sample(top_k=-1), "top_k=-1: use 0"),
-        (sample(stop=tuple(range(9))), "9 stop ids: at most 8"),
+        (sample(stop=tuple(range(33))), "33 stop ids: at most 32"),
         (sample(stop=(67,)), "a stop id lies outside"),
         (Score("m", prompt(225), (0,)), "225 tokens exceed max_length=224"),
         (Score("m", prompt(20), (20,)), "a position lies outside the 20 tokens"),

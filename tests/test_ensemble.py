@@ -1,10 +1,12 @@
 """Votes of one judge and ensembles of several."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from spare_jax.judges import ensemble, votes
-from spare_jax.records import Judgement, StepJudgement
+from spare_jax.records import Judgement, Solution, StepJudgement, not_judged
 
 RIGHT, WRONG, SILENT = StepJudgement(label=True), StepJudgement(label=False), StepJudgement(missed=True)
 
@@ -19,15 +21,18 @@ def judged(name, *steps):
     return Judgement("p/0", name, steps, True, prompt_tokens=3, generated_tokens=2)
 
 
+SOLUTION = Solution("p/0", "p", ("a", "b"), None, "stop")
+
+
 class TestEnsemble:
     PAIRS = (judged("a", RIGHT, RIGHT, WRONG, WRONG, SILENT), judged("b", RIGHT, WRONG, WRONG, SILENT, SILENT))
 
     @pytest.mark.parametrize(
         ("rule", "labels"),
         [
-            ("agreement", [True, None, False, False, None]),
+            ("agreement", [True, None, False, None, None]),
             ("union", [True, False, False, False, None]),
-            ("intersection", [True, True, False, False, None]),
+            ("intersection", [True, True, False, None, None]),
             ("majority", [True, False, False, False, None]),
         ],
     )
@@ -36,6 +41,30 @@ class TestEnsemble:
         assert [step.label for step in combined.steps] == labels
         assert [step.score is None for step in combined.steps] == [label is None for label in labels]
         assert (combined.prompt_tokens, combined.generated_tokens) == (6, 4)
+
+    WEIGHTS = ensemble.Weights(("a", "b"), 2.0, (1.0, 1.0), (-1.0, -1.0), (0.0, 0.0))
+
+    @pytest.mark.parametrize("rule", ensemble.RULES)
+    def test_where_a_member_failed_the_ensemble_has(self, rule):
+        """The survivor's word is no agreement, and nobody's word is no probability."""
+        up, down = judged("a", RIGHT, WRONG), not_judged(SOLUTION, "b", "no server")
+        weights = self.WEIGHTS if rule == "weighted" else None
+        for members in ((up, down), (dataclasses.replace(down, judge="a"), down)):
+            combined = ensemble.combine(members, rule, weights)
+            assert "b: no server" in combined.failure and combined.steps == (StepJudgement(),) * 2
+            assert combined.outcome is None and combined.prompt_tokens == sum(m.prompt_tokens for m in members)
+
+    def test_a_step_that_nobody_speaks_of_has_no_probability(self):
+        said = [judged("a", SILENT, RIGHT), judged("b", SILENT, SILENT)]
+        combined = ensemble.combine(said, "weighted", self.WEIGHTS)
+        assert [step.label for step in combined.steps] == [None, True]
+
+    def test_weights_are_learnt_where_nobody_failed(self):
+        truths, members = self.members(300)
+        some = {i: truth for i, truth in truths.items() if int(i) % 2}
+        down = Solution("", "p", ("x",), None, "stop")
+        failed = {i: said if int(i) % 2 else not_judged(down, "a", "no server") for i, said in members["a"].items()}
+        assert ensemble.fit(members | {"a": failed}, truths) == ensemble.fit(members, some)
 
     # How often a judge sees that a right step is right, and that a wrong one is wrong.
     SEES = {"a": (0.98, 0.6), "b": (0.6, 0.98), "c": (0.8, 0.8)}  # noqa: RUF012

@@ -128,8 +128,9 @@ def test_a_curve_is_the_mean_over_every_subset_of_every_pool(case, rule):
             for c in _subsets(len(pool.answers), min(n, len(pool.answers))):
                 part = Pool(pool.problem_id, tuple(pool.answers[i] for i in c), tuple(pool.outcomes[i] for i in c))
                 chosen.append(_by_hand(part, rule, [own[i] for i in c], 7))
-            expected.append(np.mean(chosen) if chosen else 0.0)
-        assert value == pytest.approx(np.mean(expected))
+            if pool.answers:  # sampling failed where there is no candidate: the problem is missing
+                expected.append(np.mean(chosen))
+        assert value == (pytest.approx(np.mean(expected)) if expected else None)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 8))
@@ -179,8 +180,8 @@ def test_drawn_subsets_have_the_size_they_should():
 
 
 def test_no_answer_is_never_right():
-    pools = [Pool("p", (None, " "), (True, True)), Pool("q", (), ())]
-    assert chosen_right(pools, "majority").tolist() == [0.0, 0.0]
+    pools = [Pool("p", (None, " "), (True, True))]
+    assert chosen_right(pools, "majority").tolist() == [0.0]
     assert accuracy_by_n([], "majority") == []
 
 
@@ -196,7 +197,8 @@ def test_selection_metrics_hold_the_promised_keys():
     likelihood = [[[0.5]] * 8] * 80
     metrics = selection_metrics(pools, {"prm": scores, "likelihood": likelihood}, seed=0)
     names = {"majority", "oracle", "prm", "likelihood"}
-    assert set(metrics) == {*names, "intervals", "prm_minus_majority", "prm_minus_likelihood"}
+    assert set(metrics) == {*names, "n", "intervals", "prm_minus_majority", "prm_minus_likelihood"}
+    assert metrics["n"]["prm"]["weighted"]["last"] == metrics["n"]["majority"] == metrics["n"]["oracle"] == 80
     assert set(metrics["intervals"]) == {"one_sample", *names}
     for name, value in (("majority", metrics["majority"]), ("prm", metrics["prm"]["weighted"]["last"])):
         interval = metrics["intervals"][name]
@@ -268,6 +270,7 @@ def test_first_error_f1_by_hand():
         "correct_accuracy": pytest.approx(2 / 3),
         "n_error": 2,
         "n_correct": 3,
+        "missing": {},
     }
     assert first_error_metrics([0, 0], [1, None])["f1"] == 0.0  # both classes are there, nothing is right
     assert first_error_metrics([None], [None])["f1"] is None  # no erroneous solution to ask about
@@ -302,7 +305,8 @@ def test_no_threshold_beats_the_chosen_one(solutions):
         return
     known = sorted({0.0, 1.0} | {s for steps in scores for s in steps if s is not None})
     grid = [*np.linspace(0, 1, 41), *(np.nextafter(k, 2) for k in known if k < 1)]
-    assert max(row["f1"] for row in threshold_sweep(scores, truth, grid) if row["threshold"] <= 1) <= at_chosen + 1e-9
+    swept = [row["f1"] for row in threshold_sweep(scores, truth, grid) if row["threshold"] <= 1]
+    assert max(f1 for f1 in swept if f1 is not None) <= at_chosen + 1e-9
 
 
 def test_a_threshold_exists_between_neighbouring_floats():
@@ -384,8 +388,10 @@ def test_ranking_by_position_and_length_by_hand():
 def test_right_answers_with_a_wrong_process_by_hand():
     truth, said = [1, 0, 2, None, 0], [1, 1, None, 0, 0]
     found = right_answer_wrong_process(said, truth, [True, True, True, True, False])
-    assert found == {"n": 3, "share": 0.75, "found": pytest.approx(2 / 3), "exact": pytest.approx(1 / 3)}
-    assert right_answer_wrong_process([], [], []) == {"n": 0, "share": None, "found": None, "exact": None}
+    rates = {"share": 0.75, "found": pytest.approx(2 / 3), "exact": pytest.approx(1 / 3)}
+    assert found == {"n": 3, **rates, "missing": {}}
+    nothing = {"n": 0, "share": None, "found": None, "exact": None, "missing": {}}
+    assert right_answer_wrong_process([], [], []) == nothing
 
 
 def test_approvals_by_hand():
@@ -399,8 +405,9 @@ def test_approvals_by_hand():
     found = approvals(solutions, judged, [True, True, False, False, True, False])
     assert found == {
         "right": {"n": 3, "yes": 2, "sound": 2},
-        "wrong": {"n": 3, "yes": 2, "sound": 1},
+        "wrong": {"n": 2, "yes": 2, "sound": 1},
         "wrong_repeating": {"n": 2, "yes": 2, "sound": 1},
+        "missing": {"unlabelled": 1},  # the last one says nothing of the answer, which is no "no"
     }
     with pytest.raises(ValueError):
         approvals(solutions, judged, [True])
@@ -429,7 +436,7 @@ def test_nothing_is_chosen_on_the_part_that_is_measured():
     dev = Part(["a", "b"], [[True, False], [True, True]], [[3, 9], [3, 3]], [False, True])
     test = Part(["c", "d", "e"], [[False], [True, True], [True, False]], [[3], [9, 3], [1, 2]], [True, True, False])
     threshold, chosen_on = choose_on(dev, "dev", [[0.9, 0.2], [0.8, 0.7]])
-    assert 0.2 < threshold < 0.7 and chosen_on == {"part": "dev", "n": 2, "f1": 1.0}
+    assert 0.2 < threshold < 0.7 and chosen_on == {"part": "dev", "n": 2, "missing": {}, "f1": 1.0}
     assert choose_on(Part(), "dev", []) == (0.5, None)
     guesses = baseline_guesses(dev, test)
     assert guesses["length_only"] == [None, 0, None]  # beyond 3 characters, as dev says
@@ -440,14 +447,17 @@ def test_nothing_is_chosen_on_the_part_that_is_measured():
         "low": 0,
         "high": 0,
     }
-    assert found["right_answer_wrong_process"] == {"n": 1, "share": 0.5, "found": 1.0, "exact": 1.0}
+    hidden = {"n": 1, "share": 0.5, "found": 1.0, "exact": 1.0, "missing": {}}
+    assert found["right_answer_wrong_process"] == hidden
     assert found["judge_minus"]["length_only"]["mean"] == pytest.approx(2 / 3)  # 2/3 (a = 1/2, b = 1) against 0
 
 
 def test_scores_are_measured_where_the_truth_is_known():
     part = Part(["a", "b"], [[True, False, None], [True, True]], [[1, 1, 1], [1, 1]], [False, True])
     found = measure_scores([[0.9, 0.4, 0.0], [0.8, None]], part)
-    assert found["at_half"]["f1"] == 1.0
+    # The second solution's end was not scored: that none of its steps is wrong was not said.
+    assert found["at_half"]["correct_accuracy"] is None and found["at_half"]["missing"] == {"unlabelled": 1}
+    assert found["at_half"]["error_accuracy"] == 1.0
     # Steps scored 0.9, 0.4 and 0.8 have a truth: right, wrong, right; a bin each.
     assert found["calibration"]["n"] == 3
     assert found["calibration"]["ece"] == pytest.approx((0.1 + 0.4 + 0.2) / 3)

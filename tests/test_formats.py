@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import string
+import time
 from pathlib import Path
 
 import pyarrow
@@ -97,7 +98,7 @@ RECORDS = {
 @pytest.mark.parametrize("name", RECORDS)
 def test_what_is_written_is_read_again(tmp_path, name):
     @SETTINGS
-    @given(st.lists(RECORDS[name], max_size=4))
+    @given(st.lists(RECORDS[name], min_size=1, max_size=4))
     def check(records):
         assert files.write(tmp_path / "x.jsonl", name, records) == 0
         assert list(files.read(tmp_path / "x.jsonl", name)) == records
@@ -250,6 +251,87 @@ def test_ids_of_rows(tmp_path):
         ("p", "p/7"),
         ("x-00003", "x-00003/0"),
     ]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_an_id_may_be_a_whole_number(tmp_path, name):
+    key = "idx" if name == "prmbench" else "id"
+    for value in (0, 17, 123456789012345678901234567890):
+        as_number, as_text = (
+            list(files.read(written(tmp_path / "x.jsonl", [ROWS[name] | {key: given}]), name))
+            for given in (value, str(value))
+        )
+        assert as_number == as_text and as_number[0].problem.id == str(value)
+    for wrong in (1.5, True, [1]):
+        with pytest.raises(StoreError, match=rf"x\.jsonl:1: {key}: expected str"):
+            list(files.read(written(tmp_path / "x.jsonl", [ROWS[name] | {key: wrong}]), name))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".JSON", ".jsonl", ".JSONL", ".Json", ".JsonL"])
+def test_rows_are_lines_or_one_array(tmp_path, suffix):
+    rows = [ROWS["plain"] | {"id": f"p/{i}"} for i in range(3)]
+    texts = ["\n".join(map(json.dumps, rows)), "\n\n \n" + "\r\n\n".join(map(json.dumps, rows)) + "\n\n"]
+    if suffix.lower() == ".json":
+        texts += [json.dumps(rows), json.dumps(rows, indent=2), "\n \t" + json.dumps(rows) + "\n\n"]
+    for text in texts:
+        for mark in ("", "\ufeff"):
+            (tmp_path / f"x{suffix}").write_text(mark + text, encoding="utf-8")
+            assert [r.solution.id for r in files.read(tmp_path / f"x{suffix}", "plain")] == ["p/0", "p/1", "p/2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('[{"question": "Q", "solution": "a"}, 3]', r"x\.json:2: row: expected an object"), ("[1", r"x\.json: not JSON")],
+)
+def test_a_malformed_array_is_named(tmp_path, text, reason):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(StoreError, match=reason):
+        list(files.read(tmp_path / "x.json", "plain"))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"), [("x.jsonl", ""), ("x.JSONL", "\n \n"), ("x.json", "[]"), ("x.json", " [ ]\n")]
+)
+def test_a_file_without_rows_is_an_error(tmp_path, file, text):
+    (tmp_path / file).write_text(text)
+    with pytest.raises(StoreError, match=f"{file} holds no rows: check the path"):
+        list(files.read(tmp_path / file, "plain"))
+
+
+def test_a_table_without_rows_is_an_error(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROWS["plain"]])[:0], tmp_path / "x.parquet")
+    with pytest.raises(StoreError, match=r"x\.parquet holds no rows"):
+        list(files.read(tmp_path / "x.parquet", "plain"))
+
+
+def test_a_solution_without_steps_is_a_record_without_steps_and_said(tmp_path, caplog):
+    rows = [ROWS["plain"] | {"solution": solution} for solution in ("a", "", " \n\n", [])]
+    records = list(files.read(written(tmp_path / "x.jsonl", rows), "plain"))
+    assert [len(r.solution.steps) for r in records] == [1, 0, 0, 0]
+    assert "3 solutions have no steps, nothing to judge; the first: " in caplog.text
+
+
+MANY = 200_000
+HOSTILE = [
+    ("math_shepherd", {"input": "Q? " + "ки " * MANY + "ки", "label": "Q? " + "ки " * MANY + "+"}),
+    ("math_shepherd", {"input": "Q? Step 1: " + "a ки" * MANY, "label": "Q? Step 1: " + "a +" * MANY}),
+    ("omegaprm", {"question": "Q", "reasoning_steps": [{"solution_prefix": "Q" + "\n" * MANY, "mc_value": 1}]}),
+    ("omegaprm", {"question": "Q", "reasoning_steps": [{"solution_prefix": "Q" + "\n\na" * MANY, "mc_value": 1}]}),
+    ("prmbench", ROWS["prmbench"] | {"modified_process": ["a"] * MANY, "error_steps": [*range(1, MANY + 1)]}),
+    ("plain", {"question": "Q", "solution": "a\n" * MANY}),
+    ("plain", {"question": "Q", "solution": "a" + "\n" * MANY + "b"}),
+    ("plain", {"question": "Q", "solution": "a\n\n" + (" " * 1000 + "\n") * 500 + "b"}),
+    ("plain", {"question": "Q", "solution": "a\n\nb" + " " * MANY + "c"}),
+    ("rlhflow", {"messages": [dict(role="user", content="Q? Step " * MANY), dict(role="assistant", content="+")]}),
+]
+
+
+@pytest.mark.parametrize(("name", "row"), HOSTILE)
+def test_reading_takes_time_in_proportion_to_the_text(tmp_path, name, row):
+    path = written(tmp_path / "x.jsonl", [row])
+    began = time.process_time()
+    list(files.read(path, name))
+    assert time.process_time() - began < 3
 
 
 def without(row: dict, key: str) -> dict:
@@ -501,7 +583,7 @@ def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch, sour
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [ROWS["processbench"]])
     assert len(list(files.read(source, "processbench", split="math", revision="abc"))) == 1
-    assert asked == [(name, {"split": "math", "revision": "abc"})]
+    assert asked == [(name, {"split": "math", "revision": "abc", "trust_remote_code": False})]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.parquet"])

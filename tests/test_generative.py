@@ -264,9 +264,9 @@ def test_a_step_without_a_verdict_has_neither_label_nor_score():
 def test_a_text_without_verdicts_is_missed_and_never_0(kind):
     for scoring in ("verdict", "probability"):
         judgement, requests = judge(kind, ["I cannot tell."], scoring=scoring)
-        assert len(requests) == 1 and not judgement.parsed and judgement.outcome is None
-        assert all(step.label is None and step.score is None for step in judgement.steps)
-        assert judgement.steps[-1].missed and aggregate([step.score for step in judgement.steps], "last") is None
+        assert len(requests) == 1 and "has no verdict" in judgement.failure and judgement.outcome is None
+        assert judgement.steps == (StepJudgement(),) * 2
+        assert aggregate([step.score for step in judgement.steps], "last") is None
 
 
 def test_an_outcome_reward_model_scores_the_last_step():
@@ -312,8 +312,8 @@ def test_verdicts_are_read_in_whatever_order_they_stand():
 
 
 def test_nothing_is_asked_without_room_or_steps():
-    judgement, requests = judge("prm", [""], max_length=10)
-    assert not requests and "no room" in judgement.failure and all(step.missed for step in judgement.steps)
+    failure, requests = judge("prm", [""], max_length=10)
+    assert not requests and "no room" in failure.message and not failure.passing
     judgement, requests = judge("prm", [""], steps=())
     assert not requests and judgement.steps == () and judgement.outcome is None
 

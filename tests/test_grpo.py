@@ -1,5 +1,7 @@
 """The GRPO loop: it learns, with one set of weights, and a run that is killed goes on in the same bits."""
 
+import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -15,18 +17,26 @@ from grpo_runs import rows, train
 from test_training import assert_equal
 
 from spare_jax.models import adapters
-from spare_jax.records import Judgement, Solution
-from spare_jax.training import loop, watch
+from spare_jax.records import Judgement, Solution, not_judged
+from spare_jax.training import grpo, loop, watch
 from spare_jax.training.advantages import REWARDS, Graded, advantages
 from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
 
+OBJECTIVE = grpo_runs.losses.GRPOLoss(kl_weight=0.0)
+NOTHING_FORBIDDEN = grpo_runs.format_rules.rules_of(grpo_runs.TASK, ())  # what is cut off earns something, too
+ANY_FORM = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)
 SCRIPT = pathlib.Path(__file__).parent / "grpo_runs.py"
 
 
 def short(name, groups):
     """A judge that pays solutions of twenty tokens or fewer."""
     return [[Judgement(s.id, "short", outcome=len(s.token_ids) <= 20) for s in solutions] for _, solutions in groups]
+
+
+def odd(name, groups):
+    """A judge that divides most groups."""
+    return [[Judgement(s.id, "odd", outcome=sum(s.token_ids) % 2 == 1) for s in of] for _, of in groups]
 
 
 def script(*arguments, **environment):
@@ -95,9 +105,8 @@ def test_the_order_of_the_problems_does_not_matter(unbroken, tmp_path):
 def test_a_policy_learns_what_it_is_paid_for(tmp_path):
     model = grpo_runs.start().model
     model.final_norm.set_value(0.6 * model.final_norm.get_value())  # less sure of itself: groups differ within
-    any_form = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)
     train(
-        tmp_path, judge=short, model=model, rules=any_form, iterations=6, prompts=4, samples=8,
+        tmp_path, judge=short, model=model, rules=ANY_FORM, iterations=6, prompts=4, samples=8,
         reward="process_aware", updates=2, checkpoint_every=6, watch_every=9,
         train=grpo_runs.dataclasses.replace(grpo_runs.CONFIG.train, learning_rate=1e-3),
     )  # fmt: skip
@@ -105,15 +114,88 @@ def test_a_policy_learns_what_it_is_paid_for(tmp_path):
     assert np.mean(paid[-2:]) > np.mean(paid[:2]) + 0.2
 
 
-def test_a_reward_nobody_can_give_moves_nothing_and_is_counted(tmp_path):
-    def silent(name, groups):
-        return [[Judgement(s.id, "silent", failure="no room") for s in solutions] for _, solutions in groups]
+def failing(fails, judge=grpo_runs.right_answers):
+    """`judge`, which fails on a solution where `fails` says so of the asking's name, and of its place there."""
 
-    result = train(tmp_path, judge=silent, iterations=1, loss=grpo_runs.losses.GRPOLoss(kl_weight=0.0))
-    (row,) = rows(tmp_path)
-    assert row["judge/no_verdict"] == row["flat"] == 1 and row["reward"] == row["grad_norm"] == 0
+    def asked(name, groups):
+        places = itertools.count()
+        return [
+            [not_judged(s, "j", "the server is away") if fails(name, next(places)) else one for s, one in both]
+            for both in (zip(of, said, strict=True) for (_, of), said in zip(groups, judge(name, groups), strict=True))
+        ]
+
+    return asked
+
+
+UNJUDGED = Alarm("judge/failed", 0.5, patience=2, action="abort")
+
+
+def test_what_was_not_judged_is_no_part_of_an_update(tmp_path):
+    """Two thirds of the solutions are judged: the update is that of a run in which the others were never sampled."""
+    changes = dict(iterations=3, loss=OBJECTIVE, reward="process_aware", rules=NOTHING_FORBIDDEN)
+    third = failing(lambda name, place: place % 3 == 1, odd)
+    result = train(tmp_path / "failing", judge=third, alarms=(UNJUDGED,), **changes)
+    assert (result.judged, result.failed, result.stopped_by) == (3 * 5, 3 * 3, "")
+    for row in rows(tmp_path / "failing"):
+        assert (row["judged"], row["judge/failed"], row["judge/no_verdict"]) == (5, 3 / 8, 0.0)
+    sample, pack, kept = grpo.sample, grpo.batches.pack_samples, []
+
+    def sampled(*arguments):
+        groups, places = sample(*arguments), itertools.count()
+        if arguments[2].endswith("held_out"):
+            return groups
+        return [[one for one in group if next(places) % 3 != 1] for group in groups]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpo, "sample", sampled)
+        patch.setattr(grpo.batches, "pack_samples", lambda made, *rest: kept.append(len(made)) or pack(made, *rest))
+        alone = train(tmp_path / "alone", judge=odd, **changes)
+    assert kept == [5, 5, 5]
+    assert_equal(result.model, alone.model)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), result.model, grpo_runs.start().model)
-    assert max(jax.tree.leaves(moved)) < 1e-5  # but for weight decay
+    assert max(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_a_judge_that_is_down_moves_nothing_and_ends_in_an_error(tmp_path):
+    down = failing(lambda name, place: True)
+    with pytest.raises(ValueError, match=r"judge/failed was above 0.5 in 2 iterations in a row .*the server is away"):
+        train(tmp_path, judge=down, alarms=(UNJUDGED,), checkpoint_every=1)
+    first, second = rows(tmp_path)
+    assert first["judge/failed"] == second["judge/failed"] == first["flat"] == 1.0 and first["judged"] == 0
+    unknown = ("reward", "reward_std", "correct", "void", "loss", "grad_norm", "kl", "held_out/disagreement")
+    assert [first[name] for name in unknown] == [None] * len(unknown)
+    assert first["held_out/missing"] == 1.0 and first["held_out/correct"] is not None and first["tokens"] > 0
+    assert 1.0 > first["valid"] >= 0.0  # the form needs no judge
+    assert not any(step.name not in ("0",) for step in (tmp_path / "latest").iterdir() if step.name.isdigit())
+
+
+def test_where_not_one_solution_was_judged_nothing_is_returned(tmp_path):
+    """Too few iterations for an alarm, or none set."""
+    down = failing(lambda name, place: True)
+    with pytest.raises(ValueError, match=r"not one of 8 solutions was judged, .*\(the server is away\): mend"):
+        train(tmp_path / "one", judge=down, iterations=1)
+    with pytest.raises(ValueError, match=r"not one of 16 solutions was judged"):
+        train(tmp_path / "stopped", judge=down, alarms=(Alarm("tokens", 0.0, patience=2),))
+
+
+def test_a_run_whose_judge_came_back_ends_as_one_whose_judge_was_never_away(unbroken, tmp_path):
+    directory, result, _ = unbroken
+    away = failing(lambda name, place: "000002" <= name < "000004")
+    with pytest.raises(ValueError, match="judge/failed was above"):
+        train(tmp_path, judge=away, alarms=(UNJUDGED,))
+    assert len(rows(tmp_path)) == 4
+    asked = []
+    again = failing(lambda name, place: asked.append(name))
+    assert_equal(train(tmp_path, judge=again, alarms=(UNJUDGED,)).model, result.model)
+    assert asked[0].startswith("000002")  # the checkpoint before the first failure is kept: nothing doubts its weights
+    assert (tmp_path / "steps.jsonl").read_bytes() == (directory / "steps.jsonl").read_bytes()
+
+
+def test_a_policy_that_is_not_finite_never_trains(tmp_path):
+    model = grpo_runs.start().model
+    model.final_norm.set_value(np.nan * model.final_norm.get_value())
+    with pytest.raises(ValueError, match=r"grpo: no solutions of 000000/.*not finite"):
+        train(tmp_path, model=model, iterations=1)
 
 
 def test_an_alarm_stops_the_run_where_all_was_well(tmp_path):
@@ -128,17 +210,16 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
 
     def judge(name, groups):
         if not name.endswith("held_out"):  # something to learn from
-            return [[Judgement(s.id, "odd", outcome=sum(s.token_ids) % 2 == 1) for s in of] for _, of in groups]
+            return odd(name, groups)
         said = grpo_runs.right_answers(name, groups)
         if name != "000004-held_out":
             return said
         return [[grpo_runs.dataclasses.replace(one, outcome=not one.outcome) for one in group] for group in said]
 
-    rules = grpo_runs.format_rules.rules_of(grpo_runs.TASK, ())  # what is cut off earns something, too
     alarm = Alarm("held_out/disagreement", 0.5)
-    result = train(tmp_path / "alarm", judge=judge, rules=rules, alarms=(alarm,))
+    result = train(tmp_path / "alarm", judge=judge, rules=NOTHING_FORBIDDEN, alarms=(alarm,))
     assert result.stopped_by == "held_out/disagreement" and result.iterations == 5
-    before = train(tmp_path / "before", judge=judge, rules=rules, iterations=2).model
+    before = train(tmp_path / "before", judge=judge, rules=NOTHING_FORBIDDEN, iterations=2).model
     assert_equal(result.model, before)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, grpo_runs.start().model)
     assert max(jax.tree.leaves(moved)) > 1e-4
@@ -181,7 +262,7 @@ def test_settings_that_cannot_be_are_told():
         grpo_runs.dataclasses.replace(grpo_runs.CONFIG, baseline="mean")
     with pytest.raises(ValueError, match="samples=0: set it to 1 or more"):
         grpo_runs.dataclasses.replace(grpo_runs.CONFIG, samples=0)
-    with pytest.raises(ValueError, match="action='mail', patience=1: use stop or roll_back"):
+    with pytest.raises(ValueError, match="action='mail', patience=1: use stop, roll_back or abort"):
         Alarm("tokens", 0.0, action="mail")
 
 
@@ -189,12 +270,15 @@ def test_alarms_count_iterations_in_a_row():
     high, low = Alarm("steps", 5.0, patience=2), Alarm("steps", 3.0, below=True)
     assert [high.count({"steps": v}, 1) for v in (5.0, 5.1)] == [0, 2]
     assert [low.count({"steps": v}, 0) for v in (3.0, 2.9)] == [0, 1]
-    assert high.count({}, 1) == 1  # not measured: nothing changes
+    assert high.count({}, 1) == high.count({"steps": None}, 1) == 1  # not measured: nothing changes
     alarms = watch.Alarms([high, low])
     assert [alarms.hear({"steps": v}) for v in (4.0, 5.1, 5.0, 5.1)] == [[]] * 4 and alarms.counting
     assert alarms.hear({"steps": 6.0}) == [high] and alarms.hear({"steps": 2.0}) == [low]
     alarms.reset()
     assert not alarms.counting and alarms.hear({"steps": 5.1}) == []
+    aside = watch.Alarms([dataclasses.replace(high, action="abort")])
+    assert aside.hear({"steps": 6.0}) == [] and aside.counting and not aside.doubts_policy and alarms.doubts_policy
+    assert watch.Alarms([high]).hear({"steps": None}) == []  # known, with nothing to measure it on
 
 
 def test_an_alarm_that_nothing_can_set_off_is_told(tmp_path):
@@ -247,9 +331,46 @@ def test_what_is_watched_is_counted_over_all_solutions_of_an_iteration():
     assert (seen["boxes"], seen["judge_tokens"]) == (1.0, 1.25)
 
 
+def test_means_are_over_what_was_judged_with_the_number_beside():
+    def solution(outcome, failure="", tokens=4):
+        made = Solution("p/0", "p", ("s",), "8", "stop", (1,) * tokens, ((0, 1),))
+        judgement = Judgement("p/0", "j", outcome=outcome, failure=failure, generated_tokens=3)
+        return Graded(made, judgement, check(ANY_FORM, "text"))
+
+    lost = solution(None, "cut off", tokens=10)
+    groups = [[solution(True), lost, solution(False)], [solution(None), lost, lost], [lost, lost, lost]]
+    found = [advantages(REWARDS["process_aware"], group) for group in groups]
+    seen = watch.of_solutions(groups, found, reads_steps=False)
+    assert (seen["judged"], seen["judge/failed"]) == (3, 6 / 9)
+    assert (seen["reward"], seen["correct"], seen["void"], seen["judge/no_verdict"]) == (1 / 3,) * 4
+    assert seen["reward_std"] == 0.5 and seen["flat"] == 2 / 3  # one group has two to compare
+    assert (seen["tokens"], seen["judge_tokens"], seen["valid"]) == (72 / 9, 3.0, 1.0)  # what was spent was spent
+    nobody = watch.of_solutions(groups[2:], found[2:], reads_steps=False)
+    assert (nobody["judged"], nobody["judge/failed"], nobody["flat"]) == (0, 1.0, 1.0)
+    assert {name for name, value in nobody.items() if value is None} == {
+        "reward", "reward_std", "correct", "void", "judge/no_verdict", "judge/step_mismatch",
+    }  # fmt: skip
+    assert "NaN" not in json.dumps(nobody) and nobody.keys() == seen.keys()
+
+
+def test_a_course_passes_over_what_was_not_measured():
+    rows = [
+        {"step": 1, "tokens": 2.0, "judge_tokens": 1.0, "judge/failed": 0.0, "reward": 0.5, "kl": None},
+        {"step": 2, "tokens": 4.0, "judge_tokens": 1.0, "judge/failed": 1.0, "reward": None, "kl": None},
+    ]
+    course = watch.course(rows, solutions=4)
+    assert course["failed"] == 0.5 and course["tokens"] == 24.0
+    assert course["first"] == {"tokens": 3.0, "judge_tokens": 1.0, "judge/failed": 0.5, "reward": 0.5, "kl": None}
+
+
 def test_disagreement_is_of_the_reward_with_the_truth():
     found = watch.disagreement([True, True, False, False], [True, False, True, False])
-    assert found == {"held_out/correct": 0.5, "held_out/disagreement": 0.5, "held_out/false_reward": 0.25}
+    known = {"held_out/correct": 0.5, "held_out/disagreement": 0.5, "held_out/false_reward": 0.25}
+    assert found == known | {"held_out/missing": 0.0}
+    missing = watch.disagreement([True, True, False, False, None, True], [True, False, True, False, True, None])
+    assert missing == known | {"held_out/correct": 0.6, "held_out/missing": 1 / 3}
+    nothing = watch.disagreement([None, True], [True, None])
+    assert nothing == dict.fromkeys(known) | {"held_out/correct": 1.0, "held_out/missing": 1.0}
 
 
 def test_a_course_counts_what_was_generated_and_means_over_its_ends():

@@ -27,7 +27,8 @@ from spare_jax.programs import Completion, RequestFailed, Sample, Score
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.annotate import ParsedAnnotation
 from spare_jax.prompts.chat import encode, encode_chat
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.prompts.solve import decode
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.tasks import arithmetic as arithmetic_task
 from spare_jax.tasks.task import Exemplar, Task
 
@@ -101,7 +102,7 @@ class TestLabels:
         steps, counts = label_steps(ANNOTATION, 4, outcome, policy)
         assert tuple(step.label for step in steps) == labels
         assert tuple(step.missed for step in steps) == (False, True, False, True)
-        assert (counts.steps, counts.missed, counts.unknown, counts.unparsed) == (4, 2, 1, 0)
+        assert (counts.steps, counts.missed, counts.unknown, counts.failed) == (4, 2, 1, 0)
 
     def test_unknown_masks_and_never_means_correct(self):
         """An ignored label that becomes "correct" makes accuracy look superb."""
@@ -144,20 +145,40 @@ class TestSpare:
         assert Judgement.from_json(json.loads(json.dumps(judgement.to_json()))) == judgement
 
     @pytest.mark.parametrize("text", ["", "I cannot.", "[]", '[{"student_step":7,"label":"CORRECT"}]'])
-    def test_an_answer_without_records(self, text):
+    def test_an_answer_without_records_is_no_judgement(self, text):
         judgement, _ = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, SETTINGS), says(text))
-        assert [(s.label, s.missed) for s in judgement.steps] == [(False, True), (True, True)]
-        assert judgement.parsed == ("7" in text) and judgement.surplus == ("7" in text)
+        assert judgement == not_judged(
+            solution("9", "8"),
+            "spare",
+            "the annotator's text has no readable record of a step",
+            text,
+            judgement.prompt_tokens,
+            len(encode(TOKENIZER, text)) + 1,
+        )
 
-    def test_an_answer_that_was_cut_short_loses_no_token(self):
-        ids = tuple(encode(TOKENIZER, '[{"student_step":1,"label":"CORRECT"'))
-        cut = Completion(ids=ids, logprobs=(0.0,) * len(ids), finish_reason="length")
-        judgement, _ = ask(spare(TASK, PROBLEM, GOLD, solution("8", "9"), TOKENIZER, SETTINGS), lambda request: cut)
-        assert judgement.text == '[{"student_step":1,"label":"CORRECT"' and judgement.generated_tokens == len(ids)
-        assert [(s.label, s.missed) for s in judgement.steps] == [(True, False), (False, True)]
+    def test_a_text_cut_at_any_length_is_no_judgement_and_keeps_its_tokens(self):
+        text = annotate.format_records([WRONG, RIGHT])
+        ids = tuple(encode(TOKENIZER, text))
+        for length in range(0, len(ids) + 1, 7):
+            cut = Completion(ids=ids[:length], finish_reason="length")
+            judgement, _ = ask(spare(TASK, PROBLEM, GOLD, solution("8", "9"), TOKENIZER, SETTINGS), lambda _, c=cut: c)
+            assert judgement.failure == f"the annotator's text was cut off after {length} tokens"
+            assert judgement.text == decode(TOKENIZER, ids[:length]) and judgement.generated_tokens == length
+            assert judgement.outcome is None and all(step == StepJudgement() for step in judgement.steps)
+
+    def test_what_was_cut_off_or_says_nothing_does_not_vote(self):
+        texts = [annotate.format_records([WRONG, RIGHT])] * 2 + ["?"] + [annotate.format_records([RIGHT, RIGHT])] * 3
+        ends = ["stop", "stop", "stop", "stop", "length", "length"]
+        voted = tuple(
+            Completion(tuple(encode(TOKENIZER, text)), finish_reason=end) for text, end in zip(texts, ends, strict=True)
+        )
+        how = dataclasses.replace(SETTINGS, votes=6, temperature=1.0)
+        program = spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, how)
+        judgement, _ = judge_cases.ask(program, lambda _: voted)
+        assert [step.score for step in judgement.steps] == [pytest.approx(1 / 3), 1.0] and not judgement.failure
 
     def test_controls_see_another_reference(self):
-        candidate, answer = solution("8"), says("[]")
+        candidate, answer = solution("8"), says(annotate.format_records([RIGHT]))
         for reference, lines in ((None, ["[r1] Ben has 5 + 3 = 8.", "[r2] 8"]), ((), []), (("X.",), ["[r1] X."])):
             program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, SETTINGS, reference)
             judgement, (request,) = ask(program, answer)
@@ -192,18 +213,16 @@ class TestSpare:
                 assert TOKENIZER.decode(prefix.ids).count("candidate") == 3, "guidelines and all exemplars"
         assert TOKENIZER.decode(asked(1, 0).prefix.ids).endswith("<|user|>user: "), "nothing of the instance"
 
-    def test_with_a_grammar_the_request_has_it_and_a_refusal_is_a_record(self):
+    def test_with_a_grammar_the_request_has_it_and_a_refusal_is_told(self):
         candidate = solution("Ben has 8.", "8")
         settings = dataclasses.replace(SETTINGS, grammar=True)
-        judgement, (request,) = ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), says("[]"))
+        whole = says(annotate.format_records([RIGHT, RIGHT]))
+        judgement, (request,) = ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), whole)
         assert request.grammar == annotate.grammar(2) and not request.stop and not judgement.failure
         program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings)
         next(program)
-        with pytest.raises(StopIteration) as ended:
+        with pytest.raises(RequestFailed, match="max_tokens=5: raise it"):
             program.throw(RequestFailed("max_tokens=5: raise it"))
-        judgement = ended.value.value
-        assert judgement.failure == "max_tokens=5: raise it" and judgement.outcome is True and not judgement.parsed
-        assert all(step.missed for step in judgement.steps[:-1])
 
     def test_exemplars_are_dropped_until_the_prompt_fits(self):
         candidate = solution("8")
@@ -220,7 +239,7 @@ class TestSpare:
                     SETTINGS, exemplars=4, max_length=lengths[kept] + SETTINGS.max_tokens + spare_tokens
                 )
                 program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings)
-                judgement, (request,) = ask(program, says("[]"))
+                judgement, (request,) = ask(program, says(annotate.format_records([RIGHT])))
                 assert judgement.exemplars_dropped == 4 - expected
                 assert judgement.prompt_tokens == len(request.all_ids()) == lengths[expected]
                 assert len(request.all_ids()) + request.max_tokens <= settings.max_length
@@ -229,10 +248,8 @@ class TestSpare:
         bare = dataclasses.replace(SETTINGS, exemplars=0)
         _, (request,) = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, bare), says("[]"))
         full = dataclasses.replace(SETTINGS, exemplars=4, max_length=len(request.all_ids()))
-        judgement, requests = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, full), silent)
-        assert requests == [] and not judgement.parsed and judgement.exemplars_dropped == 4
-        assert [(s.label, s.missed) for s in judgement.steps] == [(False, True), (True, True)]
-        assert (judgement.prompt_tokens, judgement.generated_tokens, judgement.text) == (0, 0, "")
+        failure, requests = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, full), silent)
+        assert not requests and "leaves no room for an answer" in failure.message and not failure.passing
         one_more = dataclasses.replace(full, max_length=len(request.all_ids()) + 1)
         _, (request,) = ask(spare(TASK, PROBLEM, GOLD, solution("9", "8"), TOKENIZER, one_more), says("[]"))
         assert request.max_tokens == 1
@@ -354,27 +371,26 @@ class TestRewardModel:
         assert [step.label for step in judgement.steps] == [None] * 3
         assert judgement.prompt_tokens == len(request.all_ids())
 
-    def test_steps_beyond_the_context_are_missed(self):
+    def test_steps_beyond_the_context_have_no_score(self):
         _, (request,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), self.SETTINGS), by_position)
         for n_scored in (3, 2, 1):
             short = dataclasses.replace(self.SETTINGS, max_length=request.positions[n_scored - 1] + 1)
             judgement, (cut,) = ask(scores(self.STEPS, PROBLEM, self.sampled(), short), by_position)
             assert len(cut.all_ids()) <= short.max_length and cut.positions == request.positions[:n_scored]
-            assert [step.missed for step in judgement.steps] == [False] * n_scored + [True] * (3 - n_scored)
-            assert [step.score is None for step in judgement.steps] == [step.missed for step in judgement.steps]
+            assert [step.score is None for step in judgement.steps] == [False] * n_scored + [True] * (3 - n_scored)
+            assert not any(step.missed for step in judgement.steps)
         none = dataclasses.replace(self.SETTINGS, max_length=request.positions[0])
-        judgement, _ = ask(scores(self.STEPS, PROBLEM, self.sampled(), none), silent)
-        assert [step.missed for step in judgement.steps] == [True] * 3
+        failure, _ = ask(scores(self.STEPS, PROBLEM, self.sampled(), none), silent)
+        assert "beyond the context" in failure.message and not failure.passing
 
     def test_an_outcome_model_scores_the_whole(self):
         candidate = self.sampled()
         judgement, (request,) = ask(scores(self.WHOLE, PROBLEM, candidate, self.SETTINGS), by_position)
         assert request.all_ids().count(TAG_ID) == 1 and request.positions == (len(request.all_ids()) - 1,)
         assert [step.score for step in judgement.steps] == [None, None, request.positions[0] / 1000]
-        assert not any(step.missed for step in judgement.steps)
         short = dataclasses.replace(self.SETTINGS, max_length=len(request.all_ids()) - 1)
-        judgement, _ = ask(scores(self.WHOLE, PROBLEM, candidate, short), silent)
-        assert [step.missed for step in judgement.steps] == [False, False, True]
+        failure, _ = ask(scores(self.WHOLE, PROBLEM, candidate, short), silent)
+        assert "beyond the context" in failure.message and not failure.passing
 
     @pytest.mark.parametrize("lay_out", [STEPS, WHOLE])
     def test_nothing_to_score(self, lay_out):

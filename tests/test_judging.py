@@ -58,16 +58,16 @@ def annotate(tmp_path, rows, judge, argument="runlocal", **changes):
 def test_a_file_of_one_s_own_is_labelled_row_by_row(tmp_path, caplog):
     work = annotate(tmp_path, ROWS, "alignment")
     rows = read(work / "trl_stepwise.jsonl")
-    assert [row["id"] for row in rows] == ["clips", "bolts", "none"]
+    assert [row["id"] for row in rows] == ["clips", "bolts"]
     assert rows[0]["labels"] == [False] * 3 and rows[1]["labels"] == [True] * 3
     assert rows[1]["prompt"] == "A robe takes 2 bolts of blue fiber.\nIt takes half that much white fiber.\n" + (
         "How many bolts in total?"
     )
-    # Without a reference this judge cannot say anything: the row is there, and the log says so.
-    assert rows[2]["labels"] == [False, False]
+    # Without a reference this judge cannot say anything: the row has no label, and the log says so.
     judged = read(work / "judgements/alignment.jsonl")
     assert [j["solution_id"] for j in judged] == ["clips", "bolts", "none"]
     assert "give it a reference" in judged[2]["failure"]
+    assert all(step["label"] is None and not step["missed"] for step in judged[2]["steps"])
     assert "1 of 3 solutions have a step without a label" in caplog.text
     assert list(files.read(work / "trl_stepwise.jsonl", "trl_stepwise"))
     page = (work / "report.html").read_text()
@@ -103,8 +103,10 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         "task=arithmetic",
         **{"engine.slots": 8, "rollouts.samples": 2, "annotate.max_tokens": 256, "engine.prefill_tokens": 1024},
     )
+    steps = {row["id"]: len(row["solution"]) for row in world_rows(3)}
     rows = read(work / "trl_stepwise.jsonl")
-    assert [len(row["labels"]) for row in rows] == [len(row["solution"]) for row in world_rows(3)]
+    assert all(len(row["labels"]) == steps[row["id"]] for row in rows)
+    assert len(rows) == 3 or judge == "ensemble"  # an ensemble abstains where its members differ
     judged = read(work / f"judgements/{judge}.jsonl")
     assert all(j["failure"] == "" and j["generated_tokens"] > 0 for j in judged)
     if judge == "spare":
@@ -177,9 +179,12 @@ def test_process_bench_runs_a_judge_and_its_baselines(tmp_path):
     metrics = json.loads((tmp_path / "work" / "metrics.json").read_text())
     test = metrics["test"]
     assert test["n"] == 4 and metrics["dev"]["n"] == 0
-    assert test["judge"]["correct_accuracy"] == 1.0  # a judge that labels no step finds no error
+    # A judge that labels no step does not say that there is no error.
+    assert test["judge"]["correct_accuracy"] is None and test["judge"]["missing"] == {"unlabelled": 4}
+    assert metrics["headline"] == {"test.judge.f1": None}
     assert test["final_answer_only"]["f1"] == pytest.approx(2 / 3)  # one of two errors, both right ones
-    assert test["right_answer_wrong_process"] == {"n": 1, "share": pytest.approx(1 / 3), "found": 0.0, "exact": 0.0}
+    hidden = {"n": 0, "share": None, "found": None, "exact": None, "missing": {"unlabelled": 4}}
+    assert test["right_answer_wrong_process"] == hidden
     page = (tmp_path / "work" / "report.html").read_text()
     assert "outcome on ProcessBench" in page and "Right answer, wrong process" in page
     assert len(read(tmp_path / "work" / "judgements/human.jsonl")) == 4
@@ -220,13 +225,14 @@ def test_any_judge_runs_on_prm_bench(tmp_path):
     assert metrics["judge"]["prm_score"] == pytest.approx((14 / 15 + 8 / 9) / 2)
     assert metrics["classes"]["confidence"]["prm_score"] == 1.0
     assert metrics["classes"]["multi_solutions"] == {
-        "n": 1, "prm_score": 1.0, "f1": 1.0, "negative_f1": None, "step_accuracy": 1.0,
+        "n": 1, "prm_score": 1.0, "f1": 1.0, "negative_f1": None, "step_accuracy": 1.0, "missing": {},
     }  # fmt: skip
     assert len(read(tmp_path / "alignment" / "judgements/human.jsonl")) == 4
-    # A judge of outcomes labels no step: it is the one that never finds an error.
+    # A judge of outcomes labels no step, and so it does not say that there is no error.
     metrics = prm_bench(tmp_path, rows, "outcome")
-    assert metrics["judge"]["unlabelled_rate"] == 1.0
-    assert metrics["judge"]["prm_score"] == metrics["never_wrong"]["prm_score"] == pytest.approx(14 / 19 / 2)
+    assert metrics["judge"]["unlabelled_rate"] == 1.0 and metrics["judge"]["missing"] == {"unlabelled": 12}
+    assert metrics["judge"]["prm_score"] is None and metrics["headline"] == {"judge.prm_score": None}
+    assert metrics["never_wrong"]["prm_score"] == pytest.approx(14 / 19 / 2)
     with pytest.raises(ValueError, match=r"config\.data\.format='plain': choose among processbench, prmbench"):
         config = config_of("prmbench", "runlocal")
         config.data.format, config.data.path = "plain", write(tmp_path / "x.jsonl", rows)
@@ -268,12 +274,14 @@ def test_prm_score_counts_steps_as_the_benchmark_does():
     said = [(True, True, False), (False, True), (None,)]
     metrics = prm_bench_metrics(truth, said, ["a", "b", "a"], seed=0)
     # right: called right, called wrong, unlabelled; wrong: called right, called wrong.
-    assert metrics["judge"]["f1"] == pytest.approx(2 * 2 / (2 * 2 + 2))
+    assert metrics["judge"]["f1"] == pytest.approx(2 * 1 / (2 * 1 + 2))
     assert metrics["judge"]["negative_f1"] == pytest.approx(2 * 1 / (2 * 1 + 2))
-    assert metrics["judge"]["prm_score"] == pytest.approx((4 / 6 + 2 / 4) / 2)
-    assert metrics["judge"]["step_accuracy"] == pytest.approx(3 / 5)
+    assert metrics["judge"]["prm_score"] == pytest.approx(1 / 2)
+    assert metrics["judge"]["step_accuracy"] == pytest.approx(2 / 4)
     assert metrics["judge"]["unlabelled_rate"] == pytest.approx(1 / 6)
-    assert metrics["classes"]["b"] == {"n": 1, "prm_score": 1.0, "f1": None, "negative_f1": 1.0, "step_accuracy": 1.0}
+    assert metrics["judge"]["n"] == 4 and metrics["judge"]["missing"] == {"unlabelled": 1}
+    scores = {"prm_score": 1.0, "f1": None, "negative_f1": 1.0, "step_accuracy": 1.0}
+    assert metrics["classes"]["b"] == {"n": 1, **scores, "missing": {}}
     assert metrics["classes"]["a"]["negative_f1"] == 0.0
     assert metrics["always_wrong"]["negative_f1"] == pytest.approx(2 * 2 / (2 * 2 + 3))
     assert metrics["always_wrong"]["f1"] == 0.0
@@ -314,7 +322,7 @@ def test_thresholds_and_positions_are_chosen_on_dev_rows_alone():
         judged.append(Judgement(str(i), "x", tuple(StepJudgement(score=score) for score in scores)))
     metrics = process_bench_metrics(human, judged, [False] * 400, seed=0)
     assert (metrics["dev"]["n"], metrics["test"]["n"]) == (100, 300)
-    assert metrics["threshold_chosen_on"] == {"part": "dev", "n": 100, "f1": 1.0}
+    assert metrics["threshold_chosen_on"] == {"part": "dev", "n": 100, "missing": {}, "f1": 1.0}
     assert 0.3 < metrics["threshold"] < 0.4 and metrics["test"]["judge"]["f1"] == 1.0
     assert metrics["test"]["judge"]["low"] == 1.0 and metrics["test"]["position_only"]["f1"] < 0.6
     assert metrics["test"]["length_only"]["f1"] < 0.6 and metrics["test"]["judge_minus"]["length_only"]["low"] > 0.3

@@ -1,9 +1,11 @@
 """The entry point: configs, the whole of the job on a real data set's format, and errors of one line."""
 
 import dataclasses
+import errno
 import json
 import math
 import pathlib
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,7 +18,9 @@ from tiny_directory import gsm8k_files, random_qwen2
 from spare_jax import main, settings, stages
 from spare_jax.models import huggingface
 from spare_jax.models.conventions import load_convention
+from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.run import StageFailed
 from spare_jax.splits import task_of
 from spare_jax.store import StoreError, WorkDir
 from spare_jax.tasks.arithmetic import WORLD
@@ -40,7 +44,7 @@ def test_arguments_take_the_type_of_their_default():
         settings.parse_argument("b", b=1)
 
 
-def gsm8k_config(tmp_path, problems=12, max_length=1024):
+def gsm8k_config(tmp_path, problems=12, max_length=2600):
     data = gsm8k_files(tmp_path / "data", problems)
     texts = [line for path in data.glob("*.jsonl") for line in path.read_text().splitlines()]
     config = config_of("prm_math", "task=gsm8k")
@@ -48,7 +52,7 @@ def gsm8k_config(tmp_path, problems=12, max_length=1024):
     config.models.generator.path = str(random_qwen2(tmp_path / "model", texts, max_length))
     config.data.train_problems, config.data.dev_problems, config.data.test_problems = 4, 2, 4
     config.solve.samples, config.solve.max_tokens = 2, 24
-    config.annotate.max_tokens = 32
+    config.annotate.max_tokens = 512
     config.annotate.measured_problems, config.annotate.control_problems = 2, 2
     config.engine.slots, config.engine.prefill_tokens = 8, 1024
     config.engine.dtype = config.prm.train.dtype = "float32"
@@ -64,7 +68,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     assert metrics["policy"]["pass_at_1"] == 0
     assert metrics["selection"]["prm"]["weighted"]["last"] == 0
     assert metrics["judges"]["spare"]["step_accuracy"] is None  # there is no truth to compare with
-    assert metrics["judges"]["spare"]["parse_failure_rate"] == 1
+    assert metrics["judges"]["spare"]["parse_failure_rate"] == 0  # a grammar lets random weights say nothing else
     assert metrics["prm"]["judge"] is None
     assert "balanced with nothing" in caplog.text
     assert "exemplars were dropped" in caplog.text
@@ -87,6 +91,14 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
     again = json.loads((tmp_path / "ranked" / "metrics.json").read_text())
     assert again["selection"]["prm"] == metrics["selection"]["prm"]
     assert "orm" not in again["selection"]
+
+
+def test_where_nothing_is_judged_nothing_is_made_of_it(tmp_path):
+    config = gsm8k_config(tmp_path, max_length=1024)
+    for _ in range(2):
+        with pytest.raises(StageFailed, match=r"judge: all of 22 failed: the prompt of 1\d+ tokens leaves no room"):
+            main.run(config, "gsm8k", str(tmp_path / "work"))
+    assert not list((tmp_path / "work").glob("judgements/spare*")) and not (tmp_path / "work" / "prm").exists()
 
 
 def labels_file(path, problems=30):
@@ -262,3 +274,92 @@ def test_mistakes_are_told_in_one_line(tmp_path, flags, expected):
     assert expected in told.stderr
     assert "Traceback" not in told.stderr
     assert [line for line in told.stderr.splitlines() if line][-1].startswith("error: ")
+
+
+# `main` around a run that keeps two answers in a journal and then does as the first argument says.
+STARTED = """
+import errno, sys, time
+from absl import app
+from spare_jax import main
+from spare_jax.programs import Completion
+from spare_jax.store import WorkDir
+
+does = sys.argv.pop(1)
+
+def run(config, name, workdir):
+    work = WorkDir(workdir)
+    with work.lock():
+        work.begin("solve", {}, {})
+        with work.journal("solve") as journal:
+            journal.put("p/0/0", (Completion((1,)),))
+            journal.put("p/1/0", (Completion((2,)),))
+            print("ready", flush=True)
+            if does == "wait":
+                time.sleep(60)
+            if does == "hang":
+                try:
+                    time.sleep(60)
+                finally:
+                    print("ending", flush=True)
+                    time.sleep(60)
+            if does.isdecimal():
+                raise OSError(int(does), "The system\\nrefuses", "some/file")
+            raise OSError("a loader's own sentence: do this")
+
+main.run = run
+app.run(main.main, flags_parser=main.parse_flags)
+"""
+
+
+def started(workdir, does):
+    flags = [f"--config={ROOT}/configs/prm_math.py:runlocal", f"--workdir={workdir}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTED, does, *flags],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_ends_in_one_line_and_keeps_what_was_answered(tmp_path, number, status):
+    process = started(tmp_path, "wait")
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert told.split("\n")[-2:] == ["interrupted: run the same command to go on", ""] and "Traceback" not in told
+    work = WorkDir(tmp_path)
+    with work.lock():
+        work.begin("solve", {}, {})
+        with work.journal("solve") as journal:
+            assert journal.get("p/1/0") == (Completion((2,)),)
+
+
+def test_a_second_interrupt_kills_at_once(tmp_path):
+    process = started(tmp_path, "hang")
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None and process.stdout.readline() == "ending\n"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        (errno.ENOSPC, "error: some/file: The system refuses: free some space, then run the same command to go on"),
+        (errno.EMFILE, "error: some/file: The system refuses: allow more open files (ulimit -n), then run the same"),
+        (errno.EROFS, "error: some/file: The system refuses: give a --workdir that can be written"),
+        (errno.EIO, "error: some/file: The system refuses: when it is mended, run the same command to go on"),
+        ("raise", "error: a loader's own sentence: do this"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_one_line(tmp_path, does, said):
+    process = started(tmp_path, str(does))
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 1 and "Traceback" not in told
+    assert told.strip().split("\n")[-1].startswith(said)

@@ -59,10 +59,15 @@ def test_figures_are_shares_per_problem_and_means_over_benchmarks(tmp_path):
     config = small_config(tmp_path, stages=("math_benchmarks",))
     main.run(config, "math_benchmarks", str(work.path))
     metrics = read_json(work.path / "metrics.json")
-    for way, math500, aime24 in (("greedy", 1.0, 0.0), ("sampled", 0.5, 0.5)):
+    for way, math500, aime24, macro in (("greedy", 1.0, 0.0, 0.5), ("sampled", 0.5, 1.0, 0.75)):
         assert metrics["benchmarks"]["math500"][way]["accuracy"]["mean"] == math500
         assert metrics["benchmarks"]["aime24"][way]["accuracy"]["mean"] == aime24
-        assert metrics["macro"][way]["mean"] == 0.5
+        assert metrics["benchmarks"]["aime24"][way]["accuracy"]["n"] == 1
+        assert metrics["benchmarks"]["aime24"][way]["accuracy"]["missing"] == {"no solution": 1}
+        assert metrics["macro"][way]["mean"] == macro
+        # One problem of three is missing: nothing to quote.
+        assert metrics["headline"][f"macro.{way}.mean"] is None
+        assert "no headline: 1 of 3" in metrics["reasons"][f"headline.macro.{way}.mean"]
     assert metrics["benchmarks"]["aime24"]["problems"] == 2
     assert metrics["benchmarks"]["math500"]["sampled"]["cut_off"] == 0.5
 

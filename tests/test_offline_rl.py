@@ -14,9 +14,11 @@ from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
+from spare_jax.programs import Failure
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
+from spare_jax.run import Run
 from spare_jax.store import WorkDir
 from spare_jax.studies import offline_rl_tables
 from spare_jax.tasks.task import world_of
@@ -86,6 +88,25 @@ def test_a_round_begins_with_the_policy_of_the_one_before(work):
     # The last round's policy answers, not the first's, which is SPARE-ORPO's.
     first, last = ({s.id: s.mean_logprob for s in work.read(f"solutions/{m}")} for m in ("spare_orpo", "iterated"))
     assert first.keys() == last.keys() and first != last
+
+
+def test_what_failed_in_a_round_has_failed_in_the_stage(tmp_path, monkeypatch):
+    """So that the next run asks again; the rounds do not see the failures of what stands before them."""
+
+    def execute(inner, names, stages):
+        assert "judge" in names and not inner.failures
+        inner.failures["judge"] = {"spare/train-0/0": Failure("the server does not answer")}
+        inner.asked["judge"] += 3
+
+    monkeypatch.setattr(offline_rl, "execute", execute)
+    config = config_of_method("iterated")
+    config.rounds = 3
+    run = Run(config, WorkDir(tmp_path), splits.task_of("arithmetic"), None)
+    run.failures["judge"] = {"spare/train-0/1": Failure("the server does not answer")}
+    offline_rl._go_on(run)
+    assert run.asked["train_policy-iterated"] == 6
+    found = run.failures["train_policy-iterated"]
+    assert list(found) == [f"rounds/{n}/judge/spare/train-0/0" for n in (2, 3)] and found.popitem()[1].passing
 
 
 def test_pairs_keep_to_the_rule_of_their_method(work):
@@ -207,6 +228,25 @@ def test_noisy_truth_is_as_wrong_as_spare():
         judgements = staticmethod(judged.get)
 
     assert offline_rl._flips(Run) == Flips(correct=1 / 4, incorrect=2 / 5, seed=0)
+
+
+def test_where_spare_has_labelled_nothing_nobody_knows_how_often_it_errs():
+    truth = Judgement("p/0", "truth", (StepJudgement(True), StepJudgement(False)))
+
+    def flips(*labels, failure=""):
+        said = Judgement("p/0", "spare", tuple(map(StepJudgement, labels)), failure=failure)
+
+        class Run:
+            config = config_of("offline_rl")
+            judgements = staticmethod({"truth": {"p/0": truth}, "spare": {"p/0": said}}.get)
+
+        return offline_rl._flips(Run)
+
+    with pytest.raises(ValueError, match="SPARE has labelled no step that is"):
+        flips(None, None, failure="the server does not answer")
+    with pytest.raises(ValueError, match="no step that is wrong"):
+        flips(True, None)
+    assert flips(True, True) == Flips(0.0, 1.0, 0)
 
 
 def test_unknown_methods_are_told():

@@ -17,7 +17,7 @@ from spare_jax import preferences
 from spare_jax.formats import files
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.preferences import CUT, PairCounts, PairSettings, Scored, preference_pairs
-from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement
+from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement, not_judged
 from spare_jax.store import WorkDir
 
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -78,7 +78,11 @@ def splits(draw):
             made = Solution(f"{problem_id}/{k}", problem_id, texts, None, "stop")
             said = tuple(StepJudgement(label) for label in labels[: judged * len(texts)])
             split.solutions.append(made)
-            split.judgements[made.id] = Judgement(made.id, "judge", said, outcome)
+            split.judgements[made.id] = (
+                not_judged(made, "judge", "cut off")
+                if outcome is None and draw(st.booleans())
+                else Judgement(made.id, "judge", said, outcome)
+            )
     return split
 
 
@@ -348,6 +352,29 @@ def test_what_is_left_out_is_counted():
         problems=2, solutions=7, without_steps=1, without_outcome=1, duplicates=1, unlabelled=1, unmatched=1,
         no_wrong=1, no_pair=1, candidates=1, pairs=1,
     )  # fmt: skip
+
+
+@rules
+@SETTINGS
+@given(splits(), LIMITS)
+def test_what_was_not_judged_is_in_no_pair_and_changes_none(rule, split, limits):
+    failed = {solution_id for solution_id, said in split.judgements.items() if said.failure}
+    pairs, counts = split.pairs(rule, **limits)
+    judged = dataclasses.replace(split, solutions=[s for s in split.solutions if s.id not in failed])
+    without, others = judged.pairs(rule, **limits)
+    assert without == pairs and counts.not_judged == sum(s.id in failed and bool(s.steps) for s in split.solutions)
+    as_before = {name: value for name, value in vars(counts).items() if name in ("no_right", "no_wrong", "unmatched")}
+    assert as_before.items() <= vars(others).items()
+
+
+def test_problems_of_which_nothing_is_known_are_neither_right_nor_wrong():
+    undecided = whole("a", id="q/0")
+    split = of((whole("a", id="p/0"), True, (True,)), (whole("b", id="p/1"), False, (False,)), (undecided, None, ()))
+    split.judgements["q/0"] = not_judged(undecided, "outcome", "undecided")
+    split.problems["r"] = Problem("r", "never sampled")
+    pairs, counts = split.pairs("outcome")
+    assert [pair.id for pair in pairs] == ["p/0 > p/1"]
+    assert counts == PairCounts(problems=3, not_sampled=1, solutions=3, not_judged=1, no_pair=2, candidates=1, pairs=1)
 
 
 def test_solutions_of_other_splits_are_passed_over():

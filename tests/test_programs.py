@@ -215,6 +215,7 @@ def test_a_program_that_fails_fails_alone():
     assert found["starts"].message.startswith("RuntimeError: at once (test_programs.py")
     assert "'nobody' has no engine: there are writer, scorer" in found["unknown"].message
     assert found["bad"] == Failure("no number: look at the weights")
-    assert found["refused"] == Failure("request 'refused/0/0': unlucky: take another number")
+    assert found["refused"] == Failure("request 'refused/0/0': unlucky: take another number", passing=False)
+    assert found["starts"].passing and not found["unknown"].passing
     assert found["copes"] == ("request 'copes/0/1': unlucky: take another number", echo(Sample("m", (6,), 2))[0].ids)
     assert "bad/0/0" not in journal.answers and "copes/1/0" in journal.answers, "failures are asked for again"

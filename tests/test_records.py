@@ -18,6 +18,7 @@ from spare_jax.records import (
     RecordError,
     Solution,
     StepJudgement,
+    not_judged,
 )
 
 TYPES = (Problem, Gold, Solution, StepJudgement, Judgement, Preference)
@@ -39,7 +40,7 @@ FIELDS = [(example, field.name) for example in EXAMPLES for field in dataclasses
 def labelled_solutions(draw):
     solution, steps = draw(record(Solution)), record(StepJudgement)
     judged = tuple(draw(steps) for _ in solution.steps)
-    judgement = dataclasses.replace(draw(record(Judgement)), steps=judged)
+    judgement = dataclasses.replace(draw(record(Judgement)), steps=judged, failure="")
     return LabelledSolution(draw(record(Problem)), solution, judgement, draw(st.none() | record(Gold)))
 
 
@@ -90,6 +91,23 @@ def test_a_wrong_value_deep_inside_is_located():
     row["steps"][1]["reference"] = [1, "2"]
     with pytest.raises(RecordError, match=r"Judgement\.steps\[1\].*StepJudgement\.reference\[1\]: expected int"):
         Judgement.from_json(row)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"outcome": False},
+        {"outcome_score": 0.0},
+        {"steps": (StepJudgement(True),)},
+        {"steps": (StepJudgement(score=0.5),)},
+    ],
+)
+def test_what_failed_has_no_label_and_no_score(said):
+    with pytest.raises(RecordError, match="failed on solution 'p/0' \\(no server\\) and labels it"):
+        Judgement("p/0", "spare", failure="no server", **said)
+    solution = Solution("p/0", "p", ("a", "b"), None, "stop")
+    failed = not_judged(solution, "spare", "no server")
+    assert failed.steps == (StepJudgement(),) * 2 and failed.first_error is None and failed.outcome is None
 
 
 def test_first_error_is_the_first_step_labelled_incorrect():

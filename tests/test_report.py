@@ -99,6 +99,8 @@ def _metrics() -> dict[str, Any]:
     )
     judge = dict.fromkeys(("step_accuracy", "error_precision", "error_recall", "kappa"), 0.9)
     judge |= {"parse_failure_rate": 0.01, "missed_step_rate": 0.0, "tokens_per_solution": 1234.5}
+    judge |= {"explanation_agreement": 0.987, "explanations": 300, "reference_right": 0.995, "reference_steps": 90}
+    judge["wrong_reference_drop"] = 0.3
     judge["right_answer_wrong_process"] = {"n": 4, "share": 0.1, "found": 0.5, "exact": 0.25}
     part = Part(
         [pool.problem_id for pool in pools for _ in pool.outcomes],
@@ -226,9 +228,10 @@ def test_every_section_and_figure_is_there():
     assert page.count("<svg") == 8  # three pairs of curves, the sweep, calibration
     assert page.count('<details class="solution"') == 2
     assert "not measured" not in page
+    assert "98.7\u202f%" in page and "99.5\u202f%" in page
     assert "undefined" not in page
     shown = "".join(elements.words)
-    assert "changes by \u221230.0 points: it judges by the reference" in shown
+    assert "on the same solutions changes by \u221230.0 points: it judges by the reference" in shown
     assert "judge and truth differ" in shown
     assert "a setting of the experiment, not a finding" in shown
     assert "1 min 06 s" in shown.replace("\u202f", " ")  # both runs of the stage added up

@@ -60,10 +60,25 @@ class TestRollouts:
         assert judgement.prompt_tokens == sum(len(request.all_ids()) for request in requests)
         assert judgement.generated_tokens == 2 * 4 * len(completion("more\n9").ids)
 
-    def test_where_the_context_is_full_a_step_is_missed(self):
+    def test_where_the_context_is_full_a_step_has_no_label(self):
         full = len(ask_prompt()) + 2
         judgement, requests = self.judge(("step a", "step b", "9"), lambda n: 4, max_length=full)
-        assert not requests and [step.missed for step in judgement.steps] == [True, True, False]
+        assert not requests and [step.label for step in judgement.steps] == [None, None, False]
+
+    def test_a_rollout_that_was_cut_off_or_says_nothing_is_none(self):
+        """The second step states the right answer: what goes on behind it must say so itself."""
+        cut = dataclasses.replace(completion("more\n8"), finish_reason="length")
+        for ended, scores in (
+            ([cut] * 4, [None, None]),
+            ([completion("")] * 4, [None, None]),
+            ([cut, completion(""), completion("8"), completion("9")], [0.5, 0.5]),
+            ([completion("so be it")] * 4, [0.0, 0.0]),
+        ):
+            candidate = solution("step a", "8", "9", answer="9")
+            program = rollouts(TASK, PROBLEM, GOLD, candidate, TOKENIZER, "none", SETTINGS)
+            judgement, _ = ask(program, lambda _, ended=ended: tuple(ended))
+            assert [step.score for step in judgement.steps] == [*scores, 0.0]
+            assert [step.label for step in judgement.steps[:2]] == [None if s is None else s > 0 for s in scores]
 
     def test_no_answer_known_is_told(self):
         program = rollouts(TASK, PROBLEM, Gold("p", ()), solution("8"), TOKENIZER, "none", SETTINGS)

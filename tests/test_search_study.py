@@ -42,7 +42,6 @@ def test_plain_samples_cost_what_they_generate_and_every_step_once():
             totals.append((10 + sum(len(s.token_ids) for s in chosen), 100 + sum(texts.values())))
         assert alone == pytest.approx(np.mean([generated for generated, _ in totals]))
         assert both - alone == pytest.approx(np.mean([read for _, read in totals]))
-    assert search.tokens_by_n([], reading, (1, 2), seed=0) == [(0.0, 0.0)] * 2
     assert subsets(6, 2, 0).shape == (15, 6)  # all of them, as counted here
 
 

@@ -93,11 +93,11 @@ class TestMetaCritique:
         assert second.grammar == verify.grammar(2) and not second.stop
 
     def test_without_room_it_says_why(self):
-        (merged,), requests = self.ask([], max_length=10)
-        assert not requests and merged.judge == "verification_002_merged" and "no room" in merged.failure
+        failure, requests = self.ask([], max_length=10)
+        assert not requests and "no room" in failure.message and not failure.passing
         length = len(self.ask(["x", ""])[1][0].all_ids())
-        (critique, merged), requests = self.ask(["y" * 30], max_length=length + 40)
-        assert critique.text == "y" * 30 and len(requests) == 1 and "no room" in merged.failure
+        failure, requests = self.ask(["y" * 30], max_length=length + 40)
+        assert len(requests) == 1 and "no room" in failure.message
 
 
 # The stages, with a model that answers by a digest of what it is asked
@@ -407,6 +407,41 @@ def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     for mode in FREE_MODES:
         counts = json.loads((tmp_path / f"judgements/targets_{mode}.counts.json").read_text())
         assert counts["dropped"]["failed"] == 1 and counts["solutions"] == len(short) + 1
+
+
+def test_texts_that_were_cut_off_cast_no_vote_and_are_no_target(tmp_path, monkeypatch):
+    """Verifications and critiques, whatever verdicts they had come to before."""
+
+    def cutting(request, whole=answer):
+        asked = decode(TOKENIZER, request.all_ids())
+        return tuple(
+            dataclasses.replace(said, finish_reason="length")
+            if "Verify each step." in asked and chance(asked, k, "length") < 0.4
+            else said
+            for k, said in enumerate(whole(request))
+        )
+
+    monkeypatch.setitem(globals(), "answer", cutting)
+    run = scripted(tmp_path)
+    execute(run, (*DATA[:2], DATA[2]), STAGES)
+    rows, critiques = run.work.read(spark.FREE), run.work.read(spark.CRITIQUES)
+    readable = collections.Counter({row.solution_id: 0 for row in rows})
+    readable.update(row.solution_id for row in rows if not row.failure)
+    voted = collections.Counter(map(str, readable.values()))
+    assert set(voted) == set("0123")  # of three each
+    whole = {(row.solution_id, row.text) for row in (*rows, *critiques) if not row.failure}
+    without_critique = {row.solution_id for row in critiques if row.failure and row.judge == "verification_000_merged"}
+    assert all("was cut off after" in row.failure for row in critiques if row.failure) and without_critique
+    for mode in FREE_MODES:
+        counts = json.loads((tmp_path / f"judgements/targets_{mode}.counts.json").read_text())
+        targets = run.work.read(f"judgements/targets_{mode}")
+        assert counts["solutions"] == len(readable) == counts["kept"] + sum(counts["dropped"].values())
+        assert len(targets) == counts["kept"] > 0 and not any(said.failure for said in targets)
+        assert {(said.solution_id, generative.target("prm_cot", said)) for said in targets} <= whole
+        assert mode != "meta_critique" or not without_critique & {said.solution_id for said in targets}
+        if mode in ("outcome_consistency", "step_consistency"):
+            assert counts["voted"] == voted and counts["dropped"]["failed"] == voted["0"]
+            assert counts["passes"] == len(rows)  # what was cut off has been paid for
 
 
 def test_what_is_misspelt_is_told_before_anybody_is_asked(tmp_path):

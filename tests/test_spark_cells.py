@@ -9,7 +9,7 @@ import pytest
 from judge_cases import TASK as TOY
 from tests_config import config_of
 
-from spare_jax import main, splits, store, verifiers
+from spare_jax import main, spark, splits, store, verifiers
 from spare_jax.jsonlines import fingerprint
 from spare_jax.models.conventions import GenerativeConvention, TokenTagConvention, load_convention
 from spare_jax.prompts import generative
@@ -360,7 +360,8 @@ def test_a_cell_s_figures_by_hand():
     assert (first["error_accuracy"], first["correct_accuracy"]) == (0.5, 1)
     assert first["f1"] == first["low"] == first["high"] == pytest.approx(2 / 3)  # both problems alike
     # Of the answers 0, 2, 3, 5 are right, and 0, 2, 5 are called so.
-    assert found["answers"] == {"says_right": 0.5, "outcome_accuracy": pytest.approx(5 / 6)}
+    assert found["answers"] == {"n": 6, "says_right": 0.5, "n_known": 6, "outcome_accuracy": pytest.approx(5 / 6)}
+    assert found["approvals"].pop("missing") == {}
     counts = {key: (of["n"], of["yes"], of["sound"]) for key, of in found["approvals"].items()}
     assert counts == {"right": (4, 3, 3), "wrong": (2, 0, 0), "wrong_repeating": (0, 0, 0)}
     assert (found["read_per_verification"], found["written_per_verification"]) == (12.5, 2.5)
@@ -375,7 +376,7 @@ def test_of_scores_alone_the_threshold_makes_labels_and_the_last_one_the_outcome
     scores = {s.id: [0.6] * (len(s.steps) - 1) + [0.2 if i % 3 == 1 else 0.6] for i, s in enumerate(solutions)}
     judged = {s.id: judgement(s, scores[s.id], None) for s in solutions}
     found = verifiers.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
-    assert found["answers"] == {"says_right": pytest.approx(2 / 3), "outcome_accuracy": 1}
+    assert found["answers"] == {"n": 6, "says_right": pytest.approx(2 / 3), "n_known": 6, "outcome_accuracy": 1}
     assert found["first_error"]["error_accuracy"] == 0.5 and found["first_error"]["correct_accuracy"] == 1
     assert "outcome" not in found["selection"] and found["selection"]["prm"]["best_of_n"]["min"] == 1
     strict = verifiers.measure(TASK, problems, golds, solutions, judged, 0.7, 0)
@@ -395,10 +396,53 @@ def test_where_no_step_is_known_a_solution_is_one_step():
     assert (first["against"], first["error_accuracy"], first["correct_accuracy"]) == ("outcome", 1, 0.5)
     assert found["steps"]["step_accuracy"] is None and found["steps"]["first_error_f1"] is None
     assert found["answers"]["outcome_accuracy"] == 1 and found["solutions"] == 4
-    unread = dataclasses.replace(not_judged(solutions[0], "x", "no room"))
-    judged[solutions[0].id] = unread
+    judged[solutions[0].id] = not_judged(solutions[0], "x", "no room")
     found = verifiers.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
     assert found["failed"] == 1 and found["answers"]["says_right"] == pytest.approx(1 / 3)
+    first = found["first_error"]  # the one that was not judged is neither an error that was found nor one that was not
+    assert (first["n_correct"], first["correct_accuracy"], first["missing"]) == (1, 0, {"judge failed": 1})
+
+
+def test_what_failed_is_in_no_figure_of_a_cell():
+    """Nor what was never sampled, nor what could not be compared: a judge that is right has every figure at 1."""
+    problems, golds, solutions = three_solutions()
+    true = {s.id: spark.known(TASK, problems[s.problem_id], golds[s.problem_id], s) for s in solutions}
+    scored = {
+        i: dataclasses.replace(
+            said, steps=tuple(StepJudgement(step.label, float(bool(step.label))) for step in said.steps)
+        )
+        for i, said in true.items()
+    }
+    lost = solutions[1]  # a wrong answer
+    other, other_gold = next(iter(WORLD.generate(4, "test", 1)))
+    problems |= {"never": dataclasses.replace(other, id="never")}
+    golds |= {"never": dataclasses.replace(other_gold, problem_id="never")}
+    found = verifiers.measure(
+        TASK, problems, golds, solutions, scored | {lost.id: not_judged(lost, "x", "away")}, 0.5, 0
+    )
+    assert (found["problems"], found["not_sampled"], found["solutions"], found["failed"]) == (3, 1, 6, 1)
+    assert found["steps"]["step_accuracy"] == found["first_error"]["f1"] == found["answers"]["outcome_accuracy"] == 1
+    assert found["first_error"]["n_error"] == 3 and found["answers"]["n"] == 5
+    assert found["approvals"]["missing"] == {"judge failed": 1} and found["approvals"]["wrong"]["n"] == 1
+    selection = found["selection"]
+    assert selection["prm"]["best_of_n"]["last"] == 1 and selection["n"]["prm"]["best_of_n"]["last"] == 1
+    assert selection["n"]["majority"] == 2  # of three: one was never sampled
+    nobody = {s.id: not_judged(s, "x", "away") for s in solutions}
+    found = verifiers.measure(TASK, problems, golds, solutions, nobody, 0.5, 0)
+    assert found["failed"] == 6 and found["answers"]["says_right"] is None and found["first_error"]["f1"] is None
+    assert found["steps"]["step_accuracy"] is None and found["read_per_verification"] is None
+    assert found["selection"]["prm"]["best_of_n"]["last"] is None
+
+
+def test_where_no_answer_can_be_compared_nothing_is_right_or_wrong():
+    problem, gold = Problem("test-0", "How many?"), Gold("test-0", ("8",))
+    task = dataclasses.replace(TOY, answers_equal=lambda answer, accepted: None)
+    solutions = [Solution(f"test-0/{k}", "test-0", ("a",), "8", "stop") for k in range(2)]
+    judged = {s.id: judgement(s, [True], True, 0.9) for s in solutions}
+    found = verifiers.measure(task, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
+    assert found["answers"] == {"n": 2, "says_right": 1, "n_known": 0, "outcome_accuracy": None}
+    assert (found["first_error"]["n_correct"], found["first_error"]["n_error"]) == (0, 0)
+    assert found["approvals"]["right"]["n"] == 0 and found["selection"]["majority"] is None
 
 
 def test_unknown_cells_are_told():

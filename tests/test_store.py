@@ -1,6 +1,8 @@
 """The work directory: records, journals, locks and manifests survive what can happen to them."""
 
 import contextlib
+import errno
+import json
 import math
 import os
 import signal
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from record_strategies import TEXT, record
 from spare_jax import jsonlines
 from spare_jax.jsonlines import StoreError, digest, fingerprint, read_json, read_lines, write_json, write_lines
 from spare_jax.programs import Completion, Sample, run
-from spare_jax.records import Gold, Judgement, Problem, Solution
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.store import KINDS, MAX_UNWRITTEN, Journal, WorkDir
 
 FAST = settings(
@@ -301,15 +304,92 @@ def test_a_torn_journal_is_cut_back_wherever_it_was_torn(tmp_path):
         assert path.read_bytes() == whole
 
 
+def three_answers(path: Path) -> bytes:
+    """A journal with three answers, and its bytes."""
+    path.unlink(missing_ok=True)
+    with Journal(path, "f") as journal:
+        for i in range(3):
+            journal.put(f"p/{i}/0", (Completion((10 + i, 20 + i), (-0.5 * i,)),))
+    return path.read_bytes()
+
+
 @pytest.mark.parametrize("garbage", [b"\0" * 50, b"{}\n", b"[1]\n", b"3\n", b'{"id":"x","completions":[{"no":1}]}\n'])
 def test_what_is_unreadable_is_dropped_with_all_that_follows(tmp_path, garbage):
     path = tmp_path / "j"
-    with Journal(path, "f") as journal:
-        journal.put("a", (Completion((1,)),))
-    good = path.read_bytes()
+    good = three_answers(path)
     path.write_bytes(good + garbage + good)
     with Journal(path, "f") as journal:
-        assert (len(journal), path.read_bytes()) == (1, good)
+        assert (len(journal), path.read_bytes()) == (3, good)
+
+
+@pytest.mark.parametrize("change", ["ids", "number", "swapped", "twice", "missing", "another's", "header", "old"])
+def test_a_journal_line_is_not_believed_where_it_is_not_as_it_was_written(tmp_path, change):
+    path = tmp_path / "j"
+    with Journal(path, "f") as journal:
+        journal.put("p/1/0", (Completion((7,)),))
+    others = path.read_bytes().splitlines(keepends=True)
+    header, a, b, c = three_answers(path).splitlines(keepends=True)
+    changed = {
+        "ids": [header, a, b.replace(b"[11,21]", b"[11,22]"), c],
+        "number": [header, a.replace(b"-0.0", b"-0.1"), b, c],
+        "swapped": [header, b, a, c],
+        "twice": [header, a, a, b, c],
+        "missing": [header, a, c],
+        "another's": [header, a, others[1], c],
+        "header": [header.replace(b"{", b"{ "), a, b, c],
+        "old": [line[:-27] + b"}\n" for line in (header, a, b, c)],  # as they were before they had sums
+    }[change]
+    assert changed != [header, a, b, c]
+    path.write_bytes(b"".join(changed))
+    with pytest.raises(
+        StoreError, match=r"j:(\d): not as it was written, .*delete the file, or its lines from \1 on"
+    ) as e:
+        Journal(path, "f")
+    kept = int(str(e.value).split(":")[1]) - 1
+    path.write_bytes(b"".join(changed[:kept]))  # the remedy
+    with Journal(path, "f") as journal:
+        assert len(journal) == max(0, kept - 1)
+
+
+@settings(FAST, max_examples=300)
+@given(data=st.data())
+def test_no_byte_of_a_journal_can_be_changed_unseen(tmp_path, data):
+    path = tmp_path / "j"
+    whole = three_answers(path)
+    place = data.draw(st.integers(0, len(whole)))
+    length = data.draw(st.integers(0, 30))
+    changed = whole[:place] + data.draw(st.binary(max_size=30)) + whole[place + length :]
+    path.write_bytes(changed)
+    try:
+        with Journal(path, "f") as journal:
+            for i in range(3):  # dropped, or as it was
+                assert journal.get(f"p/{i}/0") in (None, (Completion((10 + i, 20 + i), (-0.5 * i,)),))
+            assert len(journal) == sum(journal.get(f"p/{i}/0") is not None for i in range(3))
+    except StoreError as error:
+        assert str(path) in str(error)
+
+
+def test_a_full_disk_is_told_and_spoils_no_line(tmp_path, monkeypatch):
+    path = tmp_path / "j"
+    three_answers(path)
+    journal = Journal(path, "f")
+    write = journal._append
+
+    def full(line):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(journal, "_file", SimpleNamespace(write=full, fileno=journal._file.fileno))
+    journal.put("q/0/0", (Completion((1,)),))
+    monkeypatch.undo()
+    assert journal._append == write
+    with pytest.raises(OSError, match="No space left") as error:
+        while True:  # no line may follow the one that is not whole, though there be room again
+            journal.put("q/1/0", (Completion((1,)),))
+    assert error.value.filename == str(path)
+    with contextlib.suppress(OSError):
+        journal.close()
+    with Journal(path, "f") as journal:
+        assert len(journal) == 3
 
 
 def test_a_journal_of_other_settings_is_started_anew(tmp_path):
@@ -493,6 +573,90 @@ def test_a_stage_whose_output_was_deleted_may_run_again_with_other_settings(work
     work.begin("solve", SETTINGS | {"seed": 1}, {"problems": "problems.jsonl"})
 
 
+def test_an_output_that_was_changed_is_not_read(work):
+    work.begin("judge", {"seed": 0, "judge": "spare"}, {"solutions": "solutions.jsonl"})
+    judgements = [Judgement(f"s{i}", "spare", (StepJudgement(True, 0.5),)) for i in range(3)]
+    work.write("judgements/spare", judgements)
+    (work.path / "prm").mkdir()
+    (work.path / "prm" / "weights").write_bytes(bytes(100))
+    work.complete("judge", ["judgements/spare.jsonl", "prm"])
+    settings, inputs = {"seed": 0, "judge": "spare"}, {"solutions": "solutions.jsonl"}
+
+    file = work.file("judgements/spare")
+    whole = file.read_bytes()
+    for changed in (whole.replace(b"0.5", b"0.6", 1), whole[whole.index(b"\n") + 1 :], whole + b"\n", b""):
+        file.write_bytes(changed)
+        for call in (
+            lambda run: run.read("judgements/spare"),
+            lambda run: run.done("judge", settings, inputs),
+            lambda run: run.begin("train_prm", {}, {"labels": "judgements/spare.jsonl"}),
+            lambda run: run.begin("train_prm", {}, {"labels": file.resolve()}),
+        ):
+            with pytest.raises(
+                StoreError, match=r"spare\.jsonl is not as stage judge wrote it: .*delete it to have it made"
+            ):
+                call(WorkDir(work.path))  # as a later run
+    file.write_bytes(whole)
+    assert WorkDir(work.path).read("judgements/spare") == judgements
+    assert WorkDir(work.path).done("judge", settings, inputs)
+    (work.path / "prm" / "weights").write_bytes(bytes(101))
+    with pytest.raises(StoreError, match="prm is not as stage judge wrote it"):
+        WorkDir(work.path).done("judge", settings, inputs)
+    file.unlink()  # the remedy
+    assert not WorkDir(work.path).done("judge", settings, inputs)
+
+
+def test_a_file_of_several_stages_is_as_the_last_one_left_it(work):
+    work.begin("pair", {}, {})
+    work.write("problems", [Problem("p", "?"), Problem("q", "?")])
+    assert len(work.read("problems")) == 2  # its own, though it has not ended
+    work.complete("pair", ["problems.jsonl"])
+    work.begin("again", {}, {})
+    work.write("problems", [Problem("p", "?")])
+    work.complete("again", ["problems.jsonl"])
+    assert len(WorkDir(work.path).read("problems")) == 1 and WorkDir(work.path).done("pair", {}, {})
+
+
+MANIFEST = {
+    "settings": {"seed": 0},
+    "inputs": {"a": "00"},
+    "outputs": {"problems.jsonl": "00"},
+    "provisional": [],
+    "suspended": [],
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            json.dumps(MANIFEST | {key: value})
+            for key in ("settings", "inputs", "outputs")
+            for value in ([], ["problems.jsonl"], "x", 3, True)
+        ),
+        *(json.dumps(MANIFEST | {key: {"a": value}}) for key in ("inputs", "outputs") for value in (None, 1, [], {})),
+        *(json.dumps(MANIFEST | {key: value}) for key in ("provisional", "suspended") for value in (None, 1, {}, [1])),
+        *(json.dumps({k: v for k, v in MANIFEST.items() if k != key}) for key in MANIFEST),
+        json.dumps(MANIFEST | {"more": 1}), json.dumps(MANIFEST | {"inputs": None}),
+        json.dumps(MANIFEST | {"settings": None}), "", "null", "[]", "3", "{", "\0", '"x"',
+        '{"settings":' + '{"a":' * 990 + "1" + "}" * 990 + ',"inputs":{},"outputs":null}',
+    ],
+)  # fmt: skip
+def test_a_manifest_of_another_shape_is_an_error_with_its_remedy(work, text):
+    path = work.path / "manifests" / "solve.json"
+    path.write_text(text)
+    for call in (
+        lambda: work.check("solve", SETTINGS),
+        lambda: work.done("solve", SETTINGS, {}),
+        lambda: work.begin("solve", SETTINGS, {}),
+        lambda: work.complete("solve", ["solutions.jsonl"]),
+        lambda: work.journal("solve"),
+        lambda: WorkDir(work.path).read("problems"),
+    ):
+        with pytest.raises(StoreError, match=r"solve\.json is no manifest: delete it to make stage solve again"):
+            call()
+
+
 def test_stages_end_in_order(work):
     with pytest.raises(StoreError, match="has not begun"):
         work.journal("rank")
@@ -569,3 +733,37 @@ def test_these_rooms_do_without_jax():
     rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.files"
     code = f"import sys, {rooms}; print('jax' in sys.modules)"
     assert python(code).communicate()[0] == "False\n"
+
+
+def test_what_was_made_from_a_suspended_stage_is_made_anew_when_that_has_gone_on(tmp_path):
+    """A judge whose server was down for some rows is asked again; the model that was trained meanwhile is not kept."""
+    work, settings = WorkDir(tmp_path), {"seed": 0}
+
+    def judged(text):
+        work.begin("judge", settings, {})
+        (tmp_path / "judged.txt").write_text(text)
+
+    def trained():
+        work.begin("train", settings, {"judged.txt": "judged.txt"})
+        (tmp_path / "prm/export").mkdir(parents=True)
+        (tmp_path / "prm/checkpoints").mkdir()
+        work.complete("train", ["prm/export"])
+
+    judged("half")
+    with work.journal("judge") as journal:
+        journal.put("a", (Completion(),))
+    work.suspend("judge", ["judged.txt"])
+    assert not work.done("judge", settings, {}) and work.has_journal("judge")
+    trained()
+    work.begin("judge", settings, {})
+    work.suspend("judge", ["judged.txt"])
+    assert work.done("train", settings, {"judged.txt": "judged.txt"}), "nothing has changed: nothing is made anew"
+    judged("whole")
+    work.complete("judge", ["judged.txt"])
+    assert work.done("judge", settings, {}) and not work.has_journal("judge")
+    assert not work.done("train", settings, {"judged.txt": "judged.txt"})
+    assert not (tmp_path / "prm/export").exists() and not (tmp_path / "prm/checkpoints").exists()
+    trained()
+    (tmp_path / "judged.txt").write_text("edited")
+    with pytest.raises(StoreError, match="not as stage judge wrote it"):
+        WorkDir(tmp_path).done("train", settings, {"judged.txt": "judged.txt"})

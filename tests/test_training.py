@@ -1,8 +1,10 @@
 import dataclasses
+import errno
 import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from spare_jax.jsonlines import StoreError
 from spare_jax.models import decoder, sharding
 from spare_jax.training import batches, loop, losses, optimizer
 from spare_jax.training.batches import Example
@@ -222,6 +225,94 @@ def test_a_checkpoint_of_another_model_is_an_error(model, mesh, tmp_path):
     config = dataclasses.replace(CONFIG, intermediate_size=64)
     with pytest.raises(ValueError, match=r"mlp\..* is \[\[2, 32, 16\], 'float32'\] there and \[\[2, 64, 16\].*remove"):
         train(decoder.init_decoder(config, jax.random.key(0)), tmp_path, mesh, steps=2, dev_examples=[])
+
+
+TREE = {"a": np.arange(1000, dtype=np.float32), "b": np.ones((3, 4), np.float32), "c": np.int32(3)}
+
+
+@pytest.fixture(scope="module")
+def whole_checkpoint(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("checkpoint")
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.save(4, jax.device_put(TREE), {"step": 4, "best_loss": 0.5})
+        checkpoints.save_best(4, jax.device_put(TREE))
+    return directory
+
+
+def read_checkpoint(directory):
+    shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), TREE)
+    with Checkpoints(directory) as checkpoints:
+        progress = checkpoints.progress()
+        assert progress is not None
+        return progress, checkpoints.restore(TREE, shardings), checkpoints.restore_best(4, TREE, shardings)
+
+
+DAMAGE = {
+    "missing": lambda file: file.unlink(),
+    "empty": lambda file: file.write_bytes(b""),
+    "half": lambda file: file.write_bytes(file.read_bytes()[: file.stat().st_size // 2]),
+    "garbage": lambda file: file.write_bytes(b"\0\xff garbage"),
+    "one byte": lambda file: file.write_bytes(
+        (data := file.read_bytes())[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.parametrize("part", ["latest", "best"])
+def test_a_damaged_checkpoint_is_an_error_with_its_remedy_or_does_no_harm(whole_checkpoint, tmp_path, part, kind):
+    files = [p.relative_to(whole_checkpoint) for p in (whole_checkpoint / part).rglob("*") if p.is_file()]
+    seen = 0
+    for i, file in enumerate(sorted(files)):
+        directory = tmp_path / str(i)
+        shutil.copytree(whole_checkpoint, directory)
+        DAMAGE[kind](directory / file)
+        try:
+            progress, latest, best = read_checkpoint(directory)
+        except StoreError as error:
+            broken = directory / part / "4"
+            assert str(error).startswith(f"checkpoint {broken} cannot be read") and "\n" not in str(error)
+            remedy = {"latest": f"delete {broken} to go on", "best": f"delete {directory} to train anew"}[part]
+            assert remedy in str(error)
+            seen += 1
+        else:
+            assert progress == {"step": 4, "best_loss": 0.5}
+            for tree in (latest, best):
+                assert_equal(tree, TREE)
+    assert seen >= 4
+
+
+def test_a_checkpoint_without_its_parts_is_an_error_and_deleting_it_the_remedy(whole_checkpoint, tmp_path):
+    shutil.copytree(whole_checkpoint, tmp_path / "a")
+    (tmp_path / "a" / "latest" / "9").mkdir()
+    with pytest.raises(StoreError, match=r"latest/9 cannot be read .*delete .*latest/9 to go on from"):
+        read_checkpoint(tmp_path / "a")
+    (tmp_path / "a" / "latest" / "9").rmdir()
+    assert read_checkpoint(tmp_path / "a")[0]["step"] == 4
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(OSError) as error, checkpoints._writing():
+        raise ValueError(
+            "OUT_OF_RANGE: Failed to write 5 bytes to file 6: No space left on device [os_error_code='28']"
+        )
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["garbage", "{}", "[]", "3", "null", '{"step": "2"}', '{"step": null}', '{"step": 2', "\0", "", '{"step": NaN}'],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_garbage_in_the_log_of_steps_is_an_error_that_names_the_line(tmp_path, garbage, place):
+    path = tmp_path / "steps.jsonl"
+    lines = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": 0.25}', '{"step": 3, "lo']
+    path.write_text("\n".join([*lines[:place], garbage, *lines[place:]]))
+    with pytest.raises(StoreError, match=rf"steps\.jsonl:{place + 1}: .*delete this line, or the file"):
+        loop.StepLog(path, 2)
+    path.write_text("\n".join(lines))
+    loop.StepLog(path, 1)
+    assert path.read_text() == lines[0] + "\n"
 
 
 def test_nan_stops_the_run_and_names_the_step(model, mesh, tmp_path):

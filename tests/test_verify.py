@@ -1,5 +1,6 @@
 """SPARK's verifications: what we write we read back, and no text makes the parser fail."""
 
+import dataclasses
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from spare_jax.judges.verify import VerifySettings
 from spare_jax.judges.verify import verify as judge_by_verification
 from spare_jax.prompts import verify
 from spare_jax.prompts.verify import StepVerification
+from spare_jax.records import StepJudgement
 from spare_jax.tasks.arithmetic import TASK, WORLD
 
 LINE = st.from_regex(r"\A[a-zé0-9(][a-zé0-9 +=*#.\"\\]{0,20}[a-z.]\Z")
@@ -119,5 +121,17 @@ class TestVerify:
         assert judgement.outcome is None
 
     def test_where_the_prompt_fills_the_context_nothing_is_asked(self):
-        judgement, requests = self.judge([""], max_length=10)
-        assert not requests and "no room" in judgement.failure and all(step.missed for step in judgement.steps)
+        failure, requests = self.judge([""], max_length=10)
+        assert not requests and "no room" in failure.message and not failure.passing
+
+    def test_texts_that_were_cut_off_or_say_nothing_do_not_vote(self):
+        says = self.verification(False, True, answer=False)
+        judgement, _ = self.judge([says, "?", ""], temperature=1.0)
+        assert [step.label for step in judgement.steps] == [False, True] and judgement.text == says
+        for text, end, why in (("?", "stop", "has no verdict"), (says, "length", "was cut off after")):
+            ended = dataclasses.replace(completion(text), finish_reason=end)
+            how = VerifySettings(max_length=100_000, votes=2, temperature=1.0)
+            asked = judge_by_verification(TOY, PROBLEM, solution("step a", "8"), TOKENIZER, how)
+            judgement, _ = ask(asked, lambda _, ended=ended: (ended, ended))
+            assert why in judgement.failure and judgement.outcome is None and judgement.steps == (StepJudgement(),) * 2
+            assert judgement.generated_tokens == 2 * len(ended.ids) and judgement.text == text

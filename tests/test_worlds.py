@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from spare_jax.evaluation.explanations import says_right
 from spare_jax.splits import WORLDS
 from spare_jax.tasks.task import world_of
 
@@ -91,3 +92,21 @@ def test_too_many_problems_are_an_error(world):
     )
     with pytest.raises(ValueError, match="ask for fewer than 100000 problems"):
         list(world.generate(0, "train", 100_000, tight))
+
+
+@WORLD
+def test_an_explanation_gives_the_reason_for_its_label(world):
+    """Right solutions, some without a step, some with another problem's: "said X, is Y" of right steps has X as Y."""
+    drawn, seen = list(world.generate(11, "x", 100)), set()
+    for i, (problem, gold) in enumerate(drawn):
+        rng = random.Random(problem.id)
+        whole = world.another_solution(problem, gold, rng)
+        without, foreign = list(whole), list(whole)
+        del without[rng.randrange(len(without))]
+        foreign[rng.randrange(len(foreign))] = rng.choice(drawn[i - 1][1].steps)
+        for steps in (whole, without, foreign):
+            for verdict in world.judge(problem, gold, steps):
+                says = says_right(verdict.explanation)
+                assert says in (None, verdict.correct), (steps, verdict)
+                seen.add(says)
+    assert {True, False} <= seen

@@ -13,14 +13,18 @@ import json
 import os
 import queue
 import random
+import re
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from spare_jax.engines.secret import Secret
+from spare_jax.engines.timed_http import TooLarge, opener, read_all
 from spare_jax.programs import Completion, Failure, Request, Sample
 from spare_jax.prompts.code_points import END, CodePoints, messages_of
 
@@ -28,8 +32,12 @@ PREFIX = "endpoint:"  # of a model's path in the config: "endpoint:<the server's
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_NOBODY_BEHIND = (502, 503, 504)  # what a proxy says of a server that is not there
 _LONGEST_WAIT = 60.0
 _TIMEOUT = 600.0
+# A token is a few bytes, 128 of them where it is a line of dashes or each is an escape; and what stands around texts.
+_BYTES_PER_TOKEN, _ENVELOPE = 256, 1 << 20
+_MOST_TOKENS = 10**9  # that a server may say it has read or written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +52,11 @@ class EndpointEngine:
     """Answers `Sample` requests by chat completions, several at a time.
 
     The server's address and key are those of OPENAI_BASE_URL and OPENAI_API_KEY; neither is logged, nor shown in an
-    error. A server that is busy, fails, cuts its answer or answers no JSON is asked again after growing pauses; what it
-    refuses for good fails the request that asked. What a policy goes on from is sent as the beginning of the
-    assistant's turn, with `continue_final_message`, which vLLM and SGLang know.
+    error. A server that is busy, fails, cuts its answer, takes too long or answers with something else than texts is
+    asked again after growing pauses; what it refuses for good fails the request that asked. Where nothing has been
+    heard of it for as long as one request was tried, the server counts as gone: requests fail at once, but for one at a
+    time that looks whether it is back. What a policy goes on from is sent as the beginning of the assistant's turn,
+    with `continue_final_message`, which vLLM and SGLang know.
 
     Args:
       model: the server's name for the model.
@@ -54,18 +64,29 @@ class EndpointEngine:
       concurrency: how many requests wait for the server at once.
       attempts: how often a request is sent before it fails.
       pause: seconds before the second attempt; doubled before each further one.
+      timeout: seconds from sending to the last byte of an answer; None for ten minutes.
 
     Raises:
-      ValueError: OPENAI_BASE_URL is not set.
+      ValueError: OPENAI_BASE_URL is no address, or OPENAI_API_KEY cannot be sent in a header.
     """
 
-    def __init__(self, model: str, seed: int = 0, concurrency: int = 16, attempts: int = 6, pause: float = 1.0):
-        url = os.environ.get(URL_VARIABLE, "").rstrip("/")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{URL_VARIABLE} is not set to a server's address: export it, as https://HOST/v1")
-        self._url, self._key = f"{url}/chat/completions", os.environ.get(KEY_VARIABLE, "")
+    def __init__(
+        self,
+        model: str,
+        seed: int = 0,
+        concurrency: int = 16,
+        attempts: int = 6,
+        pause: float = 1.0,
+        timeout: float | None = None,
+    ):
+        self._url, self._secret = f"{_address()}/chat/completions", Secret(_key())
         self._model, self._seed, self._attempts, self._pause = model, seed, attempts, pause
-        self._open = urllib.request.build_opener(_NoRedirect).open
+        self._timeout = _TIMEOUT if timeout is None else timeout
+        self._open = opener().open
+        self._in_progress: dict[str, float] = {}  # when the requests were sent that wait for the server now
+        self._last_heard = time.monotonic()
+        self._gone = ""  # why the server counts as gone, empty where it does not
+        self._looking = threading.Lock()
         # Threads of our own, which end with the process: a pool would first send all that is queued.
         self._concurrency, self._threads, self._lock = concurrency, 0, threading.Lock()
         self._queued: queue.SimpleQueue[tuple[str, Sample]] = queue.SimpleQueue()
@@ -111,7 +132,9 @@ class EndpointEngine:
             try:
                 answer = self._answer(request_id, request)
             except Exception as error:  # a thread that died would leave its program waiting for ever
-                answer = Failure(str(error) if isinstance(error, _Refused) else f"asking the server: {error!r}")
+                # Of any other error the text may hold the key.
+                said = str(error) if isinstance(error, _Refused) else f"asking the server: {type(error).__name__}"
+                answer = Failure(said)
             self._answered.put((request_id, answer))
 
     def _answer(self, request_id: str, request: Sample) -> tuple[Completion, ...]:
@@ -129,60 +152,103 @@ class EndpointEngine:
             body["top_k"] = request.top_k
         if body["messages"][-1]["role"] == "assistant":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        data, why, jitter = json.dumps(body).encode(), "", random.Random(request_id)
-        for attempt in range(self._attempts):
-            try:
-                return self._read(self._post(data), request.n)
-            except _Again as again:
-                why = str(again)
-                wait = min(_LONGEST_WAIT, again.after or self._pause * 2**attempt * (1 + 0.25 * jitter.random()))
-            if attempt + 1 < self._attempts:
+        data, jitter = json.dumps(body).encode(), random.Random(request_id)
+        largest = _ENVELOPE + _BYTES_PER_TOKEN * request.n * request.max_tokens
+        with self._turn() as attempts:
+            began = sent = time.monotonic()
+            why, wait = "", 0.0
+            for attempt in range(attempts):
                 time.sleep(wait)
-        raise _Refused(f"the server did not answer in {self._attempts} attempts: {why}")
+                self._in_progress[request_id] = sent = time.monotonic()
+                try:
+                    completions = self._read(self._post(data, largest), request.n)
+                except _Again as again:
+                    why = str(again)
+                    wait = min(_LONGEST_WAIT, again.after or self._pause * 2**attempt * (1 + 0.25 * jitter.random()))
+                    if not again.nobody:
+                        self._heard()
+                except _Refused:
+                    self._heard()
+                    raise
+                else:
+                    self._heard()
+                    return completions
+                finally:
+                    del self._in_progress[request_id]
+        why = self._gone or f"the server did not answer in {attempts} attempts: {why}"
+        # A request that was sent before this one's last attempt and still waits may be waiting for a server at work.
+        if self._last_heard < began and not any(other < sent for other in self._in_progress.copy().values()):
+            self._gone = why
+        raise _Refused(why)
 
-    def _post(self, data: bytes) -> Any:
+    def _heard(self) -> None:
+        self._last_heard, self._gone = time.monotonic(), ""
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[int]:
+        """How many attempts a request has: one of those that come to a server that is gone has one, the others fail."""
+        if not (gone := self._gone):
+            yield self._attempts
+        elif self._looking.acquire(blocking=False):
+            try:
+                yield 1
+            finally:
+                self._looking.release()
+        else:
+            raise _Refused(gone)
+
+    def _post(self, data: bytes, largest: int) -> Any:
         """The decoded answer. Raises _Again where another attempt may do, _Refused where none will."""
         headers = {"Content-Type": "application/json"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+        if self._secret.key:
+            headers["Authorization"] = f"Bearer {self._secret.key}"
         try:
-            with self._open(urllib.request.Request(self._url, data, headers), timeout=_TIMEOUT) as answer:
-                return json.loads(answer.read())
+            with self._open(urllib.request.Request(self._url, data, headers), timeout=self._timeout) as answer:
+                # Whole numbers are read as floats: one of 5,000 digits in `usage` is no reason to lose the texts.
+                return json.loads(read_all(answer, largest), parse_int=float)
         except urllib.error.HTTPError as error:
             said = self._said(error)
             if error.code in _TRY_AGAIN:
-                raise _Again(f"status {error.code}{said}", _seconds(error.headers.get("Retry-After"))) from None
+                after, nobody = _seconds(error.headers.get("Retry-After")), error.code in _NOBODY_BEHIND
+                raise _Again(f"status {error.code}{said}", after, nobody) from None
             raise _Refused(f"the server refused with status {error.code}{said}") from None
-        except ValueError:
+        except TooLarge:
+            raise _Again(f"its answer is larger than {largest:,} bytes") from None
+        except (ValueError, RecursionError):
             raise _Again("its answer is no JSON") from None
         except http.client.HTTPException:
             raise _Again("its answer was cut short") from None
-        except OSError as error:  # refused, reset, timed out; the text would name the address
+        except TimeoutError:
+            raise _Again(f"its answer was not whole in {self._timeout:g} s", nobody=True) from None
+        except OSError as error:  # refused, reset; the text would name the address
             reason = getattr(error, "reason", error)
-            raise _Again(f"no connection ({type(reason).__name__})") from None
+            raise _Again(f"no connection ({type(reason).__name__})", nobody=True) from None
 
     def _said(self, error: urllib.error.HTTPError) -> str:
         """What the server says of its refusal, on one line, without the key."""
+        hint = f" (check {KEY_VARIABLE})" if error.code in (401, 403) else ""
         try:
             text = error.read(2000).decode(errors="replace")
         except (OSError, http.client.HTTPException):
-            return ""
-        if self._key:
-            text = text.replace(self._key, "***")
-        return f": {' '.join(text.split())[:200]}" if text.strip() else ""
+            return hint
+        text = " ".join(self._secret.hidden(text).split())[:200]
+        return (f": {text}" if text else "") + hint
 
     def _read(self, answer: Any, n: int) -> tuple[Completion, ...]:
         """The completions of a decoded answer, the first of which carries what the prompt took."""
-        try:
-            texts = [(choice["message"]["content"] or "", choice["finish_reason"]) for choice in answer["choices"]]
-            usage = answer.get("usage") or {}
-            prompt, generated = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-            cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-            coded = [[ord(character) for character in text] for text, _ in texts]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise _Again("its answer has not the form of a chat completion") from None
-        if len(texts) != n:
-            raise _Refused(f"the server gave {len(texts)} answers where {n} were asked: it must know `n`")
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices:
+            raise _Again("its answer holds no choices")
+        if len(choices) != n:
+            raise _Refused(f"the server gave {len(choices)} answers where {n} were asked: it must know `n`")
+        texts = [_text(choice) for choice in choices]
+        if any(self._secret.is_in(text) for text, _ in texts):
+            raise _Refused(f"the server's text is withheld: it repeats {KEY_VARIABLE}")
+        usage = answer.get("usage")
+        prompt, generated = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+        cached = min(prompt, _count(details, "cached_tokens"))
+        coded = [[ord(character) for character in text] for text, _ in texts]
         with self._lock:
             self.stats.update(prompt_tokens=prompt, generated_tokens=generated, computed_tokens=prompt - cached)
         shares = _shares(generated, [len(ids) for ids in coded])
@@ -195,6 +261,76 @@ class EndpointEngine:
             )
             for i, (ids, (_, reason), share) in enumerate(zip(coded, texts, shares, strict=True))
         )
+
+
+def _text(choice: Any) -> tuple[str, str]:
+    """What one choice says, and how it ended.
+
+    No text is no answer: neither a refusal, a call of a tool nor thoughts alone become an empty one, in which a judge
+    would read that nothing is wrong. Raises _Again where another attempt may do, _Refused where none will.
+    """
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise _Again("its answer has not the form of a chat completion")
+    reason = choice.get("finish_reason")
+    if message.get("refusal") or reason == "content_filter":
+        raise _Refused("the server's model refused to answer")
+    if message.get("tool_calls") or message.get("function_call") or reason in ("tool_calls", "function_call"):
+        raise _Refused("the server's model called a tool instead of answering: offer it none")
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    text = "".join(_part(part) for part in parts)
+    if text.strip():
+        return text, "stop" if reason == "stop" else "length"
+    if reason == "length":
+        raise _Refused("the server's model reached the limit of tokens before its answer began: raise max_tokens")
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    raise _Again("its answer is reasoning alone" if thought else "its answer holds no text")
+
+
+def _part(part: Any) -> str:
+    """The text of one part of a message; a model's thoughts are none, nor is what is absent."""
+    if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
+        text = part.get("text")
+        if text is None or isinstance(text, str):
+            # Half of a surrogate pair is no character.
+            return (text or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
+        return ""
+    if isinstance(part, dict) and part.get("type") == "refusal":
+        raise _Refused("the server's model refused to answer")
+    raise _Again("its answer holds something else than text")
+
+
+def _count(usage: Any, name: str) -> int:
+    """A number of tokens as the server says it; 0 where it says none that could be."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    # A comparison with NaN is false, and a bool is no number here.
+    return int(count) if isinstance(count, float) and 0 <= count <= _MOST_TOKENS else 0
+
+
+def _address() -> str:
+    """The server's address, without a slash at its end."""
+    url = os.environ.get(URL_VARIABLE, "").rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        there = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:  # of the port, or of brackets
+        there = False
+    if not (there and re.fullmatch("[!-~]+", url)):
+        raise ValueError(f"{URL_VARIABLE} is not set to a server's address: export it, as https://HOST/v1")
+    return url
+
+
+def _key() -> str:
+    """The server's key, empty where it wants none."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    if not re.fullmatch("[!-~]*", key):
+        raise ValueError(
+            f"{KEY_VARIABLE} holds a character that no header can carry, such as a line break, a blank or a letter "
+            "beyond ASCII: export the key alone"
+        )
+    return key
 
 
 def _shares(total: int, lengths: Sequence[int]) -> list[int]:
@@ -213,19 +349,13 @@ def _seconds(header: str | None) -> float | None:
         return None
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows nobody: another host would be handed the key."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
-        return None
-
-
 class _Again(Exception):
-    """An attempt failed, another may not; `after` is how many seconds the server asks to wait."""
+    """An attempt failed, another may not; `after` is how many seconds the server asks to wait, `nobody` that there may
+    be no server."""
 
-    def __init__(self, why: str, after: float | None = None):
+    def __init__(self, why: str, after: float | None = None, nobody: bool = False):
         super().__init__(why)
-        self.after = after
+        self.after, self.nobody = after, nobody
 
 
 class _Refused(Exception):

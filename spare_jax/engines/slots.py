@@ -15,7 +15,7 @@ from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
 from spare_jax.models.cache import KVCache, Pages, Readers, init_cache
 from spare_jax.models.decoder import Decoder, DecoderConfig, decode_step, logits
 
-MAX_STOPS = 8
+MAX_STOPS = 32
 _Given = Any  # a numpy array where the host fills it, a jax array on the device
 
 

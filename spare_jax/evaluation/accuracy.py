@@ -1,4 +1,8 @@
-"""How often a policy, and a way of choosing among its samples, answers right."""
+"""How often a policy, and a way of choosing among its samples, answers right.
+
+A problem is missing, never wrong, where nobody knows: it has no samples because sampling failed, the chosen answer is
+undecided, or the ranker failed on one of the samples and so cannot rank them. A sample that states no answer is wrong.
+"""
 
 import dataclasses
 import math
@@ -7,20 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from spare_jax.evaluation.statistics import bootstrap, mean_or_none, paired_bootstrap
+from spare_jax.evaluation.missing import FAILED, NO_SOLUTION, UNDECIDED, tally
+from spare_jax.evaluation.statistics import bootstrap, known, mean_or_none, paired_bootstrap
 from spare_jax.selection.aggregate import AGGREGATIONS, aggregate
 from spare_jax.selection.best_of_n import top_scored
 from spare_jax.selection.voting import ballot, winners
 
-# A ranker's step scores: [problem][candidate][step].
-StepScores = Sequence[Sequence[Sequence[float | None]]]
-# One score per candidate: [problem][candidate].
-Scores = Sequence[Sequence[float | None]]
+# A ranker's step scores: [problem][candidate][step]; None for a candidate that it failed on. (One that has no score by
+# design, as a text without steps, has an empty list or None scores, and ranks last.)
+StepScores = Sequence[Sequence[Sequence[float | None] | None]]
+# One score per candidate: [problem][candidate]; None for a problem whose candidates cannot be ranked.
+Scores = Sequence[Sequence[float | None] | None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """One problem's candidate solutions: canonical answer key (None for none) and whether it is right, of each.
+    """One problem's candidate solutions: canonical answer key (None for none) and whether it is right, of each (None
+    where that is undecided). A problem without candidates is one whose sampling failed.
 
     `tokens` is what each candidate took to generate, `prompt_tokens` what their shared prompt holds; both may stay
     empty where no figure over tokens is wanted.
@@ -28,7 +35,7 @@ class Pool:
 
     problem_id: str
     answers: tuple[str | None, ...]
-    outcomes: tuple[bool, ...]
+    outcomes: tuple[bool | None, ...]
     tokens: tuple[int, ...] = ()
     prompt_tokens: int = 0
 
@@ -39,6 +46,11 @@ class Pool:
                 f"{len(self.tokens)} token counts; each candidate needs one of each"
             )
 
+    @property
+    def decided(self) -> list[bool]:
+        """The outcomes that are known."""
+        return [outcome for outcome in self.outcomes if outcome is not None]
+
 
 def pass_at_1(pools: Sequence[Pool]) -> float | None:
     """The chance that one sample is right: each problem's share of right samples, averaged over problems."""
@@ -48,13 +60,14 @@ def pass_at_1(pools: Sequence[Pool]) -> float | None:
 def pass_at_n(pools: Sequence[Pool], n: int) -> float | None:
     """The chance that one of n samples is right, unbiased: 1 - C(wrong, n) / C(all, n) averaged over problems.
 
-    A problem with fewer than n samples counts with all it has, one without any is left out.
+    Undecided samples count as if they were not there. A problem with fewer than n samples counts with all it has, one
+    without any is left out.
     """
     values = []
-    for pool in pools:
-        if total := len(pool.outcomes):
+    for outcomes in (pool.decided for pool in pools):
+        if total := len(outcomes):
             size = min(n, total)
-            values.append(1.0 - math.comb(total - sum(pool.outcomes), size) / math.comb(total, size))
+            values.append(1.0 - math.comb(total - sum(outcomes), size) / math.comb(total, size))
     return mean_or_none(values)
 
 
@@ -73,15 +86,17 @@ def macro_f1(said: Sequence[frozenset[str]], right: Sequence[frozenset[str]]) ->
 
 
 def oracle(pools: Sequence[Pool]) -> float | None:
-    """The share of problems with at least one right sample: what a perfect selection would reach."""
-    return mean_or_none([any(pool.outcomes) for pool in pools if pool.outcomes])
+    """The share of problems with at least one right sample, of those with a decided one: what a perfect selection would
+    reach."""
+    return mean_or_none([any(pool.decided) for pool in pools if pool.decided])
 
 
 def chosen_right(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> np.ndarray:
-    """1.0 per problem where the rule's choice among all candidates is right; float, [problems].
+    """1.0 per problem where the rule's choice among all candidates is right, NaN where that is missing; float,
+    [problems].
 
     Args:
-      pools: the problems; one without candidates, or without any answer among them, counts as wrong.
+      pools: the problems; one without any answer among its candidates counts as wrong.
       rule: "majority", "weighted" (sum of scores per answer) or "best_of_n".
       scores: one per candidate of each problem, for the latter two.
       seed: of the tie-breaking.
@@ -90,8 +105,20 @@ def chosen_right(pools: Sequence[Pool], rule: str, scores: Scores | None = None,
       ValueError: unknown rule, scores that the rule cannot use, or scores for other problems than `pools`.
     """
     per_problem = scores_by_pool(pools, rule, scores)
-    values = [right_in_draws(p, rule, s, seed, None)[0] for p, s in zip(pools, per_problem, strict=True)]
+    values = [
+        np.nan if s is None or not p.answers else right_in_draws(p, rule, s, seed, None)[0]
+        for p, s in zip(pools, per_problem, strict=True)
+    ]
     return np.array(values, dtype=np.float64)
+
+
+def why_missing(pools: Sequence[Pool], right: np.ndarray, scores: Scores | None = None) -> list[str | None]:
+    """Why problems are missing from what `chosen_right` has found with these scores, None where they are not."""
+    ranked = scores or [()] * len(pools)
+    return [
+        None if not np.isnan(value) else NO_SOLUTION if not pool.answers else FAILED if of is None else UNDECIDED
+        for pool, value, of in zip(pools, right, ranked, strict=True)
+    ]
 
 
 def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], seed: int = 0) -> dict[str, Any]:
@@ -105,60 +132,76 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
       seed: of tie-breaking and bootstrap.
 
     Returns:
-      {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...}; "intervals", over
-      problems, of one sample, of majority and oracle, and of each ranker's weighted vote by the last step's score; and,
-      where there is a "prm", its paired differences "prm_minus_majority" and "prm_minus_<other>" (statistics.py),
-      weighted by the last step's score on both sides.
+      {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...}; "n", the number of
+      problems that each of these is over; "intervals", over problems, of one sample, of majority and oracle, and of
+      each ranker's weighted vote by the last step's score; and, where there is a "prm", its paired differences
+      "prm_minus_majority" and "prm_minus_<other>" (statistics.py), weighted by the last step's score on both sides.
+      Intervals and differences have "missing", problems by why they are not in it.
     """
     votes = chosen_right(pools, "majority", seed=seed)
     result: dict[str, Any] = {"majority": mean_or_none(votes), "oracle": oracle(pools)}
-    fixed_in_advance = {"majority": votes}
+    counted: dict[str, Any] = {"majority": len(known(votes)), "oracle": sum(bool(pool.decided) for pool in pools)}
+    fixed_in_advance, missing = {"majority": votes}, {"majority": why_missing(pools, votes)}
     for name, step_scores in rankers.items():
         result[name] = {"best_of_n": {}, "weighted": {}}
+        counted[name] = {"best_of_n": {}, "weighted": {}}
         for how in AGGREGATIONS:
             scores = aggregate_all(step_scores, how)
             for rule in ("best_of_n", "weighted"):
                 right = chosen_right(pools, rule, scores, seed)
                 result[name][rule][how] = mean_or_none(right)
+                counted[name][rule][how] = len(known(right))
                 if rule == "weighted" and how == "last":
-                    fixed_in_advance[name] = right
-    sampled = [pool.outcomes for pool in pools if pool.outcomes]
-    one, bound = ([float(of(outcomes)) for outcomes in sampled] for of in (np.mean, any))
+                    fixed_in_advance[name], missing[name] = right, why_missing(pools, right, scores)
+    one, bound = (np.array([of(pool.decided) if pool.decided else np.nan for pool in pools]) for of in (np.mean, any))
+    undecided = why_missing(pools, one)
+    sides = {"one_sample": (one, undecided), "oracle": (bound, undecided)}
+    sides |= {name: (right, missing[name]) for name, right in fixed_in_advance.items()}
+    result["n"] = counted
     result["intervals"] = {
-        name: bootstrap(values, seed)
-        for name, values in {"one_sample": one, "oracle": bound, **fixed_in_advance}.items()
+        name: bootstrap(values, seed) | {"missing": tally(why)} for name, (values, why) in sides.items()
     }
     if "prm" in rankers:
         for name, right in fixed_in_advance.items():
             if name != "prm":
-                result[f"prm_minus_{name}"] = paired_bootstrap(fixed_in_advance["prm"], right, seed)
+                either = (a or b for a, b in zip(missing["prm"], missing[name], strict=True))
+                result[f"prm_minus_{name}"] = paired_bootstrap(fixed_in_advance["prm"], right, seed) | {
+                    "missing": tally(either)
+                }
     return result
 
 
-def aggregate_all(step_scores: StepScores, how: str) -> list[list[float | None]]:
-    """One score per candidate of every problem (selection/aggregate.py)."""
-    return [[aggregate(steps, how) for steps in candidates] for candidates in step_scores]
+def aggregate_all(step_scores: StepScores, how: str) -> list[list[float | None] | None]:
+    """One score per candidate of every problem (selection/aggregate.py); None for a problem where the ranker failed on
+    one of them, which may be the best."""
+    found: list[list[float | None] | None] = []
+    for candidates in step_scores:
+        scored = [aggregate(steps, how) for steps in candidates if steps is not None]
+        found.append(scored if len(scored) == len(candidates) else None)
+    return found
 
 
 def right_in_draws(
     pool: Pool, rule: str, scores: Sequence[float | None], seed: int, drawn: np.ndarray | None
 ) -> np.ndarray:
-    """Is the rule's choice among each drawn subset of the candidates right? An answer is, if any candidate with it is.
+    """Is the rule's choice among each drawn subset of the candidates right? An answer is, if any candidate with it is;
+    it is undecided where all candidates with it are.
 
     Args:
       scores: one per candidate.
       drawn: bool, [draws, candidates]; all candidates once where None.
 
     Returns:
-      bool, [draws].
+      float, [draws]: 1.0 or 0.0, NaN where the choice is undecided.
     """
     choice = ballot(pool.answers, pool.problem_id, seed)
     choose = top_scored if rule == "best_of_n" else winners
     picked = choose(choice, scores, drawn)
-    right = np.zeros(len(choice.answers) + 1, dtype=bool)  # the last entry, also index -1, is "no answer"
-    np.logical_or.at(right, choice.cast, pool.outcomes)
-    right[-1] = False
-    return right[picked]
+    right, wrong = np.zeros((2, len(choice.answers) + 1), dtype=bool)  # the last entry, also index -1, is "no answer"
+    np.logical_or.at(right, choice.cast, [outcome is not None and outcome for outcome in pool.outcomes])
+    np.logical_or.at(wrong, choice.cast, [outcome is not None and not outcome for outcome in pool.outcomes])
+    right[-1], wrong[-1] = False, True
+    return np.where(right, 1.0, np.where(wrong, 0.0, np.nan))[picked]
 
 
 def scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> Scores:

@@ -17,6 +17,7 @@ from spare_jax.evaluation.accuracy import (
     right_in_draws,
     scores_by_pool,
 )
+from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.selection.aggregate import AGGREGATIONS
 
 _DRAWS = 128  # subsets per size where there are too many to take them all
@@ -49,37 +50,41 @@ def accuracy_curves(
         curves[name] = {"tokens": tokens_by_n(pools, (scoring_tokens or {}).get(name))}
         for rule in ("weighted", "best_of_n"):
             # A ranker with one score per solution is the same under every aggregation, and is reckoned once.
-            known: dict[tuple[tuple[float | None, ...], ...], list[float]] = {}
+            known: dict[tuple[tuple[float | None, ...] | None, ...], list[float | None]] = {}
             curves[name][rule] = {}
             for how in AGGREGATIONS:
-                scores = tuple(map(tuple, aggregate_all(step_scores, how)))
+                scores = tuple(None if of is None else tuple(of) for of in aggregate_all(step_scores, how))
                 if scores not in known:
                     known[scores] = accuracy_by_n(pools, rule, scores, seed)
                 curves[name][rule][how] = known[scores]
     return curves
 
 
-def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> list[float]:
-    """Accuracy of a rule given n of the candidates, for n = 1 .. the largest pool.
+def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> list[float | None]:
+    """Accuracy of a rule given n of the candidates, for n = 1 .. the largest pool; None where every problem is missing.
 
     Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
     the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
     """
     sizes = range(1, max((len(pool.answers) for pool in pools), default=0) + 1)
-    return (right_by_n(pools, rule, sizes, scores, seed).sum(axis=1) / max(1, len(pools))).tolist()
+    return [mean_or_none(of_size) for of_size in right_by_n(pools, rule, sizes, scores, seed)]
 
 
 def right_by_n(
     pools: Sequence[Pool], rule: str, sizes: Sequence[int], scores: Scores | None = None, seed: int = 0
 ) -> np.ndarray:
     """How often a rule given n of a problem's candidates is right, for every n of `sizes`, over the subsets of
-    `accuracy_by_n`; float, [sizes, problems]."""
-    found = np.zeros((len(sizes), len(pools)))
+    `accuracy_by_n` in which the choice is decided; float, [sizes, problems], NaN where a problem is missing
+    (accuracy.py)."""
+    found = np.full((len(sizes), len(pools)), np.nan)
     for column, (pool, pool_scores) in enumerate(zip(pools, scores_by_pool(pools, rule, scores), strict=True)):
-        if total := len(pool.answers):
+        total = len(pool.answers)
+        if total and pool_scores is not None:
             drawn, starts = _subsets_of_sizes(total, tuple(min(n, total) for n in sizes), seed)
             right = right_in_draws(pool, rule, pool_scores, seed, drawn)
-            found[:, column] = np.add.reduceat(right.astype(np.float64), starts) / np.diff([*starts, len(drawn)])
+            decided = np.add.reduceat((~np.isnan(right)).astype(np.float64), starts)
+            hits = np.add.reduceat(np.nan_to_num(right), starts)
+            found[:, column] = np.where(decided > 0, hits / np.maximum(decided, 1.0), np.nan)
     return found
 
 
@@ -87,15 +92,16 @@ def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] |
     """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
 
     Args:
-      pools: the problems; None is returned unless all of them have token counts.
+      pools: the problems; None is returned unless all that have candidates have token counts.
       scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate.
     """
-    if not pools or any(not pool.tokens for pool in pools):
+    sampled = [(i, pool) for i, pool in enumerate(pools) if pool.answers]
+    if not sampled or any(not pool.tokens for _, pool in sampled):
         return None
     curve = []
-    for n in range(1, max(len(pool.tokens) for pool in pools) + 1):
+    for n in range(1, max(len(pool.tokens) for _, pool in sampled) + 1):
         totals = []
-        for i, pool in enumerate(pools):
+        for i, pool in sampled:
             per_sample = np.mean(pool.tokens) + (np.mean(scoring_tokens[i]) if scoring_tokens else 0.0)
             totals.append(pool.prompt_tokens + min(n, len(pool.tokens)) * per_sample)
         curve.append(float(np.mean(totals)))

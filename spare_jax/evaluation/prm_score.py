@@ -1,10 +1,12 @@
 """PRMScore: a judge on PRMBench (arXiv:2501.03124), step by step and class of error by class of error."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from spare_jax.evaluation.missing import UNLABELLED, headlines, tally
 from spare_jax.evaluation.statistics import ratio_or_none
 
 _RESAMPLES = 2000
@@ -12,38 +14,59 @@ Labels = Sequence[bool | None]
 
 
 def prm_bench_metrics(
-    truth: Sequence[Labels], said: Sequence[Labels], classes: Sequence[str], seed: int
+    truth: Sequence[Labels], said: Sequence[Labels], classes: Sequence[str], seed: int, why: Sequence[str | None] = ()
 ) -> dict[str, Any]:
     """PRMScores of a judge over all steps and per class, beside what needs no judge.
 
     Steps are counted together, whatever solution they are of, as the benchmark's own program does. A step that the
-    judge gave no label counts as called right, as on ProcessBench; steps without truth are left out.
+    judge gave no label is in none of the judge's figures, and counted as missing; steps without truth are left out.
 
     Args:
       truth, said: labels, [row][step], True for right.
       classes: of which class of error a row is, [row].
       seed: of the bootstrap.
+      why: a row was not judged, None where it was, [row]; no row where it is empty.
 
     Returns:
       {"n": rows, "judge": {step_scores, "low", "high": the 95 % percentile interval of prm_score over rows drawn anew,
-      "unlabelled_rate": of steps}, "never_wrong", "always_wrong": step_scores, "classes": {class: {"n", step_scores}}}
+      "unlabelled_rate": of steps, "n": steps, "missing": steps by why}, "never_wrong", "always_wrong": step_scores,
+      "classes": {class: {"n": rows, step_scores, "missing"}}, "headline": {"judge.prm_score"}}, and "reasons" where the
+      headline is refused (evaluation/missing.py).
 
     Raises:
       ValueError: a row has other numbers of labels than of steps.
     """
     counts = np.array([_counts(t, s) for t, s in zip(truth, said, strict=True)], dtype=np.int64).reshape(-1, 4)
+    missing = [
+        [reason or UNLABELLED for t, s in zip(of_truth, of_judge, strict=True) if t is not None and s is None]
+        for of_truth, of_judge, reason in zip(truth, said, why or [None] * len(counts), strict=True)
+    ]
     whole = step_scores(counts.sum(axis=0))
     steps = [label for labels in said for label in labels]
+    real = [label for labels in truth for label in labels]
+    rights, wrongs = real.count(True), real.count(False)
     named = np.array(classes)
+    absent = tally(itertools.chain(*missing))
+    headline, reasons = headlines({"judge.prm_score": (whole["prm_score"], int(counts.sum()), absent)})
     return {
         "n": len(counts),
-        "judge": whole | _interval(counts, seed) | {"unlabelled_rate": ratio_or_none(steps.count(None), len(steps))},
-        "never_wrong": step_scores(_called(counts, right=True)),
-        "always_wrong": step_scores(_called(counts, right=False)),
+        "judge": whole
+        | _interval(counts, seed)
+        | {
+            "unlabelled_rate": ratio_or_none(steps.count(None), len(steps)),
+            "n": int(counts.sum()),
+            "missing": absent,
+        },
+        "never_wrong": step_scores((rights, wrongs, 0, 0)),
+        "always_wrong": step_scores((0, 0, wrongs, rights)),
         "classes": {
-            name: {"n": int((named == name).sum())} | step_scores(counts[named == name].sum(axis=0))
+            name: {"n": int((named == name).sum())}
+            | step_scores(counts[named == name].sum(axis=0))
+            | {"missing": tally(w for of, kind in zip(missing, classes, strict=True) if kind == name for w in of)}
             for name in sorted(set(classes))
         },
+        "headline": headline,
+        **({"reasons": reasons} if reasons else {}),
     }
 
 
@@ -74,20 +97,15 @@ def _counts(truth: Labels, said: Labels) -> tuple[int, ...]:
     """One row, as `step_scores` takes it."""
     if len(truth) != len(said):
         raise ValueError(f"{len(said)} labels for a solution of {len(truth)} steps: give one for each")
-    called = [(t, s is not False) for t, s in zip(truth, said, strict=True) if t is not None]
+    called = [(t, s) for t, s in zip(truth, said, strict=True) if t is not None and s is not None]
     cells = ((True, True), (False, True), (False, False), (True, False))
     return tuple(called.count(cell) for cell in cells)
 
 
-def _called(counts: np.ndarray, right: bool) -> tuple[int, ...]:
-    """The counts of one that calls every step right, or wrong."""
-    right_right, wrong_right, wrong_wrong, right_wrong = (int(count) for count in counts.sum(axis=0))
-    rights, wrongs = right_right + right_wrong, wrong_right + wrong_wrong
-    return (rights, wrongs, 0, 0) if right else (0, 0, wrongs, rights)
-
-
 def _interval(counts: np.ndarray, seed: int) -> dict[str, float | None]:
-    """The 95 % percentile interval of the PRMScore over rows drawn anew; None for fewer than two rows."""
+    """The 95 % percentile interval of the PRMScore over rows drawn anew, of those in which a step is judged; None for
+    fewer than two."""
+    counts = counts[counts.sum(axis=1) > 0]
     if len(counts) < 2:
         return {"low": None, "high": None}
     drawn = np.random.default_rng(seed).multinomial(len(counts), [1 / len(counts)] * len(counts), _RESAMPLES)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spare_jax.evaluation.process_errors import first_error
+from spare_jax.evaluation.missing import Missing, headlines, why_not_judged
+from spare_jax.evaluation.process_errors import FirstError, first_error, said_first_error
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.records import Judgement, LabelledSolution
 
@@ -16,22 +17,26 @@ def is_dev(row: int, rows: int) -> bool:
 
 
 def process_bench_metrics(
-    human: Sequence[LabelledSolution], judgements: Sequence[Judgement], right: Sequence[bool], seed: int
+    human: Sequence[LabelledSolution], judgements: Sequence[Judgement], right: Sequence[bool | None], seed: int
 ) -> dict[str, Any]:
     """First-error metrics of a judge and of the trivial baselines.
 
     Thresholds (of judges that only score) and the baselines of position and length are chosen on the dev rows alone;
     `test` is all the others, `dev` is there to be compared with it. Rows with the same question are one problem.
 
+    A row is judged where the judge's labels, or scores at the threshold, are known up to the first error that it finds,
+    or are known of all steps. The others are in none of its figures, and are counted.
+
     Args:
       human: the rows with the people's labels, [row].
       judgements: the judge's, [row].
-      right: whether the final answer is the accepted one, [row]; False where no answer is known.
+      right: whether the final answer is the accepted one, [row]; None where that is undecided or no answer is known.
       seed: of the bootstrap.
 
     Returns:
-      {"threshold", "threshold_chosen_on" (both None where the judge labels), "dev": {...}, "test": {...}}, the parts as
-      step_scores.measure makes them and, where the judge scores, step_scores.measure_scores.
+      {"threshold", "threshold_chosen_on" (both None where the judge labels), "dev": {...}, "test": {...}, "headline":
+      {"test.judge.f1"}}, the parts as step_scores.measure makes them and, where the judge scores,
+      step_scores.measure_scores; and "reasons" where the headline is refused (evaluation/missing.py).
     """
     rows = range(len(human))
     chosen = {
@@ -59,11 +64,19 @@ def process_bench_metrics(
     threshold, chosen_on = choose_on(parts["dev"], "dev", scores["dev"]) if only_scores and has_scores else (None, None)
     found: dict[str, Any] = {"threshold": threshold, "threshold_chosen_on": chosen_on}
     for name, of in chosen.items():
-        said = [
-            judgements[i].first_error if threshold is None else first_error(steps, threshold)
-            for i, steps in zip(of, scores[name], strict=True)
-        ]
+        said = [_first_error(judgements[i], steps, threshold) for i, steps in zip(of, scores[name], strict=True)]
         found[name] = measure(said, parts[name], baseline_guesses(parts["dev"], parts[name]), seed)
         if has_scores:
             found[name] |= measure_scores(scores[name], parts[name])
-    return found
+    judge = found["test"]["judge"]
+    n = judge["n_error"] + judge["n_correct"]
+    found["headline"], reasons = headlines({"test.judge.f1": (judge["f1"], n, judge["missing"])})
+    return found | ({"reasons": reasons} if reasons else {})
+
+
+def _first_error(judgement: Judgement, scores: Sequence[float | None], threshold: float | None) -> FirstError:
+    if threshold is None:
+        return said_first_error(judgement, len(scores))
+    if why := why_not_judged(judgement):
+        return Missing(why)
+    return first_error(scores, threshold)

@@ -1,6 +1,8 @@
 """Where is the first error? ProcessBench's measure, its threshold and intervals, and a judge against the truth.
 
-A first error is the 0-based index of the first wrong step, None where every step is right.
+A first error is the 0-based index of the first wrong step, None where every step is right, and `Missing` where that was
+not told: a step before any wrong one has no label, or no step is wrong and one has none. No measure counts such rows as
+anything.
 """
 
 from collections.abc import Sequence
@@ -8,31 +10,66 @@ from typing import Any
 
 import numpy as np
 
+from spare_jax.evaluation.missing import (
+    NO_TRUTH,
+    UNDECIDED,
+    UNLABELLED,
+    UNREADABLE,
+    Missing,
+    tally,
+    why_not_judged,
+)
 from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.records import Judgement, StepJudgement
+
+FirstError = int | None | Missing
 
 SWEEP = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
-def first_error(step_scores: Sequence[float | None], threshold: float) -> int | None:
-    """The first step that scores below the threshold; a step without a score is never one."""
-    return next((i for i, score in enumerate(step_scores) if score is not None and score < threshold), None)
+def first_error(step_scores: Sequence[float | None], threshold: float) -> FirstError:
+    """The first step that scores below the threshold, where all steps before it have a score, or None where all steps
+    have one and none is below. A reward model that did not read to the end found no error there, nor did it find that
+    there is none."""
+    return first_false([None if score is None else score >= threshold for score in step_scores])
 
 
-def first_error_metrics(predicted: Sequence[int | None], truth: Sequence[int | None]) -> dict[str, Any]:
+def first_false(labels: Sequence[bool | None], otherwise: str = UNLABELLED) -> FirstError:
+    """The first error by the labels of a solution's steps; `otherwise` says why one is missing."""
+    for i, label in enumerate(labels):
+        if label is None:
+            return Missing(otherwise)
+        if not label:
+            return i
+    return None
+
+
+def said_first_error(judgement: Judgement, n_steps: int) -> FirstError:
+    """The first error by the labels of a judgement, of a solution of `n_steps` steps; missing where the solution was
+    not judged, or the judge looked at no step."""
+    if why := why_not_judged(judgement):
+        return Missing(why)
+    labels = [step.label for step in judgement.steps]
+    return first_false([*labels, *[None] * (n_steps - len(labels))])
+
+
+def first_error_metrics(predicted: Sequence[FirstError], truth: Sequence[FirstError]) -> dict[str, Any]:
     """ProcessBench's measure over solutions (SPARE section 4): f1 = 2ab / (a + b), 0 where a = b = 0.
 
     Returns:
       {"f1", "error_accuracy" (a: exact index, over solutions with an error), "correct_accuracy" (b: no error found,
-      over solutions without), "n_error", "n_correct"}; None where a class is empty.
+      over solutions without), "n_error", "n_correct", "missing": solutions by why they are in neither}; None where a
+      class is empty.
 
     Raises:
       ValueError: there are more or fewer predictions than truths.
     """
     if len(predicted) != len(truth):
         raise ValueError(f"{len(predicted)} predictions for {len(truth)} solutions: give one for each")
-    hits = [p == t for p, t in zip(predicted, truth, strict=True) if t is not None]
-    passes = [p is None for p, t in zip(predicted, truth, strict=True) if t is None]
+    missing = [_why_missing(t, p) for p, t in zip(predicted, truth, strict=True)]
+    pairs = [(p, t) for p, t, why in zip(predicted, truth, missing, strict=True) if not why]
+    hits = [p == t for p, t in pairs if t is not None]
+    passes = [p is None for p, t in pairs if t is None]
     a, b = mean_or_none(hits), mean_or_none(passes)
     return {
         "f1": None if a is None or b is None else float(_harmonic(a, b)),
@@ -40,12 +77,18 @@ def first_error_metrics(predicted: Sequence[int | None], truth: Sequence[int | N
         "correct_accuracy": b,
         "n_error": len(hits),
         "n_correct": len(passes),
+        "missing": tally(missing),
     }
 
 
+def _why_missing(*first_errors: FirstError) -> str | None:
+    """The reason of the first of them that is missing."""
+    return next((error.why for error in first_errors if isinstance(error, Missing)), None)
+
+
 def first_error_interval(
-    predicted: Sequence[int | None],
-    truth: Sequence[int | None],
+    predicted: Sequence[FirstError],
+    truth: Sequence[FirstError],
     problems: Sequence[str],
     seed: int = 0,
     n_resamples: int = 10_000,
@@ -68,14 +111,14 @@ def first_error_interval(
 
 
 def first_error_difference(
-    ours: Sequence[int | None],
-    theirs: Sequence[int | None],
-    truth: Sequence[int | None],
+    ours: Sequence[FirstError],
+    theirs: Sequence[FirstError],
+    truth: Sequence[FirstError],
     problems: Sequence[str],
     seed: int = 0,
     n_resamples: int = 10_000,
 ) -> dict[str, float | None]:
-    """How much higher our first-error F1 is than theirs, on the same solutions, with the interval of
+    """How much higher our first-error F1 is than theirs, on the solutions that neither misses, with the interval of
     `first_error_interval`.
 
     Returns:
@@ -89,30 +132,35 @@ def first_error_difference(
 
 
 def right_answer_wrong_process(
-    predicted: Sequence[int | None], truth: Sequence[int | None], right: Sequence[bool]
+    predicted: Sequence[FirstError], truth: Sequence[FirstError], right: Sequence[bool | None]
 ) -> dict[str, Any]:
     """What becomes of the solutions whose final answer is right and whose steps are not: no outcome tells of these.
 
     Args:
       predicted, truth: first errors, [solution].
-      right: whether the final answer is the accepted one, [solution].
+      right: whether the final answer is the accepted one, [solution]; None where that is undecided.
 
     Returns:
       {"n": how many there are, "share": of the solutions with a right answer, "found": the share in which any error was
-      called, "exact": in which it was the first}; rates are None where they divide by nothing.
+      called, "exact": in which it was the first, "missing": solutions that are in none of these by why}; rates are None
+      where they divide by nothing.
     """
-    hidden = [(p, t) for p, t, answer in zip(predicted, truth, right, strict=True) if answer and t is not None]
+    rows = list(zip(predicted, truth, right, strict=True))
+    missing = [UNDECIDED if answer is None else _why_missing(t, p) for p, t, answer in rows]
+    found = [(p, t) for (p, t, answer), why in zip(rows, missing, strict=True) if answer and not why]
+    hidden = [(p, t) for p, t in found if t is not None]
     return {
         "n": len(hidden),
-        "share": ratio_or_none(len(hidden), sum(right)),
+        "share": ratio_or_none(len(hidden), len(found)),
         "found": ratio_or_none(sum(p is not None for p, _ in hidden), len(hidden)),
         "exact": ratio_or_none(sum(p == t for p, t in hidden), len(hidden)),
+        "missing": tally(missing),
     }
 
 
 def threshold_sweep(
     step_scores: Sequence[Sequence[float | None]],
-    truth: Sequence[int | None],
+    truth: Sequence[FirstError],
     thresholds: Sequence[float] | np.ndarray = SWEEP,
 ) -> list[dict[str, Any]]:
     """`first_error_metrics` of the first step below each threshold.
@@ -123,28 +171,29 @@ def threshold_sweep(
       thresholds: where to measure.
 
     Returns:
-      [{"threshold", "f1", "error_accuracy", "correct_accuracy"}, ...]
+      [{"threshold", "f1", "error_accuracy", "correct_accuracy", "n"}, ...]; "n" solutions are judged at that threshold.
     """
     cuts = np.asarray(thresholds, dtype=np.float64)
-    a, b = _class_accuracies(step_scores, truth, cuts)
-    rows = []
-    for i, cut in enumerate(cuts):
-        error_accuracy = None if a is None else float(a[i])
-        correct_accuracy = None if b is None else float(b[i])
-        f1 = None if error_accuracy is None or correct_accuracy is None else _harmonic(error_accuracy, correct_accuracy)
-        rows.append(
-            {
-                "threshold": float(cut),
-                "f1": None if f1 is None else float(f1),
-                "error_accuracy": error_accuracy,
-                "correct_accuracy": correct_accuracy,
-            }
-        )
-    return rows
+    (a, n_error), (b, n_correct) = _class_accuracies(step_scores, truth, cuts)
+    rows = zip(cuts, _harmonic(a, b), a, b, n_error + n_correct, strict=True)
+    return [
+        {
+            "threshold": float(cut),
+            "f1": _none_of_nan(f1),
+            "error_accuracy": _none_of_nan(error_accuracy),
+            "correct_accuracy": _none_of_nan(correct_accuracy),
+            "n": int(n),
+        }
+        for cut, f1, error_accuracy, correct_accuracy, n in rows
+    ]
+
+
+def _none_of_nan(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def choose_threshold(
-    step_scores: Sequence[Sequence[float | None]], truth: Sequence[int | None], default: float = 0.5
+    step_scores: Sequence[Sequence[float | None]], truth: Sequence[FirstError], default: float = 0.5
 ) -> float:
     """The threshold with the best F1 on these (dev) solutions; of equally good ones the nearest to 0.5.
 
@@ -155,11 +204,11 @@ def choose_threshold(
     edges = np.array(sorted(known | {0.0, 1.0}))
     between = (edges[1:] + edges[:-1]) / 2
     cuts = np.where(between > edges[:-1], between, edges[1:])  # neighbouring floats have nothing between them
-    a, b = _class_accuracies(step_scores, truth, cuts)
-    if a is None or b is None:
-        return default
+    (a, _), (b, _) = _class_accuracies(step_scores, truth, cuts)
     f1 = _harmonic(a, b)
-    best = cuts[f1 >= f1.max() - 1e-12]
+    if np.isnan(f1).all():
+        return default
+    best = cuts[f1 >= np.nanmax(f1) - 1e-12]
     return float(best[np.abs(best - 0.5).argmin()])
 
 
@@ -168,7 +217,8 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
 
     Give the labels that the judge itself wrote, before the last one is overwritten by the outcome: that policy
     knows the answer and would flatter the judge. A step that the judge missed counts with the label that the
-    missed-step policy gave it, as training sees it; steps without any label enter no rate but `unlabelled_rate`.
+    missed-step policy gave it, as training sees it; steps without any label enter no rate but `unlabelled_rate`, and
+    solutions that were not judged enter none at all.
 
     Args:
       judgements: one per solution.
@@ -176,34 +226,42 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
 
     Returns:
       step_accuracy, precision and recall of "error" and of "correct", kappa (Cohen's), first_error_f1;
-      parse_failure_rate (of solutions); missed_step_rate, unlabelled_rate (of steps); surplus_per_solution,
-      tokens_per_solution (prompt + generated); n_solutions, n_steps. None where undefined.
+      parse_failure_rate (of the solutions that the judge wrote something on); missed_step_rate,
+      unlabelled_rate (of steps); surplus_per_solution, tokens_per_solution (prompt + generated); n_solutions that were
+      judged, their n_steps, and how many are `missing`; first_error_n, solutions that first_error_f1 is over, and
+      first_error_missing. None where undefined.
 
     Raises:
       ValueError: a judgement without its truth.
     """
     truth_of = {truth.solution_id: truth for truth in truths}
+    judged = [judgement for judgement in judgements if not judgement.failure]
+    why = [why_not_judged(judgement) for judgement in judgements]
+    read = [j for j, reason in zip(judgements, why, strict=True) if reason in (None, UNREADABLE)]
     said: list[bool | None] = []
     real: list[bool | None] = []
-    missed, first_said, first_real = 0, [], []
+    first_said: list[FirstError] = []
+    first_real: list[FirstError] = []
+    missed = 0
     for judgement in judgements:
         if judgement.solution_id not in truth_of:
             raise ValueError(f"no truth for solution {judgement.solution_id!r}, judged by {judgement.judge}")
-        truth = truth_of[judgement.solution_id]
-        absent = len(truth.steps) - len(judgement.steps)
-        steps = [*judgement.steps[: len(truth.steps)], *[StepJudgement(missed=True)] * absent]
-        said += [step.label for step in steps]
-        real += [step.label for step in truth.steps]
-        missed += sum(step.missed for step in steps)
-        if all(step.label is not None for step in truth.steps):
-            first_said.append(next((i for i, step in enumerate(steps) if step.label is False), None))
-            first_real.append(truth.first_error)
+        labels = [step.label for step in truth_of[judgement.solution_id].steps]
+        first_said.append(said_first_error(judgement, len(labels)))
+        first_real.append(first_false(labels, NO_TRUTH))
+        if not judgement.failure:
+            absent = len(labels) - len(judgement.steps)
+            steps = [*judgement.steps[: len(labels)], *[StepJudgement(missed=True)] * absent]
+            said += [step.label for step in steps]
+            real += labels
+            missed += sum(step.missed for step in steps)
+    first = first_error_metrics(first_said, first_real)
     pairs = [(s, r) for s, r in zip(said, real, strict=True) if s is not None and r is not None]
     called_error = sum(not s for s, _ in pairs)
     is_error = sum(not r for _, r in pairs)
     both_error = sum(not s and not r for s, r in pairs)
     both_correct = sum(s and r for s, r in pairs)
-    n = len(judgements)
+    n = len(judged)
     return {
         "step_accuracy": ratio_or_none(sum(s == r for s, r in pairs), len(pairs)),
         "error_precision": ratio_or_none(both_error, called_error),
@@ -211,14 +269,17 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
         "correct_precision": ratio_or_none(both_correct, len(pairs) - called_error),
         "correct_recall": ratio_or_none(both_correct, len(pairs) - is_error),
         "kappa": kappa(said, real),
-        "first_error_f1": first_error_metrics(first_said, first_real)["f1"],
-        "parse_failure_rate": ratio_or_none(sum(not j.parsed for j in judgements), n),
+        "first_error_f1": first["f1"],
+        "parse_failure_rate": ratio_or_none(sum(not j.parsed for j in read), len(read)),
         "missed_step_rate": ratio_or_none(missed, len(said)),
         "unlabelled_rate": ratio_or_none(sum(label is None for label in said), len(said)),
-        "surplus_per_solution": ratio_or_none(sum(j.surplus for j in judgements), n),
-        "tokens_per_solution": ratio_or_none(sum(j.prompt_tokens + j.generated_tokens for j in judgements), n),
+        "surplus_per_solution": ratio_or_none(sum(j.surplus for j in judged), n),
+        "tokens_per_solution": ratio_or_none(sum(j.prompt_tokens + j.generated_tokens for j in judged), n),
         "n_solutions": n,
         "n_steps": len(said),
+        "missing": tally(why),
+        "first_error_n": first["n_error"] + first["n_correct"],
+        "first_error_missing": first["missing"],
     }
 
 
@@ -264,18 +325,20 @@ def _harmonic(a, b):
 
 
 def _resampled_f1(
-    predicted: Sequence[Sequence[int | None]],
-    truth: Sequence[int | None],
+    predicted: Sequence[Sequence[FirstError]],
+    truth: Sequence[FirstError],
     problems: Sequence[str],
     seed: int,
     n_resamples: int,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """F1 of several predictions, [prediction], and of each resample of the problems, [resample, prediction]; None where
-    a class is empty. Resamples that lack a class, whose F1 is undefined, are left out."""
-    index = {problem: i for i, problem in enumerate(dict.fromkeys(problems))}
+    a class is empty. Resamples that lack a class, whose F1 is undefined, are left out, and so is a solution that is
+    missing anywhere."""
+    rows = [row for row in zip(problems, truth, *predicted, strict=True) if not _why_missing(*row[1:])]
+    index = {problem: i for i, problem in enumerate(dict.fromkeys(row[0] for row in rows))}
     # Per problem: solutions with an error and without, and of these how many each prediction has right.
     counts = np.zeros((len(index), 2, 1 + len(predicted)))
-    for problem, real, *said in zip(problems, truth, *predicted, strict=True):
+    for problem, real, *said in rows:
         counts[index[problem], int(real is None)] += (1, *(p == real for p in said))
     if not len(index) or (counts[:, :, 0].sum(axis=0) == 0).any():
         return None, None
@@ -290,30 +353,36 @@ def _resampled_f1(
 
 
 def _class_accuracies(
-    step_scores: Sequence[Sequence[float | None]], truth: Sequence[int | None], cuts: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Error and correct accuracy at every cut, [cuts] each, None for a class without solutions.
+    step_scores: Sequence[Sequence[float | None]], truth: Sequence[FirstError], cuts: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Accuracy of the solutions with an error and of those without at every cut, and how many of each are judged there:
+    (accuracy, n), [cuts] each; NaN where there is none.
 
     A solution is answered right for thresholds in one interval (low, high]: above the score of its first error,
-    and not above the lowest score before it. So sorting the ends of all intervals gives every cut at once.
+    and not above the lowest score before it. So sorting the ends of all intervals gives every cut at once. One whose
+    steps have no score from some place on is judged by those before it, where one of them lies below the cut.
     """
     if len(step_scores) != len(truth):
         raise ValueError(f"scores of {len(step_scores)} solutions, truth of {len(truth)}: give one for each")
-    ends: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    ends: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     for scores, error in zip(step_scores, truth, strict=True):
-        values = [np.inf if score is None else score for score in scores]
-        if error is not None and error >= len(values):  # the reward model did not read as far as the error
-            values += [np.inf] * (error + 1 - len(values))
-        low = -np.inf if error is None else values[error]
-        high = min(values if error is None else values[:error], default=np.inf)
-        ends[error is not None].append((low, max(low, high)))
-    accuracies = []
-    for is_error in (True, False):
-        if not ends[is_error]:
-            accuracies.append(None)
+        if isinstance(error, Missing):
             continue
-        low, high = np.sort(np.array(ends[is_error]), axis=0).T
+        gap = next((i for i, score in enumerate(scores) if score is None), len(scores))
+        values = [score for score in scores[:gap] if score is not None]
+        whole = gap == len(scores)
+        judged_above = -np.inf if whole else min(values, default=np.inf)
+        if error is None:
+            low, high = (-np.inf, min(values, default=np.inf)) if whole else (np.inf, np.inf)
+        else:
+            low = values[error] if error < len(values) else np.inf  # it was not read as far as the error
+            high = min(values[:error], default=np.inf)
+        ends[error is not None].append((low, max(low, high), judged_above))
+    found = []
+    for is_error in (True, False):
+        low, high, judged_above = np.sort(np.array(ends[is_error]).reshape(-1, 3), axis=0).T
         # How many intervals have begun below the cut, less those that have ended below it.
         inside = np.searchsorted(low, cuts, side="left") - np.searchsorted(high, cuts, side="left")
-        accuracies.append(inside / len(low))
-    return accuracies[0], accuracies[1]
+        judged = np.searchsorted(judged_above, cuts, side="left")
+        found.append((np.where(judged > 0, inside / np.maximum(judged, 1), np.nan), judged))
+    return found[0], found[1]

@@ -12,12 +12,15 @@ from spare_jax.evaluation.baselines import (
     position_first_error,
 )
 from spare_jax.evaluation.calibration import calibration
+from spare_jax.evaluation.missing import NO_TRUTH, UNDECIDED, Missing
 from spare_jax.evaluation.process_errors import (
+    FirstError,
     choose_threshold,
     first_error,
     first_error_difference,
     first_error_interval,
     first_error_metrics,
+    first_false,
     right_answer_wrong_process,
     threshold_sweep,
 )
@@ -33,32 +36,33 @@ class Part:
     """The solutions of a part of the data, one entry each.
 
     `problems` they belong to, which the bootstrap resamples; `labels` of the steps, the truth (None where unknown);
-    `lengths` of the steps in characters; `right`: is the final answer the accepted one?
+    `lengths` of the steps in characters; `right`: is the final answer the accepted one (None where undecided)?
     """
 
     problems: Sequence[str] = ()
     labels: Sequence[Sequence[bool | None]] = ()
     lengths: Sequence[Sequence[int]] = ()
-    right: Sequence[bool] = ()
+    right: Sequence[bool | None] = ()
 
     @property
-    def first_errors(self) -> list[int | None]:
+    def first_errors(self) -> list[FirstError]:
         """Index of the first wrong step of each solution."""
-        return [next((i for i, label in enumerate(steps) if label is False), None) for steps in self.labels]
+        return [first_false(steps, NO_TRUTH) for steps in self.labels]
 
 
 def choose_on(part: Part, name: str, scores: StepScores) -> tuple[float, dict[str, Any] | None]:
-    """The threshold for these scores, and on what it was chosen: {"part": `name`, "n", "f1"}, with the F1 there. Of an
-    empty part 0.5 and None."""
+    """The threshold for these scores, and on what it was chosen: {"part": `name`, "n", "missing", "f1"}, with the F1
+    there and the solutions that it is over. Of an empty part 0.5 and None."""
     truth = part.first_errors
     threshold = choose_threshold(scores, truth)
     if not truth:
         return threshold, None
-    f1 = first_error_metrics([first_error(steps, threshold) for steps in scores], truth)["f1"]
-    return threshold, {"part": name, "n": len(truth), "f1": f1}
+    found = first_error_metrics([first_error(steps, threshold) for steps in scores], truth)
+    n = found["n_error"] + found["n_correct"]
+    return threshold, {"part": name, "n": n, "missing": found["missing"], "f1": found["f1"]}
 
 
-def baseline_guesses(dev: Part, part: Part) -> dict[str, list[int | None]]:
+def baseline_guesses(dev: Part, part: Part) -> dict[str, list[FirstError]]:
     """The first errors of `part` as the BASELINES guess them; those by position and length are fitted on `dev`."""
     n_steps = [len(steps) for steps in part.lengths]
     position = fit_position_baseline(dev.first_errors, [len(steps) for steps in dev.lengths])
@@ -69,18 +73,20 @@ def baseline_guesses(dev: Part, part: Part) -> dict[str, list[int | None]]:
         "position_only": [position_first_error(position, n) for n in n_steps],
         "length_only": [length_first_error(length, steps) for steps in part.lengths],
         "final_answer_only": [
-            None if right else max(0, n - 1) for right, n in zip(part.right, n_steps, strict=True)
+            Missing(UNDECIDED) if right is None else None if right else max(0, n - 1)
+            for right, n in zip(part.right, n_steps, strict=True)
         ],
     }  # fmt: skip
 
 
-def measure(said: Sequence[int | None], part: Part, guesses: Mapping[str, Sequence[int | None]], seed: int) -> dict:
-    """A judge's first errors on a part, beside those of `baseline_guesses`.
+def measure(said: Sequence[FirstError], part: Part, guesses: Mapping[str, Sequence[FirstError]], seed: int) -> dict:
+    """A judge's first errors on a part, beside those of `baseline_guesses`. Solutions that the judge misses are in none
+    of its figures and no difference; the baselines, which ask nobody, are over all.
 
     Returns:
-      {"n", "judge": first_error_metrics with "low" and "high" (the 95 % bootstrap interval of f1 over problems), each
-      baseline: first_error_metrics, "judge_minus": {"position_only", "length_only": first_error_difference},
-      "right_answer_wrong_process"}
+      {"n" (solutions of the part), "judge": first_error_metrics with "low" and "high" (the 95 % bootstrap interval of
+      f1 over problems), each baseline: first_error_metrics, "judge_minus": {"position_only", "length_only":
+      first_error_difference}, "right_answer_wrong_process"}
     """
     truth = part.first_errors
     return {

@@ -1,4 +1,7 @@
-"""metrics.json from a run's records, and nothing else."""
+"""metrics.json from a run's records, and nothing else.
+
+What was not judged is in no figure; beside each stands what is missing (missing.py).
+"""
 
 import dataclasses
 import math
@@ -9,12 +12,32 @@ from typing import Any
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.curves import accuracy_curves
-from spare_jax.evaluation.process_errors import first_error, judge_metrics, right_answer_wrong_process
+from spare_jax.evaluation.explanations import explanation_agreement, reference_right
+from spare_jax.evaluation.missing import (
+    NO_SOLUTION,
+    NO_TRUTH,
+    UNDECIDED,
+    Missing,
+    headlines,
+    tally,
+    why_not_judged,
+)
+from spare_jax.evaluation.process_errors import (
+    FirstError,
+    first_error,
+    first_false,
+    judge_metrics,
+    right_answer_wrong_process,
+    said_first_error,
+)
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
-JUDGES = ("outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "prm", "orm", "prm_at_init")
+JUDGES = (
+    "outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "spare_on_reference", "prm", "orm",
+    "prm_at_init",
+)  # fmt: skip
 RANKERS = ("prm", "orm", "prm_at_init")
 HELD_OUT = "held_out"
 _NO_TRUTH = "the truth of single steps is not known for this task"
@@ -42,50 +65,53 @@ def metrics(
       groups: each problem's split or, where held out, "held_out-<kind>".
 
     Returns:
-      Nested objects; every rate is a fraction, what is undefined is None.
+      Nested objects; every rate is a fraction, what is undefined is None. A problem without any solution, because
+      sampling it failed, is missing from every figure.
     """
     of_problem: dict[str, list[Solution]] = {p.id: [] for p in problems}
     for solution in solutions:
         of_problem[solution.problem_id].append(solution)
 
     def pool_of(prefix: str) -> dict[str, list[Solution]]:
-        return {i: found for i, found in of_problem.items() if groups[i].split("-")[0] == prefix and found}
+        return {i: found for i, found in of_problem.items() if groups[i].split("-")[0] == prefix}
 
     test, held_out, dev = pool_of("test"), pool_of(HELD_OUT), pool_of("dev")
     kinds = sorted({groups[i] for i in held_out})
+    selection = _selection(dev, test, judgements, seed)
+    headline, refused = _headline(selection)
+    reasons = refused | ({} if judgements["truth"] else {"judges": _NO_TRUTH, "prm": _NO_TRUTH})
     return {
         "seed": seed,
-        "n_problems": len(test),
+        "n_problems": sum(bool(found) for found in test.values()),
         "n_samples": n_samples,
+        "headline": headline,
         "policy": {
-            "pass_at_1": pass_at_1(_pools(test, judgements)),
+            **_policy(test, judgements),
             "out_of_distribution": {
-                "pass_at_1": pass_at_1(_pools(held_out, judgements)),
+                **_policy(held_out, judgements),
                 **{
-                    kind.removeprefix(f"{HELD_OUT}-"): {
-                        "pass_at_1": pass_at_1(
-                            _pools({i: s for i, s in held_out.items() if groups[i] == kind}, judgements)
-                        )
-                    }
+                    kind.removeprefix(f"{HELD_OUT}-"): _policy(
+                        {i: s for i, s in held_out.items() if groups[i] == kind}, judgements
+                    )
                     for kind in kinds
                 },
             },
         },
         "judges": {
-            "spare": _judge(judgements, "spare", test, policy),
+            "spare": _judge(judgements, "spare", test, policy) | _self_knowledge(judgements, test, policy),
             "spare_out_of_distribution": _judge(judgements, "spare", held_out, policy),
             "spare_no_reference": _judge(judgements, "spare_no_reference", test, policy),
             "spare_wrong_reference": _judge(judgements, "spare_wrong_reference", test, policy),
         },
         "selection": {
-            **_selection(dev, test, judgements, seed),
+            **selection,
             "out_of_distribution": _selection(dev, held_out, judgements, seed),
         },
         "prm": {
             **_process(dev, test, judgements, seed),
             "out_of_distribution": _process(dev, held_out, judgements, seed),
         },
-        **({} if judgements["truth"] else {"reasons": {"judges": _NO_TRUTH, "prm": _NO_TRUTH}}),
+        **({"reasons": reasons} if reasons else {}),
         "curves": accuracy_curves(
             _pools(test, judgements), _rankers(dev, test, judgements), _scoring(test, judgements), seed
         ),
@@ -98,28 +124,58 @@ def counts(problems: Sequence[Problem], solutions: Sequence[Solution], groups: M
     return {**dict(sorted(found.items())), "solutions": len(solutions)}
 
 
+def _policy(groups: Groups, judgements: Judgements) -> dict[str, Any]:
+    """pass@1, over how many problems, and what is missing of problems and of their solutions."""
+    pools = _pools(groups, judgements)
+    outcomes = [outcome for pool in pools for outcome in pool.outcomes]
+    return {
+        "pass_at_1": pass_at_1(pools),
+        "n": sum(bool(pool.decided) for pool in pools),
+        "missing": tally(
+            None if pool.decided else UNDECIDED if pool.outcomes else NO_SOLUTION for pool in pools
+        ),
+        "undecided_solutions": outcomes.count(None),
+    }  # fmt: skip
+
+
+def _headline(selection: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The figures that the page begins with, as `headlines` has them."""
+    if not selection:
+        return {}, {}
+    intervals = selection["intervals"]
+    figures = {
+        "policy.pass_at_1": intervals["one_sample"],
+        "selection.majority": intervals["majority"],
+        "selection.prm.weighted.last": intervals.get("prm"),
+        "selection.prm_minus_majority.mean": selection.get("prm_minus_majority"),
+    }
+    return headlines(
+        {path: (one["mean"], one["n"], one["missing"]) for path, one in figures.items() if one is not None}
+    )
+
+
 def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
     """The problems' candidates as selection sees them; a vote counts answers by their text."""
     outcomes = judgements["outcome"]
     pools = []
     for problem_id, found in test.items():
-        right = tuple(bool(outcomes[s.id].outcome) for s in found)
+        right = tuple(outcomes[s.id].outcome for s in found)
         pools.append(
             Pool(
                 problem_id,
                 tuple(s.answer for s in found),
                 right,
                 tuple(len(s.token_ids) for s in found),
-                found[0].prompt_tokens,
+                found[0].prompt_tokens if found else 0,
             )
         )
     return pools
 
 
-def _rankers(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, list[list[list[float | None]]]]:
-    """Step scores by ranker: [problem][candidate][step]. An outcome model and the likelihood give one number, and so
-    does the length; the two baselines learn from dev."""
-    rankers: dict[str, list[list[list[float | None]]]] = {
+def _rankers(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, list[list[list[float | None] | None]]]:
+    """Step scores by ranker: [problem][candidate][step], None for a candidate that the ranker failed on. An outcome
+    model and the likelihood give one number, and so does the length; the two baselines learn from dev."""
+    rankers: dict[str, list[list[list[float | None] | None]]] = {
         name: [[_scores(judgements[name][s.id], name) for s in found] for found in test.values()]
         for name in RANKERS
         if judgements.get(name)
@@ -134,14 +190,16 @@ def _rankers(dev: Groups, test: Groups, judgements: Judgements) -> dict[str, lis
             [list(steps) for steps in position_scores(labels, [len(s.steps) for s in found])] for found in test.values()
         ]
     if seen:
-        ends = [(len(s.steps), bool(outcomes[s.id].outcome)) for s in seen]
+        ends = [(len(s.steps), outcomes[s.id].outcome) for s in seen]
         rankers["length_only"] = [
             [[score] for score in length_scores(ends, [len(s.steps) for s in found])] for found in test.values()
         ]
     return rankers
 
 
-def _scores(judgement: Judgement, judge: str) -> list[float | None]:
+def _scores(judgement: Judgement, judge: str) -> list[float | None] | None:
+    if judgement.failure:
+        return None
     scores = [step.score for step in judgement.steps]
     return scores[-1:] if judge == "orm" else scores
 
@@ -159,7 +217,7 @@ def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]
 
 
 def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
-    if not test:
+    if not any(test.values()):
         return {}
     return selection_metrics(_pools(test, judgements), _rankers(dev, test, judgements), seed)
 
@@ -170,19 +228,45 @@ def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy
     found = [s for several in test.values() for s in several if s.id in judgements[judge]]
     said = [relabel(judgements[judge][s.id], own)[0] for s in found]
     unknown = {s.id: Judgement(s.id, "unknown", (StepJudgement(),) * len(s.steps)) for s in found}
-    measured = judge_metrics(said, [judgements["truth"].get(s.id, unknown[s.id]) for s in found])
+    real = [judgements["truth"].get(s.id, unknown[s.id]) for s in found]
+    measured = judge_metrics(said, real)
     if not judgements["truth"]:
         return measured
-    truth = [judgements["truth"][s.id].first_error for s in found]
-    right = [bool(judgements["outcome"][s.id].outcome) for s in found]
-    first = [judgement.first_error for judgement in said]
+    truth = [first_false([step.label for step in judgement.steps], NO_TRUTH) for judgement in real]
+    right = [judgements["outcome"][s.id].outcome for s in found]
+    first = [said_first_error(judgement, len(s.steps)) for judgement, s in zip(said, found, strict=True)]
     return measured | {"right_answer_wrong_process": right_answer_wrong_process(first, truth, right)}
+
+
+def _self_knowledge(judgements: Judgements, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
+    """Whether SPARE's labels follow from its explanations and from the reference: `explanation_agreement` on the test
+    solutions, `reference_right`, and by how much its step accuracy falls on the controls' solutions with another
+    problem's reference."""
+    own = dataclasses.replace(policy, last_step_is_outcome=False)
+    measured = {s.id for several in test.values() for s in several}
+
+    def said(judge: str) -> dict[str, Judgement]:
+        return {i: relabel(j, own)[0] for i, j in judgements[judge].items()}
+
+    spare = {i: judgement for i, judgement in said("spare").items() if i in measured}
+    control = said("spare_wrong_reference")
+    truths = list(judgements["truth"].values())
+    with_reference, with_wrong = (
+        judge_metrics([found[i] for i in control if i in found], truths)["step_accuracy"] if truths else None
+        for found in (spare, control)
+    )
+    drop = None if with_reference is None or with_wrong is None else with_reference - with_wrong
+    return {
+        **explanation_agreement(spare.values()),
+        **reference_right(said("spare_on_reference").values()),
+        "wrong_reference_drop": drop,
+    }
 
 
 def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
     """First errors and calibration of the PRM; threshold and baselines come from dev."""
     truth, prm = judgements["truth"], judgements["prm"]
-    if not truth or not prm or not test:
+    if not truth or not prm or not any(test.values()):
         return dict.fromkeys(("threshold", "judge", "position_only", "length_only"))
 
     def side(groups: Groups) -> tuple[list[list[float | None]], Part]:
@@ -191,14 +275,19 @@ def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> di
             [s.problem_id for s in found],
             [[step.label for step in truth[s.id].steps] for s in found],
             [[len(step) for step in s.steps] for s in found],
-            [bool(judgements["outcome"][s.id].outcome) for s in found],
+            [judgements["outcome"][s.id].outcome for s in found],
         )
 
     (dev_scores, dev_part), (scores, part) = side(dev), side(test)
     threshold, chosen_on = choose_on(dev_part, "dev", dev_scores)
+    asked = [prm[s.id] for found in test.values() for s in found if s.steps]
+    said: list[FirstError] = [
+        Missing(why) if (why := why_not_judged(judgement)) else first_error(steps, threshold)
+        for judgement, steps in zip(asked, scores, strict=True)
+    ]
     return {
         "threshold": threshold,
         "threshold_chosen_on": chosen_on,
-        **measure([first_error(steps, threshold) for steps in scores], part, baseline_guesses(dev_part, part), seed),
+        **measure(said, part, baseline_guesses(dev_part, part), seed),
         **measure_scores(scores, part),
     }

@@ -37,13 +37,21 @@ def optional(row: Any, name: str, hint: type[T], within: str = "") -> T | None:
     return field(row, name, hint, within)
 
 
+def id_in(row: Row, name: str) -> str | None:
+    """The id `row[name]`, a text or a whole number; None where it is missing, null or empty."""
+    value = row.get(name) if isinstance(row, Mapping) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return optional(row, name, str) or None
+
+
 def ids_of(row: Row, default: str, count: int) -> list[Ids]:
     """Ids of the `count` solutions of a row: "<default>/0", "<default>/1", ..., or the row's own `id`.
 
     The formats that use this have no id of their own. The rows that we write have one and hold one solution; what
     stands before the last "/" of it is the problem's id.
     """
-    own = optional(row, "id", str)
+    own = id_in(row, "id")
     if not own:
         return [(default, f"{default}/{k}") for k in range(count)]
     problem_id = own.rpartition("/")[0] or own

@@ -4,11 +4,13 @@ A format is two functions: what a row says as records, and a record as a row (No
 """
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spare_jax import remote_code
 from spare_jax.formats import (
     math_shepherd,
     omegaprm,
@@ -21,8 +23,10 @@ from spare_jax.formats import (
     trl_stepwise,
 )
 from spare_jax.formats.fields import Row
-from spare_jax.jsonlines import StoreError, convert_rows, decode, lines, write_lines
-from spare_jax.records import Record
+from spare_jax.jsonlines import StoreError, convert_rows, decode, lines, read_json, write_lines
+from spare_jax.records import LabelledSolution, Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def read(
     on_error: str = "raise",
     malformed: list[str] | None = None,
 ) -> Iterator[Any]:
-    """The records of a source in its order; rows without id get "<name>-<number>".
+    """The records of a source in its order; rows without id get "<name>-<number>". A solution without steps is a record
+    without steps, and said.
 
     Args:
       source, split, revision: as for `rows`.
@@ -69,12 +74,16 @@ def read(
       StoreError: there is no such format or source, or a row is malformed; names source, row and field.
     """
     chosen, stem = _format(format_name), Path(source).name.partition(".")[0]
+    empty: list[str] = []
 
     def convert(number: int, row: Any) -> tuple[Record, ...]:
         return chosen.records_of(decode(row) if isinstance(row, bytes) else row, f"{stem}-{number:05d}")
 
     for _, records in convert_rows(source, rows(source, split, revision), convert, on_error, malformed):
+        empty += [r.solution.id for r in records if isinstance(r, LabelledSolution) and not r.solution.steps]
         yield from records
+    if empty:
+        logger.warning("%s: %d solutions have no steps, nothing to judge; the first: %s", source, len(empty), empty[0])
 
 
 def write(path: str | Path, format_name: str, records: Iterable[Record]) -> int:
@@ -106,20 +115,33 @@ def rows(source: str | Path, split: str = "train", revision: str | None = None) 
     what is wrong with it.
 
     Args:
-      source: a .jsonl, .json (JSON lines too) or .parquet file, or else a hub id (":<configuration>" behind it where it
-        has several) or a directory for `datasets`.
+      source: a .jsonl, .json (JSON lines, or one array of rows) or .parquet file, or else a hub id
+        (":<configuration>" behind it where it has several) or a directory for `datasets`.
       split, revision: which part and version of a hub id or directory; a file has neither.
 
     Raises:
-      StoreError: there is no such source, or it cannot be read.
+      StoreError: there is no such source, it cannot be read, or it has no rows.
     """
-    path = Path(source)
-    if path.suffix in (".jsonl", ".json"):
-        yield from lines(path)
-    elif path.suffix == ".parquet":
-        yield from enumerate(_parquet_rows(path), 1)
+    path, kind, number = Path(source), Path(source).suffix.lower(), 0
+    if kind == ".parquet":
+        found = enumerate(_parquet_rows(path), 1)
+    elif kind not in (".jsonl", ".json"):
+        found = enumerate(_dataset(str(source), split, revision), 1)
+    elif kind == ".json" and _is_array(path):
+        found = enumerate(read_json(path), 1)
     else:
-        yield from enumerate(_dataset(str(source), split, revision), 1)
+        found = lines(path)
+    for number, row in found:
+        yield number, row
+    if not number:
+        raise StoreError(f"{source} holds no rows: check the path, and what was to write it")
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a file of JSON is one array: its first character that is not blank opens one, as no row does."""
+    for _, line in lines(path):
+        return line.decode("utf-8-sig", errors="replace").lstrip().startswith("[")
+    return False
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:
@@ -136,12 +158,11 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
 
 
 def _dataset(name: str, split: str, revision: str | None) -> Iterable[Any]:
-    import datasets
     from datasets.exceptions import DatasetsError
 
     hub_id, _, configuration = name.partition(":")
     try:
-        return datasets.load_dataset(hub_id, configuration or None, split=split, revision=revision)
+        return remote_code.load_dataset(hub_id, configuration or None, split=split, revision=revision)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise StoreError(
             f"data set {name!r}, split {split!r}: {_first_line(error)}: name a .jsonl or .parquet file, a directory, "

@@ -55,27 +55,28 @@ def row_of(record: LabelledSolution) -> Row | None:
 
 def _aligned(text: str, labelled_text: str) -> tuple[list[str], list[bool]]:
     """The pieces of `text` that end in a label, and these labels."""
-    pieces, labels, at = [""], [], 0
+    pieces, labels, at = [[]], [], 0
     for i, piece in enumerate(text.split(TAG)):
         if i:
             if labelled_text.startswith(TAG, at):
-                pieces[-1] += TAG
+                pieces[-1].append(TAG)
                 at += len(TAG)
             elif labelled_text[at : at + 1] in ("+", "-"):
                 labels.append(labelled_text[at] == "+")
-                pieces.append("")
+                pieces.append([])
                 at += 1
             else:
                 found = labelled_text[at : at + 1]
                 raise RecordError(f"label: step tag {len(labels) + 1} has {found!r} in its place, not + or -")
         if not labelled_text.startswith(piece, at):
             raise RecordError(f"label: differs from input in the text after {len(labels)} step tags")
-        pieces[-1] += piece
+        pieces[-1].append(piece)
         at += len(piece)
     if at != len(labelled_text):
         raise RecordError("label: goes on where input ends")
     if not labels:
         raise RecordError(f"input: no step tag {TAG!r}")
-    if pieces.pop().strip():
+    texts = ["".join(parts) for parts in pieces]
+    if texts.pop().strip():
         raise RecordError("input: text after the last step tag")
-    return pieces, labels
+    return texts, labels

@@ -40,7 +40,8 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution, ...]:
         estimates.setdefault(prefix, []).append(value)
     estimates.pop(question, None)
     values = {prefix: statistics.fmean(several) for prefix, several in estimates.items()}
-    parents = {prefix: _parent(prefix, question, values) for prefix in values}
+    lengths = set(map(len, values))
+    parents = {prefix: _parent(prefix, question, values, lengths) for prefix in values}
     continued = set(parents.values())
     leaves = [prefix for prefix in values if prefix not in continued]
     records = []
@@ -75,11 +76,12 @@ def row_of(record: LabelledSolution) -> Row | None:
     return {"id": record.solution.id, "question": question, "final_answer": answer, "reasoning_steps": entries}
 
 
-def _parent(prefix: str, question: str, prefixes: Collection[str]) -> str:
-    """The longest of `prefixes` that `prefix` continues; the question where it continues none."""
+def _parent(prefix: str, question: str, prefixes: Collection[str], lengths: Collection[int]) -> str:
+    """The longest of `prefixes`, which have these lengths, that `prefix` continues; the question where it continues
+    none."""
     at = prefix.rfind(_JOINT)
     while at > len(question):
-        if prefix[:at] in prefixes:
+        if at in lengths and prefix[:at] in prefixes:
             return prefix[:at]
         at = prefix.rfind(_JOINT, 0, at + len(_JOINT) - 1)
     return question

@@ -6,7 +6,7 @@ A row is read as what the benchmark grades: `modified_question`, `modified_proce
 
 import re
 
-from spare_jax.formats.fields import Row, field, labelled, name_of, named_ids, optional, prompt
+from spare_jax.formats.fields import Row, field, id_in, labelled, name_of, named_ids, optional, prompt
 from spare_jax.records import LabelledSolution, RecordError, StepJudgement
 
 JUDGE = "prmbench"
@@ -23,13 +23,13 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
       RecordError: a field is missing or does not fit, or `error_steps` names no step.
     """
     steps = _unnumbered(field(row, "modified_process", tuple[str, ...]))
-    wrong = field(row, "error_steps", tuple[int, ...])
+    wrong = set(field(row, "error_steps", tuple[int, ...]))
     if strange := [number for number in wrong if not 1 <= number <= len(steps)]:
-        raise RecordError(f"error_steps: {strange[0]} is none of {len(steps)} steps")
+        raise RecordError(f"error_steps: {min(strange)} is none of {len(steps)} steps")
     classification = optional(row, "classification", str) or ""
     error = StepJudgement(label=False, errors=(classification,))
     judged = [error if i in wrong else StepJudgement(label=True) for i in range(1, len(steps) + 1)]
-    ids = named_ids(optional(row, "idx", str) or default_id, classification)
+    ids = named_ids(id_in(row, "idx") or default_id, classification)
     question, reference = field(row, "modified_question", str), field(row, "original_process", tuple[str, ...])
     text = optional(row, "reason", str) or ""
     return (labelled(JUDGE, ids, question, steps, judged, reference=_unnumbered(reference), text=text),)

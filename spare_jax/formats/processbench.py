@@ -5,7 +5,7 @@ steps have no label. `final_answer_correct` is the outcome, and a right answer m
 Copies that somebody joined to reference solutions have a `reference_solution` too: a text, whose lines are its steps.
 """
 
-from spare_jax.formats.fields import Row, field, judged_by, labelled, name_of, named_ids, optional, prompt
+from spare_jax.formats.fields import Row, field, id_in, judged_by, labelled, name_of, named_ids, optional, prompt
 from spare_jax.records import LabelledSolution, RecordError
 from spare_jax.tasks.task import line_steps
 
@@ -24,7 +24,7 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
         raise RecordError(f"label: {first_error} is neither -1 nor one of {len(steps)} steps")
     right = len(steps) if first_error == -1 else first_error
     labels = [True] * right + [False, *[None] * len(steps)][: len(steps) - right]
-    ids = named_ids(optional(row, "id", str) or default_id, optional(row, "generator", str))
+    ids = named_ids(id_in(row, "id") or default_id, optional(row, "generator", str))
     reference = line_steps(optional(row, "reference_solution", str) or "")
     return (labelled(JUDGE, ids, question, steps, judged_by(labels), reference=reference, outcome=outcome),)
 

@@ -9,7 +9,7 @@ scores (`chosen_scores`, `rejected_scores`, as SPARE's preference data keep them
 from collections.abc import Mapping
 from typing import Any
 
-from spare_jax.formats.fields import IMPORTED, Row, field, optional, prompt
+from spare_jax.formats.fields import IMPORTED, Row, field, id_in, optional, prompt
 from spare_jax.records import Preference, Problem, RecordError, Solution
 
 
@@ -21,10 +21,10 @@ def records_of(row: Row, default_id: str) -> tuple[Preference]:
         answer's role, the prompt has fewer lines than shared steps, or there is not one score per step.
     """
     question, shared = _cut(_text(row, "prompt", "user"), optional(row, "shared_steps", int) or 0)
-    problem = Problem(optional(row, "id", str) or default_id, question)
+    problem = Problem(id_in(row, "id") or default_id, question)
     solutions, scores = {}, {}
     for side in ("chosen", "rejected"):
-        solution_id = optional(row, f"{side}_id", str) or f"{problem.id}/{side}"
+        solution_id = id_in(row, f"{side}_id") or f"{problem.id}/{side}"
         own = (line.strip() for line in _text(row, side, "assistant").split("\n") if line.strip())
         steps = (*shared, *own)
         solutions[side] = Solution(solution_id, problem.id, steps, None, IMPORTED)

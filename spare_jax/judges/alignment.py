@@ -17,8 +17,8 @@ import scipy.optimize
 
 from spare_jax.formats.fields import prompt
 from spare_jax.judges import statements
-from spare_jax.judges.outcome import is_correct, require_answers
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.judges.outcome import UNDECIDED, is_correct, require_answers
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.tasks.task import split_sentences
 
 if TYPE_CHECKING:
@@ -67,10 +67,13 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
     """The Judgement of one solution. Steps before the first error are right, it and all behind it wrong.
 
     A step's score is the probability that no error has occurred up to it, under a softmax over the steps' points; 1
-    throughout where the answer is right. The explanation names what spoke against a step.
+    throughout where the answer is right. The explanation names what spoke against a step. Where it is undecided whether
+    the answer is right, the solution is not judged.
     """
     require_answers(gold, judge)
     outcome, n_steps = is_correct(task, gold, solution), len(solution.steps)
+    if outcome is None:
+        return not_judged(solution, judge, UNDECIDED)
     if outcome or not n_steps:
         steps = (StepJudgement(label=True, score=1.0),) * n_steps
         return Judgement(solution.id, judge, steps, outcome)

@@ -4,8 +4,10 @@ single               the first verification, whatever the others say
 outcome_consistency  y* is the majority of the Yes and No on the answer; one verification that says y* is kept
 step_consistency     v_i* is the majority of the verdicts on step i; one verification whose verdicts are v* is kept
 
-Nobody is asked and nothing of the gold is seen. A verification without a verdict casts no vote on it. What the paper
-does with ties, without a match, and among several matches is not published: `ConsistencySettings` names our choices.
+Nobody is asked and nothing of the gold is seen. A verification that failed (the verifier could not be asked, or its
+text was cut off or unreadable) casts no vote and is never kept: the others decide, however few they are, and how many
+those were is told (`Choice.voted`). One that left a verdict out casts no vote on that. What the paper does with ties,
+without a match, and among several matches is not published: `ConsistencySettings` names our choices.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from spare_jax.records import Judgement
 TIES: dict[str, bool | None] = {"drop": None, "correct": True, "incorrect": False}
 NO_MATCH = ("drop", "closest")
 KEEP = ("first", "shortest")
-REASONS = ("no_verdict", "tie", "no_match")
+FAILED = "failed"
+REASONS = (FAILED, "no_verdict", "tie", "no_match")
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,26 @@ class Choice:
     unmatched: bool = False
 
     @property
+    def voted(self) -> int:
+        """How many of the verifications that were read are verifications, and no failures."""
+        return len(_readable(self.read))
+
+    @property
     def dropped(self) -> str:
-        """Which of REASONS, where nothing was kept; "no_verdict": there was nothing to vote with."""
-        return "" if self.kept else "no_match" if self.unmatched else "tie" if self.tied else "no_verdict"
+        """Which of REASONS, where nothing was kept; "failed": there was no verification, "no_verdict": there was
+        nothing in them to vote with."""
+        if self.kept:
+            return ""
+        if not self.voted:
+            return FAILED
+        return "no_match" if self.unmatched else "tie" if self.tied else "no_verdict"
 
 
 def single(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
-    """The first verification; `settings` leave nothing open."""
-    return Choice(verifications[0], verifications[:1])
+    """The first verification, nothing where it failed: the others cost more than this rule asks for. `settings` leave
+    nothing open."""
+    first = verifications[:1]
+    return Choice(next(iter(_readable(first)), None), first)
 
 
 def outcome_consistency(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
@@ -73,13 +88,14 @@ def outcome_consistency(verifications: Sequence[Judgement], settings: Consistenc
     Args:
       verifications: all of one solution, in their order; at least one.
     """
-    share = _share([said.outcome for said in verifications])
+    readable = _readable(verifications)
+    share = _share([said.outcome for said in readable])
     verdict = _verdict(share, settings)
     if share is None or verdict is None:
         return Choice(None, verifications, tied=share is not None)
-    kept = _keep([said for said in verifications if said.outcome is verdict], settings)
+    kept = _keep([said for said in readable if said.outcome is verdict], settings)
     agreement = share if verdict else 1 - share
-    return Choice(_with_votes(kept, verifications), verifications, agreement, tied=share == 0.5)
+    return Choice(_with_votes(kept, readable), verifications, agreement, tied=share == 0.5)
 
 
 def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
@@ -88,27 +104,31 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
     Args:
       verifications: all of one solution, in their order; at least one.
     """
-    shares = [share for share in _step_shares(verifications) if share is not None]
+    readable = _readable(verifications)
+    shares = [share for share in _step_shares(readable) if share is not None]
     consensus = [_verdict(share, settings) for share in shares]
-    if len(shares) < len(verifications[0].steps):
+    if not readable or len(shares) < len(readable[0].steps):
         return Choice(None, verifications)
     tied = 0.5 in shares
     if None in consensus:
         return Choice(None, verifications, tied=tied)
     differ = [
-        sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True))
-        for said in verifications
+        sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True)) for said in readable
     ]
     fewest = min(differ)
     if fewest and settings.no_match == "drop":
         return Choice(None, verifications, tied=tied, unmatched=True)
-    nearest = [said for said, count in zip(verifications, differ, strict=True) if count == fewest]
-    kept = _with_votes(_keep(nearest, settings), verifications)
+    nearest = [said for said, count in zip(readable, differ, strict=True) if count == fewest]
+    kept = _with_votes(_keep(nearest, settings), readable)
     agreements = [
         0.0 if step.label is None else share if step.label else 1 - share
         for step, share in zip(kept.steps, shares, strict=True)
     ]
     return Choice(kept, verifications, min(agreements, default=None), tied, unmatched=fewest > 0)
+
+
+def _readable(verifications: Sequence[Judgement]) -> list[Judgement]:
+    return [said for said in verifications if not said.failure]
 
 
 def _share(labels: Sequence[bool | None]) -> float | None:

@@ -44,7 +44,8 @@ def fit(
 
     Args:
       members: judgements by the member's name, then by solution; each has all solutions of `truths`.
-      truths: the known labels, by solution; steps whose truth is unknown are passed over.
+      truths: the known labels, by solution; steps whose truth is unknown are passed over, and solutions on which a
+        member failed.
 
     Raises:
       ValueError: a member has not judged a solution, or there is no labelled step.
@@ -55,10 +56,12 @@ def fit(
         for name, judgements in members.items():
             if solution_id not in judgements:
                 raise ValueError(f"ensemble: judge {name!r} has no judgement of solution {solution_id!r}: run it first")
-            judged.append(judgements[solution_id].steps)
+            judged.append(judgements[solution_id])
+        if any(judgement.failure for judgement in judged):
+            continue
         for i, real in enumerate(truth.steps):
             if real.label is not None:
-                rows.append(_features([steps[i] for steps in judged]))
+                rows.append(_features([judgement.steps[i] for judgement in judged]))
                 labels.append(real.label)
     if not rows:
         raise ValueError("ensemble: the truth set has no labelled step: name another one")
@@ -87,16 +90,17 @@ def combine(
 ) -> Judgement:
     """The members' judgements on one solution as one.
 
-    agreement     a label where all members that have one agree, none (abstention) where they differ
-    union         wrong where any member says wrong
-    intersection  wrong where all members that have a label say wrong
-    majority      what most say; a tie is wrong
+    agreement     a label where all members have the same one
+    union         wrong where any member says wrong, right where all say right
+    intersection  right where any member says right, wrong where all say wrong
+    majority      what more than half of the members say; a tie of all is wrong
     weighted      wrong where the probability of being right, by `weights`, lies below `threshold`; no label where it
                   lies within `margin` of it
 
-    The score is the share of members that say right, or the probability; who abstains has neither. The evidence is that
-    of the first member with the chosen label; tokens are summed, since all of them were spent. The outcome is the first
-    one that is known.
+    A member without a label for a step may have meant either: where that would decide, there is none (abstention). The
+    score is the share of members with a label that say right, or the probability; who abstains has neither. The
+    evidence is that of the first member with the chosen label; tokens are summed, since all of them were spent. The
+    outcome is the first one that is known. Where a member failed, so has the ensemble: its rule speaks of all of them.
 
     Raises:
       ValueError: unknown rule, no members, members that judged different solutions, or a rule without its weights.
@@ -105,38 +109,51 @@ def combine(
         raise ValueError(f"unknown rule {rule!r} of an ensemble: use one of {', '.join(RULES)}")
     if not judgements or len({(j.solution_id, len(j.steps)) for j in judgements}) != 1:
         raise ValueError("an ensemble needs judgements of the same solution, with as many steps each")
-    if rule == "weighted" and (weights is None or weights.members != tuple(j.judge for j in judgements)):
-        raise ValueError("rule weighted needs the weights of these members: fit them on a truth set")
+    if (rule == "weighted") != (weights is not None and weights.members == tuple(j.judge for j in judgements)):
+        raise ValueError("rule weighted, and no other, needs the weights of these members: fit them on a truth set")
+    spent = {f"{of}_tokens": sum(getattr(j, f"{of}_tokens") for j in judgements) for of in ("prompt", "generated")}
+    if failures := [f"{j.judge}: {j.failure}" for j in judgements if j.failure]:
+        nothing = (StepJudgement(),) * len(judgements[0].steps)
+        return Judgement(judgements[0].solution_id, judge, nothing, parsed=False, failure="; ".join(failures), **spent)
     steps = []
     for said in zip(*(j.steps for j in judgements), strict=True):
-        known = [step.label for step in said if step.label is not None]
-        if rule == "weighted" and weights is not None:
+        labels = [step.label for step in said]
+        known = [label for label in labels if label is not None]
+        score, label = None, None
+        if weights is None and known:
+            score, label = sum(known) / len(known), _LABEL[rule](labels)
+        elif weights is not None and any(step.label is not None or step.score is not None for step in said):
             score = weights.probability(said)
             label = None if abs(score - threshold) < margin else score >= threshold
-        else:
-            score, label = (sum(known) / len(known), _LABEL[rule](known)) if known else (None, None)
         evidence = next((step for step in said if step.label == label), StepJudgement())
-        if label is None:
-            steps.append(StepJudgement(missed=not known))
-        else:
-            steps.append(dataclasses.replace(evidence, label=label, score=score))
+        steps.append(StepJudgement() if label is None else dataclasses.replace(evidence, label=label, score=score))
     return Judgement(
         solution_id=judgements[0].solution_id,
         judge=judge,
         steps=tuple(steps),
         outcome=next((j.outcome for j in judgements if j.outcome is not None), None),
-        prompt_tokens=sum(j.prompt_tokens for j in judgements),
-        generated_tokens=sum(j.generated_tokens for j in judgements),
-        failure="; ".join(j.failure for j in judgements if j.failure),
+        **spent,
     )
 
 
-_LABEL = {
-    "agreement": lambda known: known[0] if len(set(known)) == 1 else None,
-    "union": all,
-    "intersection": any,
-    "majority": lambda known: 2 * sum(known) > len(known),
-}
+def _agreement(labels: Sequence[bool | None]) -> bool | None:
+    return labels[0] if len(set(labels)) == 1 else None
+
+
+def _union(labels: Sequence[bool | None]) -> bool | None:
+    return False if False in labels else None if None in labels else True
+
+
+def _intersection(labels: Sequence[bool | None]) -> bool | None:
+    return True if True in labels else None if None in labels else False
+
+
+def _majority(labels: Sequence[bool | None]) -> bool | None:
+    right, wrong, half = labels.count(True), labels.count(False), len(labels) / 2
+    return True if right > half else False if wrong >= half else None
+
+
+_LABEL = {"agreement": _agreement, "union": _union, "intersection": _intersection, "majority": _majority}
 
 
 def _features(said: Sequence[StepJudgement]) -> np.ndarray:

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from spare_jax.judges.verify import VerifySettings, majority, text_ids, written
-from spare_jax.programs import Completion, Prefix, Program, Request, RequestFailed, Score
+from spare_jax.programs import Completion, Prefix, Program, Request, Score
 from spare_jax.prompts import generative as prompt
-from spare_jax.records import Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
@@ -47,22 +47,22 @@ def generative(
 
     It is that of `majority` (judges/verify.py), with the mean over the votes that have one as score. A verdict that was
     not written in the tokenizer's own tokens has no probability. Kind "orm" labels no step: its score is that of the
-    answer and stands at the last step, as an outcome reward model's does (judges/reward_model.py).
+    answer and stands at the last step, as an outcome reward model's does (judges/reward_model.py). Raises as `written`
+    does.
     """
     if not solution.steps:
         return Judgement(solution.id, settings.judge)
-    try:
-        asked, completions, found = yield from written(task, problem, solution, tokenizer, settings)
-        judgement = majority(found, settings.judge)
-        if settings.scoring == "probability":
-            scored = yield from _probabilities(tokenizer, asked, completions, found, settings)
-            steps = (replace(step, score=_mean(scored, number)) for number, step in enumerate(judgement.steps, 1))
-            judgement = replace(judgement, steps=tuple(steps), outcome_score=_mean(scored, _ANSWER))
-    except RequestFailed as failed:
-        return not_judged(solution, settings.judge, str(failed))
+    asked, completions, found = yield from written(task, problem, solution, tokenizer, settings)
+    judgement = majority(solution, found, settings.judge)
+    if judgement.failure:
+        return judgement
+    if settings.scoring == "probability":
+        scored = yield from _probabilities(tokenizer, asked, completions, found, settings)
+        steps = (replace(step, score=_mean(scored, number)) for number, step in enumerate(judgement.steps, 1))
+        judgement = replace(judgement, steps=tuple(steps), outcome_score=_mean(scored, _ANSWER))
     if settings.kind != "orm":
         return judgement
-    last = StepJudgement(score=judgement.outcome_score, missed=judgement.outcome is None)
+    last = StepJudgement(score=judgement.outcome_score)
     return replace(judgement, steps=(*(StepJudgement() for _ in judgement.steps[1:]), last))
 
 
@@ -73,11 +73,13 @@ def _probabilities(
     found: Sequence[Judgement],
     settings: GenerativeSettings,
 ) -> Generator[list[Request], list[tuple[Completion, ...]], list[dict[int, float]]]:
-    """Per vote the probability that a verdict says right, by the number of its step."""
+    """Per vote the probability that a verdict says right, by the number of its step; nothing of one that failed."""
     of_step, of_answer = prompt.verdict_tokens(tokenizer, settings.kind)
     requests: list[Request] = []
     read: list[tuple[int, list[int]]] = []  # by request: the vote, and the steps whose verdicts it scores
     for vote, (completion, judgement) in enumerate(zip(completions, found, strict=True)):
+        if judgement.failure:
+            continue
         ids, said = text_ids(tokenizer, completion), prompt.parse(settings.kind, judgement.text, len(judgement.steps))
         of_steps = {number: (begins, bool(said.steps[number].correct)) for number, begins in said.verdicts.items()}
         of_whole = {} if said.answer_verdict is None else {_ANSWER: (said.answer_verdict, bool(said.answer))}

@@ -21,6 +21,8 @@ REFERENCE = "/reference"
 class LabelPolicy:
     """How a label is chosen where the annotator's word is missing or outranked.
 
+    All of them speak of an annotation that was read; what failed has no label under any policy.
+
     `missed`: the label of a step without a record: "incorrect", the "outcome" of the solution, or "unknown" (masked).
     `unknown_is_incorrect`: a record whose label is neither of the two words counts as incorrect; else it is masked.
     `last_step_is_outcome`: the last step's label is the solution's outcome, whatever the annotator said.
@@ -43,8 +45,8 @@ class LabelCounts:
     """What the policy had to do on one solution, or on many (`+` adds counts up).
 
     `steps` in all; `missed` without a record; `unknown` with a record without a usable label; `overwritten` last steps
-    whose label the outcome changed; `surplus` records about no step, `duplicates` second ones about the same.
-    `unparsed` solutions had no readable record at all.
+    whose label the outcome changed; `surplus` records about no step, `duplicates` second ones about the same. `failed`
+    solutions were not judged: no policy speaks of them, and none of their steps is counted.
     """
 
     solutions: int = 0
@@ -54,7 +56,7 @@ class LabelCounts:
     overwritten: int = 0
     surplus: int = 0
     duplicates: int = 0
-    unparsed: int = 0
+    failed: int = 0
 
     def __add__(self, other: "LabelCounts") -> "LabelCounts":
         return LabelCounts(**{name: value + getattr(other, name) for name, value in vars(self).items()})
@@ -83,13 +85,15 @@ def label_steps(
         overwritten=overwritten,
         surplus=annotation.surplus,
         duplicates=annotation.duplicates,
-        unparsed=int(n_steps > 0 and not annotation.parsed),
     )
     return tuple(steps), counts
 
 
 def relabel(judgement: Judgement, policy: LabelPolicy) -> tuple[Judgement, LabelCounts]:
-    """The labels that SPARE's `judgement` has under `policy`, from the annotator's text that it keeps."""
+    """The labels that SPARE's `judgement` has under `policy`, from the annotator's text that it keeps; one that failed
+    stays as it is."""
+    if judgement.failure:
+        return judgement, LabelCounts(solutions=1, failed=1)
     annotation = parse(judgement.text, len(judgement.steps))
     steps, counts = label_steps(annotation, len(judgement.steps), judgement.outcome, policy)
     steps = tuple(replace(step, score=was.score) for step, was in zip(steps, judgement.steps, strict=True))
@@ -107,6 +111,7 @@ def training_examples(
     """Solutions with their labels, for TRAINING alone: with `reference_as_sample` they hold each problem's reference.
 
     Where the policy outranks the judge's word on a step its score goes too, so that labels and soft labels agree there.
+    A solution that was not judged is left out.
 
     Args:
       problems, golds: by problem id.
@@ -118,15 +123,16 @@ def training_examples(
     """
     with_reference: set[str] = set()
     for solution in solutions:
-        problem_id = solution.problem_id
-        yield LabelledSolution(problems[problem_id], solution, _without_outranked(judgements[solution.id], policy))
+        problem_id, judgement = solution.problem_id, judgements[solution.id]
+        if not judgement.failure:
+            yield LabelledSolution(problems[problem_id], solution, _without_outranked(judgement, policy))
         if policy.reference_as_sample and problem_id not in with_reference:
             with_reference.add(problem_id)
             if (gold := golds.get(problem_id)) and gold.steps:
                 reference = reference_solution(task, gold)
                 all_correct = (StepJudgement(label=True),) * len(reference.steps)
-                judgement = Judgement(reference.id, "reference", all_correct, outcome=True)
-                yield LabelledSolution(problems[problem_id], reference, judgement)
+                said = Judgement(reference.id, "reference", all_correct, outcome=True)
+                yield LabelledSolution(problems[problem_id], reference, said)
 
 
 def _without_outranked(judgement: Judgement, policy: LabelPolicy) -> Judgement:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.verify import VerifySettings, sample, text_ids, verification
-from spare_jax.programs import Completion, Prefix, Request, RequestFailed, tokens_written
+from spare_jax.programs import Completion, Prefix, Request, tokens_written
 from spare_jax.prompts import meta_critique as prompt
 from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode_chat
@@ -40,31 +40,25 @@ def meta_critique(
     """The program that criticises a verification, by two `Sample`s one behind the other; returns what was written, the
     critique and the merged verification, each with its own text and tokens.
 
-    Their judges are that of `initial` with "_critique" and "_merged". The critique judges no step. Where the verifier
-    could not be asked, the merged verification says why.
+    Their judges are that of `initial` with "_critique" and "_merged". The critique judges no step. Where it was cut off
+    there is nothing to merge: the merged verification says so.
+
+    Raises:
+      RequestFailed: the verifier could not be asked, or its prompt leaves no room for an answer.
     """
     merged, greedy = f"{initial.judge}_merged", replace(settings.verify, votes=1, temperature=0.0)
     asked = verify.render(task, problem, solution.steps, settings.verify.guidelines or verify.GUIDELINES)
     messages = prompt.go_on(asked, initial.text, settings.critique or prompt.CRITIQUE)
     first = encode_chat(tokenizer, messages)
-    said: tuple[Judgement, ...] = ()
-    try:
-        (completion,), read = yield from sample(tokenizer, Prefix(tuple(first)), (), greedy, None)
-        critique = decode(tokenizer, text_ids(tokenizer, completion))
-        said = (
-            Judgement(
-                solution.id,
-                f"{initial.judge}_critique",
-                text=critique,
-                prompt_tokens=read,
-                generated_tokens=tokens_written([completion]),
-            ),
-        )
-        second = encode_chat(tokenizer, prompt.go_on(messages, critique, settings.merge or prompt.MERGE))
-        shared = first if second[: len(first)] == first else second  # what the critique's prompt has been read for
-        grammar = verify.grammar(len(solution.steps)) if greedy.grammar else None
-        behind = second[len(shared) :]
-        (completion,), read = yield from sample(tokenizer, Prefix(tuple(shared)), behind, greedy, grammar)
-    except RequestFailed as failed:
-        return (*said, not_judged(solution, merged, str(failed)))
-    return (*said, verification(solution, merged, tokenizer, completion, read))
+    (completion,), read = yield from sample(tokenizer, Prefix(tuple(first)), (), greedy, None)
+    text, spent = decode(tokenizer, text_ids(tokenizer, completion)), tokens_written([completion])
+    critique = Judgement(
+        solution.id, f"{initial.judge}_critique", text=text, prompt_tokens=read, generated_tokens=spent
+    )
+    if completion.finish_reason != "stop":
+        return critique, not_judged(solution, merged, f"the critique was cut off after {spent} tokens")
+    second = encode_chat(tokenizer, prompt.go_on(messages, text, settings.merge or prompt.MERGE))
+    shared = first if second[: len(first)] == first else second  # what the critique's prompt has been read for
+    grammar = verify.grammar(len(solution.steps)) if greedy.grammar else None
+    (completion,), read = yield from sample(tokenizer, Prefix(tuple(shared)), second[len(shared) :], greedy, grammar)
+    return critique, verification(solution, merged, tokenizer, completion, read)

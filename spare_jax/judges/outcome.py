@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
 
-def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool:
-    """Whether the solution's answer is one of the accepted ones; a solution without an answer is wrong."""
-    return bool(task.answers_equal(solution.answer, gold.answers))
+UNDECIDED = "the comparison of its answer with the accepted one came to no verdict"
+
+
+def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool | None:
+    """Whether the solution's answer is one of the accepted ones, None where the comparison is undecided. A solution
+    without an answer is wrong."""
+    return task.answers_equal(solution.answer, gold.answers)
 
 
 def require_answers(gold: Gold, judge: str) -> None:
@@ -23,5 +27,6 @@ def require_answers(gold: Gold, judge: str) -> None:
 
 
 def outcome(task: "Task", gold: Gold, solution: Solution) -> Judgement:
-    """The outcome as a Judgement, which says nothing of single steps."""
-    return Judgement(solution_id=solution.id, judge="outcome", outcome=is_correct(task, gold, solution))
+    """The outcome as a Judgement, which says nothing of single steps; a failure where it is undecided."""
+    right = is_correct(task, gold, solution)
+    return Judgement(solution.id, "outcome", outcome=right, failure=UNDECIDED if right is None else "")

@@ -12,11 +12,13 @@ from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
     from spare_jax.tasks.task import Task
+
+NO_ROLLOUT = "no rollout came to an end: raise config.rollouts.max_tokens or the context"
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,15 @@ class Continuation:
         stop = end_ids(self.tokenizer)
         return Sample(how.model, (), room, prefix, how.samples, how.temperature, how.top_p, stop=stop)
 
-    def ended_right(self, steps: Sequence[str], completion: Completion) -> bool:
-        """Whether `steps` and what was sampled behind them end at an accepted answer."""
+    def ended_right(self, completion: Completion) -> bool | None:
+        """Whether what was sampled ends at an accepted answer; the steps before it do not speak for it. None where it
+        is no rollout: it was cut off, or says nothing, or the comparison is undecided."""
         more, _, _ = solve.split_solution(
             self.tokenizer, completion.ids, end_ids(self.tokenizer), self.task.split_steps
         )
-        return bool(self.task.answers_equal(self.task.extract_answer((*steps, *more)), self.gold.answers))
+        if completion.finish_reason != "stop" or not more:
+            return None
+        return self.task.answers_equal(self.task.extract_answer(more), self.gold.answers)
 
 
 def continuation(
@@ -74,6 +79,12 @@ def continuation(
     """A policy that goes on behind steps of solutions of `problem`."""
     prompt = Prefix(tuple(encode_chat(tokenizer, solve.render(task, problem))))
     return Continuation(task, gold, tokenizer, settings, prompt)
+
+
+def share_right(policy: Continuation, completions: Sequence[Completion]) -> float | None:
+    """The share of rollouts that end right, of those that are any; None without one."""
+    right = [ended for completion in completions if (ended := policy.ended_right(completion)) is not None]
+    return sum(right) / len(right) if right else None
 
 
 def rollouts(
@@ -87,8 +98,13 @@ def rollouts(
 ) -> Program:
     """The program that labels a solution's steps by rollouts, all asked for at once; returns its Judgement.
 
-    Behind the last step there is nothing to go on with: its label is the outcome, its score 1 or 0. Steps at which the
-    context is full are `missed`. Of the gold its answers are used alone.
+    Behind the last step there is nothing to go on with: its label is the outcome, its score 1 or 0. A rollout that was
+    cut off, or says nothing, is none; a step without any rollout, as where the context is full, has no label, and a
+    solution without any labelled step is not judged. Of the gold its answers are used alone.
+
+    Raises:
+      RequestFailed: the policy could not be asked.
+      ValueError: no accepted answer is known.
     """
     require_answers(gold, settings.judge)
     outcome = is_correct(task, gold, solution)
@@ -98,17 +114,16 @@ def rollouts(
     requests: list[Request] = [request for request in asked if request is not None]
     answers = iter((yield requests) if requests else ())
     steps, read, written = [], 0, 0
-    for i, request in enumerate(asked):
-        if request is None:
-            steps.append(StepJudgement(missed=True))
-            continue
-        completions = next(answers)
-        read, written = read + tokens_read(request, completions), written + tokens_written(completions)
-        right = [policy.ended_right(solution.steps[: i + 1], completion) for completion in completions]
-        share = sum(right) / len(right)
-        steps.append(StepJudgement(label=share > settings.threshold, score=share))
+    for request in asked:
+        completions = next(answers) if request else ()
+        if request:
+            read, written = read + tokens_read(request, completions), written + tokens_written(completions)
+        share = share_right(policy, completions)
+        steps.append(StepJudgement() if share is None else StepJudgement(label=share > settings.threshold, score=share))
     if solution.steps:
-        steps.append(StepJudgement(label=outcome, score=float(outcome)))
+        steps.append(StepJudgement() if outcome is None else StepJudgement(label=outcome, score=float(outcome)))
+        if all(step.label is None for step in steps):
+            return not_judged(solution, settings.judge, NO_ROLLOUT, "", read, written)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,

@@ -12,7 +12,7 @@ from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_re
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.tasks.task import choose_exemplars
 
 if TYPE_CHECKING:
@@ -60,59 +60,62 @@ def spare(
 ) -> Program:
     """The program that annotates one solution by a single `Sample` and returns its Judgement.
 
-    Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). Where the prompt
-    alone fills it, nothing is asked: the judgement is not parsed and every step is missed; likewise where the request
-    fails, as one does whose `max_tokens` are too few for its grammar. The labels are those of
-    `settings.policy`; the annotator's text is kept.
+    Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). The labels are
+    those of `settings.policy`; the annotator's text is kept. A text that was cut off, or has no record of any step, is
+    no annotation: it does not vote, and where no other is there the solution is not judged.
 
     Args:
-      gold: its steps are the reference, its answers decide the outcome (None where it has none).
+      gold: its steps are the reference, its answers decide the outcome (None where it has none, or where the comparison
+        with them is undecided).
       reference: what to show in place of the gold steps; the controls show none, `()`, or another problem's.
+
+    Raises:
+      RequestFailed: the annotator could not be asked, or the prompt fills its context.
     """
     outcome = is_correct(task, gold, solution) if gold.answers else None
-    text, failure, dropped, prompt_tokens, generated_tokens = "", "", 0, 0, 0
-    shares: list[float | None] = [None] * len(solution.steps)
-    if solution.steps:
-        shown = gold.steps if reference is None else reference
-        ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
-        room, stop = settings.max_length - len(ids), settings.stop or end_ids(tokenizer)
-        if room > 0:
-            request = Sample(
-                model=settings.model,
-                ids=tuple(ids[len(prefix.ids) if prefix else 0 :]),
-                prefix=prefix,
-                max_tokens=min(settings.max_tokens, room),
-                n=settings.votes,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                stop=() if settings.grammar else stop,
-                grammar=annotate.grammar(len(solution.steps)) if settings.grammar else None,
-            )
-            try:
-                (completions,) = yield [request]
-            except RequestFailed as failed:
-                failure = str(failed)
-            else:
-                texts = [decode(tokenizer, [token for token in c.ids if token not in stop]) for c in completions]
-                text = texts[0]
-                if len(texts) > 1:
-                    voted = _majority(texts, len(solution.steps))
-                    text, shares = annotate.format_records(voted), [step.score for step in voted]
-                prompt_tokens, generated_tokens = tokens_read(request, completions), tokens_written(completions)
-    annotation = annotate.parse(text, len(solution.steps))
-    steps, _ = label_steps(annotation, len(solution.steps), outcome, settings.policy)
+    n_steps = len(solution.steps)
+    if not n_steps:
+        return Judgement(solution.id, settings.judge, outcome=outcome)
+    shown = gold.steps if reference is None else reference
+    ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
+    room, stop = settings.max_length - len(ids), settings.stop or end_ids(tokenizer)
+    if room < 1:
+        raise RequestFailed(f"the prompt of {len(ids)} tokens leaves no room for an answer")
+    request = Sample(
+        model=settings.model,
+        ids=tuple(ids[len(prefix.ids) if prefix else 0 :]),
+        prefix=prefix,
+        max_tokens=min(settings.max_tokens, room),
+        n=settings.votes,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        stop=() if settings.grammar else stop,
+        grammar=annotate.grammar(n_steps) if settings.grammar else None,
+    )
+    (completions,) = yield [request]
+    read, written = tokens_read(request, completions), tokens_written(completions)
+    texts = [decode(tokenizer, [token for token in c.ids if token not in stop]) for c in completions]
+    whole = [text for text, c in zip(texts, completions, strict=True) if c.finish_reason == "stop"]
+    readable = [text for text in whole if annotate.parse(text, n_steps).records]
+    if not readable:
+        why = "has no readable record of a step" if whole else f"was cut off after {written} tokens"
+        return not_judged(solution, settings.judge, f"the annotator's text {why}", texts[0], read, written)
+    text, shares = readable[0], [None] * n_steps
+    if settings.votes > 1:
+        voted = _majority(readable, n_steps)
+        text, shares = annotate.format_records(voted), [step.score for step in voted]
+    annotation = annotate.parse(text, n_steps)
+    steps, _ = label_steps(annotation, n_steps, outcome, settings.policy)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,
         steps=tuple(replace(step, score=share) for step, share in zip(steps, shares, strict=True)),
         outcome=outcome,
         text=text,
-        parsed=annotation.parsed or not solution.steps,
         surplus=annotation.surplus,
         exemplars_dropped=dropped,
-        prompt_tokens=prompt_tokens,
-        generated_tokens=generated_tokens,
-        failure=failure,
+        prompt_tokens=read,
+        generated_tokens=written,
     )
 
 

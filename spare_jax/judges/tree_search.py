@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from spare_jax.formats.fields import prompt
-from spare_jax.judges.outcome import is_correct, require_answers
-from spare_jax.judges.rollouts import Continuation, RolloutSettings, continuation
+from spare_jax.judges.outcome import UNDECIDED, is_correct, require_answers
+from spare_jax.judges.rollouts import NO_ROLLOUT, Continuation, RolloutSettings, continuation, share_right
 from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
@@ -81,7 +81,13 @@ def tree_search(
 
     Steps before the first error are right, it and all behind it wrong; where a state was estimated its share of right
     rollouts is the score. A solution whose answer is right is not searched: all its steps count as right, as OmegaPRM
-    has it. The text has all states of the tree as OmegaPRM's flat rows (docs/formats.md, `omegaprm`).
+    has it. Where a state has no rollout that came to an end (judges/rollouts.py) the search cannot go on, and a
+    solution whose first error it has not found by then is not judged. The text has all states of the tree as OmegaPRM's
+    flat rows (docs/formats.md, `omegaprm`).
+
+    Raises:
+      RequestFailed: the policy could not be asked.
+      ValueError: no accepted answer is known.
     """
     require_answers(gold, settings.rollouts.judge)
     outcome = is_correct(task, gold, solution)
@@ -89,10 +95,16 @@ def tree_search(
     n_steps = len(solution.steps)
     first_error = n_steps
     scores: list[float | None] = [None] * n_steps
+    if outcome is None:
+        return not_judged(solution, settings.rollouts.judge, UNDECIDED)
     if n_steps and not outcome:
         pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
         given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
-        first_error = yield from _search(tree, given)
+        found = yield from _search(tree, given)
+        if found is None:
+            spent = tree.prompt_tokens, tree.generated_tokens
+            return not_judged(solution, settings.rollouts.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
+        first_error = found
         for i in range(n_steps - 1):
             scores[i] = tree.value.get(pieces[: i + 1])
         scores[-1] = 0.0
@@ -117,39 +129,42 @@ def tree_search(
 _Asking = Generator[list[Request], list[tuple[Completion, ...]], T]
 
 
-def _search(tree: _Tree, candidate: _Candidate) -> _Asking[int]:
-    """Where the first error of a wrong solution is (0-based), asking for one state's rollouts at a time."""
+def _search(tree: _Tree, candidate: _Candidate) -> _Asking[int | None]:
+    """Where the first error of a wrong solution is (0-based), asking for one state's rollouts at a time; None where a
+    state has none that came to an end."""
     right, wrong = candidate.known, len(candidate.steps)  # states: how many steps have been taken
     while wrong - right > 1:
         middle = (right + wrong) // 2
         state = candidate.pieces[:middle]
         if state not in tree.value:
             yield from _estimate(tree, state, candidate.steps[:middle])
-        right, wrong = (middle, wrong) if tree.value[state] > 0 else (right, middle)
+        value = tree.value.get(state)
+        if value is None:
+            return None
+        right, wrong = (middle, wrong) if value > 0 else (right, middle)
     return wrong - 1
 
 
 def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> _Asking[None]:
-    """Ask for the rollouts behind a state; the wrong ones are kept. A state that fills the context is worth nothing."""
-    tree.words[state] = steps
+    """Ask for the rollouts behind a state; the wrong ones are kept. A state that fills the context has no value, and
+    one none of whose rollouts came to an end has none either."""
     request = tree.policy.request(state)
     if request is None:
-        tree.value[state] = 0.0
         return
     (completions,) = yield [request]
     tree.prompt_tokens += tokens_read(request, completions)
     tree.generated_tokens += tokens_written(completions)
-    tokenizer, right = tree.policy.tokenizer, 0
+    tokenizer = tree.policy.tokenizer
     for completion in completions:
-        if tree.policy.ended_right(steps, completion):
-            right += 1
-            continue
-        texts, spans, _ = solve.split_solution(
-            tokenizer, completion.ids, end_ids(tokenizer), tree.policy.task.split_steps
-        )
-        pieces = map(tuple, solve.cut_pieces(completion.ids, spans))
-        tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
-    tree.value[state] = right / len(completions)
+        if tree.policy.ended_right(completion) is False:
+            texts, spans, _ = solve.split_solution(
+                tokenizer, completion.ids, end_ids(tokenizer), tree.policy.task.split_steps
+            )
+            pieces = map(tuple, solve.cut_pieces(completion.ids, spans))
+            tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
+    value = share_right(tree.policy, completions)
+    if value is not None:
+        tree.words[state], tree.value[state] = steps, value
 
 
 def _select(tree: _Tree, settings: TreeSettings) -> _Candidate | None:

@@ -60,14 +60,12 @@ class VerifySettings:
 def verify(
     task: "Task", problem: Problem, solution: Solution, tokenizer: "Tokenizer", settings: VerifySettings
 ) -> Program:
-    """The program that verifies one solution, by a single `Sample`, and returns its Judgement (`majority`)."""
+    """The program that verifies one solution, by a single `Sample`, and returns its Judgement (`majority`). Raises as
+    `written` does."""
     if not solution.steps:
         return Judgement(solution.id, settings.judge)
-    try:
-        _, _, found = yield from written(task, problem, solution, tokenizer, settings)
-    except RequestFailed as failed:
-        return not_judged(solution, settings.judge, str(failed))
-    return majority(found, settings.judge)
+    _, _, found = yield from written(task, problem, solution, tokenizer, settings)
+    return majority(solution, found, settings.judge)
 
 
 def verifications(
@@ -79,34 +77,34 @@ def verifications(
     answers: Sequence[str] = (),
 ) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[Judgement, ...]]:
     """The program that verifies one solution, which has steps, `settings.votes` times by a single `Sample`, and returns
-    a Judgement of each (`written`). Where the verifier could not be asked, every judgement says why."""
-    try:
-        _, _, found = yield from written(task, problem, solution, tokenizer, settings, answers)
-    except RequestFailed as failed:
-        return tuple(not_judged(solution, name, str(failed)) for name in _names(settings))
+    a Judgement of each. Raises as `written` does."""
+    _, _, found = yield from written(task, problem, solution, tokenizer, settings, answers)
     return found
 
 
-def majority(found: Sequence[Judgement], judge: str) -> Judgement:
+def majority(solution: Solution, found: Sequence[Judgement], judge: str) -> Judgement:
     """Several verifications of a solution as one Judgement.
 
     The label of a step, and the outcome, is the majority's verdict, and its score their share (judges/votes.py); nobody
-    has checked either. A step without a verdict has neither and is `missed`. The text is that of the verifications, one
-    behind the other.
+    has checked either. A step without a verdict has neither and is `missed`. Verifications that failed do not vote;
+    where all did, the solution is not judged. The text is that of the verifications that voted, one behind the other.
     """
-    answers = [StepJudgement(said.outcome, missed=said.outcome is None) for said in found]
-    *steps, answer = votes.majority([(*said.steps, answer) for said, answer in zip(found, answers, strict=True)])
+    voters = [said for said in found if not said.failure]
+    read, written = (sum(getattr(said, f"{of}_tokens") for said in found) for of in ("prompt", "generated"))
+    if not voters:
+        return not_judged(solution, judge, found[0].failure, found[0].text, read, written)
+    answers = [StepJudgement(said.outcome, missed=said.outcome is None) for said in voters]
+    *steps, answer = votes.majority([(*said.steps, answer) for said, answer in zip(voters, answers, strict=True)])
     return Judgement(
-        solution_id=found[0].solution_id,
+        solution_id=solution.id,
         judge=judge,
         steps=tuple(steps),
         outcome=answer.label,
         outcome_score=answer.score,
-        text="\n\n".join(said.text for said in found),
-        parsed=any(said.parsed for said in found),
-        surplus=sum(said.surplus for said in found),
-        prompt_tokens=sum(said.prompt_tokens for said in found),
-        generated_tokens=sum(said.generated_tokens for said in found),
+        text="\n\n".join(said.text for said in voters),
+        surplus=sum(said.surplus for said in voters),
+        prompt_tokens=read,
+        generated_tokens=written,
     )
 
 
@@ -177,26 +175,30 @@ def verification(
     prompt_tokens: int,
     kind: str = "prm_cot",
 ) -> Judgement:
-    """What one completion says of the solution, which has steps. One without a verdict is `missed`; kind "orm" has none
-    on any step."""
-    text = decode(tokenizer, text_ids(tokenizer, completion))
+    """What one completion says of the solution, which has steps. A step without a verdict is `missed`; kind "orm" has
+    none on any step. A text that was cut off, or has no verdict at all, is a failure."""
+    text, spent = decode(tokenizer, text_ids(tokenizer, completion)), tokens_written([completion])
     parsed = prompt.parse(kind, text, len(solution.steps))
+    cut = completion.finish_reason != "stop"
+    if cut or not (parsed.verdicts or parsed.answer is not None):
+        why = f"was cut off after {spent} tokens" if cut else "has no verdict"
+        return not_judged(solution, judge, f"the verifier's text {why}", text, prompt_tokens, spent)
     return Judgement(
         solution_id=solution.id,
         judge=judge,
         steps=_steps(parsed, len(solution.steps)),
         outcome=parsed.answer,
         text=text,
-        parsed=bool(parsed.verdicts) or parsed.answer is not None,
         surplus=parsed.surplus,
         prompt_tokens=prompt_tokens,
-        generated_tokens=tokens_written([completion]),
+        generated_tokens=spent,
     )
 
 
 def text_ids(tokenizer: "Tokenizer", completion: Completion) -> list[int]:
     """The ids of a completion's text, without the one that ends it."""
-    return [token for token in completion.ids if token not in end_ids(tokenizer)]
+    ends = end_ids(tokenizer)
+    return [token for token in completion.ids if token not in ends]
 
 
 def _names(settings: VerifySettings) -> list[str]:

@@ -12,7 +12,6 @@ that need a policy's log-probabilities beside (EurusPRM), and PathFinder.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -21,7 +20,7 @@ from spare_jax.judges.critiques import gen_prm, think_prm
 from spare_jax.judges.reward_model import RewardModelSettings, prefix_scores, scores
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import architecture_of, head_kind
-from spare_jax.models.weights import ModelError
+from spare_jax.models.json_files import ModelError, read_json, shown, write_json
 from spare_jax.programs import Program
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.critiques import GEN_ANSWERS, THINK_ANSWERS
@@ -423,8 +422,7 @@ def of_verifier(directory: str | pathlib.Path, kind: str = "") -> GenerativeConv
 
 def save_convention(directory: str | pathlib.Path, convention: TokenTagConvention | GenerativeConvention) -> None:
     """Write the convention into a model directory."""
-    text = json.dumps(dataclasses.asdict(convention), indent=2, ensure_ascii=False)
-    (pathlib.Path(directory) / CONVENTION_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(pathlib.Path(directory) / CONVENTION_FILE, dataclasses.asdict(convention))
 
 
 def load_convention(directory: str | pathlib.Path) -> TokenTagConvention | GenerativeConvention:
@@ -432,14 +430,17 @@ def load_convention(directory: str | pathlib.Path) -> TokenTagConvention | Gener
     path = pathlib.Path(directory) / CONVENTION_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: the directory holds no reward model; train one, or write its convention")
-    kind = TokenTagConvention
+    row = read_json(path)
+    kind = GenerativeConvention if "kind" in row else TokenTagConvention
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    if wrong := [name for name, known in fields.items() if type(row.get(name)) is not known]:
+        raise ModelError(
+            f"{path} cannot be read ({wrong[0]}={shown(row.get(wrong[0]))}): it needs exactly {', '.join(fields)}"
+        )
     try:
-        row = json.loads(path.read_text(encoding="utf-8"))
-        kind = GenerativeConvention if "kind" in row else TokenTagConvention
         return kind(**row)
     except (TypeError, ValueError) as error:
-        fields = ", ".join(field.name for field in dataclasses.fields(kind))
-        raise ModelError(f"{path} cannot be read ({error}): it needs exactly {fields}") from error
+        raise ModelError(f"{path} cannot be read ({error}): it needs exactly {', '.join(fields)}") from error
 
 
 def choose_convention(tokenizer: Any, candidates: Sequence[str], aggregation: str) -> TokenTagConvention:

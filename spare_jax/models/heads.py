@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from spare_jax.models.decoder import Decoder, class_logits
-from spare_jax.models.weights import ModelError, read_tensors
+from spare_jax.models.json_files import ModelError
+from spare_jax.models.safetensors_files import find_tensors
 
 # Names of the layers of each kind of head, from the hidden state on; a ReLU stands between two.
 HEADS = {
@@ -24,6 +25,7 @@ HEADS = {
     "value": ("v_head.summary",),  # Skywork
     "reason_eval": ("score_head",),
 }
+MAX_CLASSES = 2**16  # outputs of a layer: a head is small
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,23 +63,31 @@ def tensor_names(kind: str) -> tuple[str, ...]:
     return tuple(f"{layer}.{part}" for layer in HEADS[kind] for part in ("weight", "bias"))
 
 
-def load_head(directory: str | pathlib.Path, kind: str) -> Head:
+def load_head(directory: str | pathlib.Path, kind: str, hidden_size: int) -> Head:
     """Read a head of a model directory, in float32. A layer may come without bias.
 
     Raises:
-      ModelError: a layer is missing.
+      ModelError: a layer is missing, or has another shape than one that reads what comes before it.
     """
-    found = read_tensors(directory, tensor_names(kind))
-    layers = []
+    tensors, layers, size = find_tensors(pathlib.Path(directory)), [], hidden_size
     for layer in HEADS[kind]:
-        if f"{layer}.weight" not in found:
+        weight, bias = tensors.get(f"{layer}.weight"), tensors.get(f"{layer}.bias")
+        if weight is None:
             raise ModelError(
                 f"{directory}: tensor {layer}.weight is missing: the reward model's head is not among its weights; "
                 "copy all of the model"
             )
-        kernel = found[f"{layer}.weight"].astype(np.float32).T
-        bias = found.get(f"{layer}.bias", np.zeros(kernel.shape[1]))
-        layers.append((jnp.asarray(kernel), jnp.asarray(bias, jnp.float32)))
+        classes = weight.shape[0] if weight.shape else 0
+        for name, stored, wanted in (("weight", weight, (classes, size)), ("bias", bias, (classes,))):
+            if stored is not None and (stored.shape != wanted or not 0 < classes <= MAX_CLASSES):
+                raise ModelError(
+                    f"{directory}: tensor {layer}.{name} has shape {list(stored.shape)} and the head asks for "
+                    f"{list(wanted)}: use weights and a config.json that belong together"
+                )
+        kernel = weight.whole().astype(np.float32).T
+        added = np.zeros(classes, np.float32) if bias is None else bias.whole().astype(np.float32)
+        layers.append((jnp.asarray(kernel), jnp.asarray(added)))
+        size = classes
     return Head(tuple(layers))
 
 

@@ -14,10 +14,21 @@ from safetensors.numpy import save_file
 from spare_jax.models import adapters
 from spare_jax.models.adapters import PROJECTIONS
 from spare_jax.models.decoder import Decoder, DecoderConfig, Linear
-from spare_jax.models.weights import ModelError, read_file, read_json, tensor_names, write_json
+from spare_jax.models.json_files import (
+    ModelError,
+    positive_number,
+    read_json,
+    shown,
+    whole_number,
+    write_json,
+    wrong_field,
+)
+from spare_jax.models.safetensors_files import read_header
+from spare_jax.models.weights import tensor_names
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_RANK = 2**16
 _READ = ("peft_type", "r", "lora_alpha", "base_model_name_or_path", "revision")
 # Options that change nothing in what a finished adapter computes, or that its tensors' names say once more.
 _WITHOUT_EFFECT = (
@@ -59,18 +70,23 @@ def read_config(directory: str | pathlib.Path) -> dict[str, Any]:
     path = pathlib.Path(directory) / CONFIG_FILE
     config = read_json(path)
     if config.get("peft_type") != "LORA":
-        raise ModelError(f"{path}: peft_type={config.get('peft_type')!r} is not supported: use a LORA adapter")
+        raise ModelError(f"{path}: peft_type={shown(config.get('peft_type'))} is not supported: use a LORA adapter")
     for key in ("r", "lora_alpha", "base_model_name_or_path"):
         if not config.get(key):
             raise ModelError(f"{path}: {key} is missing: write it, it cannot be guessed")
+    whole_number(path, config, "r", most=MAX_RANK)
+    positive_number(path, config, "lora_alpha")
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(config.get(key) or "", str):
+            raise wrong_field(path, key, config[key], "a text")
     checks = {key: not value for key, value in config.items() if key not in (*_READ, *_WITHOUT_EFFECT)}
     checks["bias"] = config.get("bias", "none") == "none"
     checks["init_lora_weights"] = config.get("init_lora_weights") in _INITIAL
     for key, supported in checks.items():
         if not supported:
             raise ModelError(
-                f"{path}: {key}={config[key]!r} is not supported: only plain LoRA is; merge the adapter with peft and "
-                "load the model that it gives"
+                f"{path}: {key}={shown(config[key])} is not supported: only plain LoRA is; merge the adapter with peft "
+                "and load the model that it gives"
             )
     return config
 
@@ -86,7 +102,7 @@ def load(directory: str | pathlib.Path, base: Decoder) -> Decoder:
     path = directory / WEIGHTS_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: save the adapter with peft as safetensors")
-    tensors = read_file(path)
+    tensors = read_header(path)
     rank = config["r"]
 
     def adapted(key_path, linear: Linear):
@@ -105,7 +121,7 @@ def load(directory: str | pathlib.Path, base: Decoder) -> Decoder:
                         f"{path}: tensor {name} {have} and the base asks for {list(shape)}: use the base model that "
                         "the adapter was trained on"
                     )
-            parts[part] = jnp.asarray(np.stack([tensors.pop(name).T for name in names]), jnp.float32)
+            parts[part] = jnp.asarray(np.stack([tensors.pop(name).whole().T for name in names]), jnp.float32)
         return adapters.with_adapter(linear, parts["lora_A"], parts["lora_B"], config["lora_alpha"] / rank)
 
     present = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in tensors}

@@ -1,16 +1,17 @@
-"""The weights of a model directory: safetensors files in and out of a Decoder.
+"""The weights of a model directory as a Decoder, and back to safetensors files.
 
 Reading goes from the file to the device shards in pieces of PIECE_BYTES: the host holds one piece per device and its
 copy on the way, never a whole tensor of a large model. Files are read and not mapped, so that this holds for what the
 kernel counts as resident too.
 """
 
+import dataclasses
 import functools
-import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,19 @@ from jaxtyping import DTypeLike
 from safetensors.numpy import save_file
 
 from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.json_files import ModelError, write_json
+from spare_jax.models.safetensors_files import Stored, find_tensors
 from spare_jax.models.sharding import ShardingRules, shardings_of
 
 SHARD_BYTES = 5 * 10**9
 PIECE_BYTES = 2**24
 
+_EMBED, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Our parameter -> (tensor name in the directory, whether it is stored transposed). "{}" is the number of the layer.
 _TENSORS = {
-    "embed": ("model.embed_tokens.weight", False),
+    "embed": (_EMBED, False),
     "final_norm": ("model.norm.weight", False),
-    "head": ("lm_head.weight", True),
+    "head": (_HEAD, True),
     "blocks.attention_norm": ("model.layers.{}.input_layernorm.weight", False),
     "blocks.attention.query.kernel": ("model.layers.{}.self_attn.q_proj.weight", True),
     "blocks.attention.query.bias": ("model.layers.{}.self_attn.q_proj.bias", False),
@@ -45,29 +49,8 @@ _TENSORS = {
     "blocks.mlp.up.kernel": ("model.layers.{}.mlp.up_proj.weight", True),
     "blocks.mlp.down.kernel": ("model.layers.{}.mlp.down_proj.weight", True),
 }
-_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
-
-class ModelError(ValueError):
-    """A model directory that is missing, incomplete or not supported; the message says what to do."""
-
-
-class _Stored(NamedTuple):
-    """Where a tensor lies."""
-
-    file: pathlib.Path
-    offset: int  # bytes from the start of the file
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    def rows(self, start: int, count: int) -> np.ndarray:
-        """`count` of its rows (entries, for a vector), from `start` on."""
-        array = np.empty((count, *self.shape[1:]), self.dtype)
-        with self.file.open("rb") as file:
-            file.seek(self.offset + start * array[:1].nbytes)
-            if file.readinto(array.view(np.uint8).data) != array.nbytes:
-                raise ModelError(f"{self.file} ended while it was read: copy it again")
-        return array
+logger = logging.getLogger("spare_jax")
 
 
 def load_weights(
@@ -83,15 +66,20 @@ def load_weights(
     `dtype` is that of the parameters in memory. With a mesh they are placed with the shardings of sharding.py, each
     device reading its own part. Tensors named in `beside` are not the decoder's and are left alone. Raises ModelError
     if a tensor is missing, has another shape than the config says, or has no place in the decoder.
+
+    Where the config ties the head to the embedding and the files hold another head, theirs is read and the Decoder's
+    own config is untied, as in transformers 5; a warning says so. A head that `beside` names is never looked at.
     """
     directory = pathlib.Path(directory)
+    tensors = find_tensors(directory)
+    if config.tie_embeddings and _HEAD not in beside:
+        config, tensors = _tied(directory, config, tensors)
     abstract = jax.eval_shape(lambda key: init_decoder(config, key, dtype), jax.random.key(0))
     places: list[NamedSharding | None] = [None] * len(jax.tree.leaves(abstract))
     if mesh is not None:
         places = jax.tree.leaves(shardings_of(abstract, mesh, ShardingRules()))
-    tensors = _find_tensors(directory)
     names = {name for parameter, _ in _parameters(abstract) for name in tensor_names(parameter, config)}
-    ignored = {*beside, "lm_head.weight"} if config.tie_embeddings else set(beside)
+    ignored = {*beside, _HEAD} if config.tie_embeddings else set(beside)
     unknown = [n for n in sorted(tensors) if n not in names | ignored and not n.endswith("rotary_emb.inv_freq")]
     if unknown:
         raise ModelError(
@@ -105,17 +93,6 @@ def load_weights(
         for (parameter, leaf), place in zip(_parameters(abstract), places, strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
-
-
-def read_tensors(directory: str | pathlib.Path, names: Collection[str]) -> dict[str, np.ndarray]:
-    """Those of these small tensors that the directory has, whole, by name."""
-    tensors = _find_tensors(pathlib.Path(directory))
-    return {name: tensors[name].rows(0, tensors[name].shape[0]) for name in names if name in tensors}
-
-
-def read_file(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of one small safetensors file, by name."""
-    return {name: stored.rows(0, stored.shape[0]) for name, stored in _read_header(path).items()}
 
 
 def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -149,65 +126,40 @@ def tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
     return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON file of a model directory. Raises ModelError if it is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is no JSON ({error}): replace the file") from error
+def _tied(
+    directory: pathlib.Path, config: DecoderConfig, tensors: dict[str, Stored]
+) -> tuple[DecoderConfig, dict[str, Stored]]:
+    """What is read of a model whose config ties head and embedding: the one of both that the files hold, or where they
+    hold two that differ, an untied model."""
+    if _HEAD not in tensors:
+        return config, tensors
+    if _EMBED not in tensors:
+        return config, tensors | {_EMBED: tensors[_HEAD]}
+    if _equal(tensors[_EMBED], tensors[_HEAD]):
+        return config, tensors
+    logger.warning(
+        "%s: tie_word_embeddings is true in config.json and the weights hold another %s: it is used, as transformers "
+        "does; write false to say so",
+        directory,
+        _HEAD,
+    )
+    return dataclasses.replace(config, tie_embeddings=False), tensors
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Write a JSON file of a model directory."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _equal(one: Stored, other: Stored) -> bool:
+    """Whether two tensors hold the same numbers, read piece by piece."""
+    if one.shape != other.shape or not one.shape:
+        return one.shape == other.shape
+    count = max(1, PIECE_BYTES // max(1, math.prod(one.shape[1:]) * 4))
+    for start in range(0, one.shape[0], count):
+        rows = min(count, one.shape[0] - start)
+        a, b = (stored.rows(start, rows).astype(np.float32) for stored in (one, other))
+        if not np.array_equal(a, b):
+            return False
+    return True
 
 
-def _find_tensors(directory: pathlib.Path) -> dict[str, _Stored]:
-    """The tensors of a directory by name, over one or several safetensors files."""
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.is_file():
-        files = [single]
-    elif index.is_file():
-        files = [directory / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    else:
-        raise ModelError(
-            f"{directory} has neither {single.name} nor {index.name}: convert the weights to safetensors there"
-        )
-    tensors = {}
-    for file in files:
-        if not file.is_file():
-            raise ModelError(f"{file} is missing and {index.name} names it: copy all files of the model")
-        tensors |= _read_header(file)
-    return tensors
-
-
-def _read_header(path: pathlib.Path) -> dict[str, _Stored]:
-    """The tensors of one file: 8 bytes with the length of a JSON header, the header, the data."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            start = 8 + length
-            if start > path.stat().st_size:
-                raise ValueError("the header is cut off")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = start + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if end != path.stat().st_size:
-            raise ValueError(f"it has {path.stat().st_size} bytes and its header names {end}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is no complete safetensors file ({error}): copy it again") from error
-    for name, entry in header.items():
-        if entry["dtype"] not in _DTYPES:
-            raise ModelError(
-                f"{path}: tensor {name} has dtype {entry['dtype']!r}: convert the weights to {' or '.join(_DTYPES)}"
-            )
-    return {
-        name: _Stored(path, start + entry["data_offsets"][0], tuple(entry["shape"]), jnp.dtype(_DTYPES[entry["dtype"]]))
-        for name, entry in header.items()
-    }
-
-
-def _check_tensors(directory, tensors: dict[str, _Stored], parameter: str, shape: tuple[int, ...], config) -> None:
+def _check_tensors(directory, tensors: dict[str, Stored], parameter: str, shape: tuple[int, ...], config) -> None:
     template, transposed = _TENSORS[parameter]
     wanted = shape[1:] if "{}" in template else shape
     wanted = wanted[::-1] if transposed else wanted
@@ -221,7 +173,7 @@ def _check_tensors(directory, tensors: dict[str, _Stored], parameter: str, shape
             )
 
 
-def _read_parameter(stored: list[_Stored], parameter: str, leaf: Any, place: NamedSharding | None) -> jax.Array:
+def _read_parameter(stored: list[Stored], parameter: str, leaf: Any, place: NamedSharding | None) -> jax.Array:
     """A parameter, one tensor per layer if it is stacked. Its memory is made first and written in place, so a device
     never holds it twice."""
     template, transposed = _TENSORS[parameter]

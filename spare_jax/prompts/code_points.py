@@ -17,7 +17,7 @@ class CodePoints:
     eos_token_id = END
     bos_token_id = None
     pad_token_id = 0
-    chat_template = "turns"
+    chat_template = None  # turns are marked by ids of their own
     digest = "code-points-1"
 
     def encode(self, text: str, **_: Any) -> list[int]:

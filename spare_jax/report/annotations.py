@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spare_jax.evaluation.missing import tally, why_not_judged
+from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.records import LabelledSolution
 from spare_jax.report.document import document
 from spare_jax.report.markup import count, percent, table, text
@@ -19,17 +21,21 @@ def render(found: Sequence[LabelledSolution], judge: str, labels: Sequence[Seque
       judge, source: the judge's name, and what file the solutions are from.
       labels: one label per step of each solution, as they are written for training.
     """
+    missing = tally(why_not_judged(item.judgement) for item in found)
+    judged = [item.judgement for item in found if not item.judgement.failure]
     known = [label for several in labels for label in several if label is not None]
     wrong = sum(False in several for several in labels)
-    tokens = sum(item.judgement.prompt_tokens + item.judgement.generated_tokens for item in found)
-    unjudged = sum(bool(item.judgement.failure) or not item.judgement.parsed for item in found)
+    unlabelled = sum(None in of and not item.judgement.failure for item, of in zip(found, labels, strict=True))
+    tokens = mean_or_none([judgement.prompt_tokens + judgement.generated_tokens for judgement in judged])
     rows = [
         ("", ("solutions", count(len(found)))),
         ("", ("steps", count(sum(len(item.solution.steps) for item in found)))),
         ("", ("steps labelled correct", text(percent(sum(known) / len(known))) if known else "&ndash;")),
         ("", ("solutions with a step labelled incorrect", count(wrong))),
-        ("", ("solutions without a readable judgement", count(unjudged))),
-        ("", ("tokens per solution, prompt and answer", count(tokens / len(found)) if found else "&ndash;")),
+        ("", ("solutions that were not judged", count(sum(missing.values())))),
+        *(("", (f"&ensp;{text(why)}", count(n))) for why, n in missing.items()),
+        ("", ("other solutions with a step without a label", count(unlabelled))),
+        ("", ("tokens per judged solution, prompt and answer", "&ndash;" if tokens is None else count(tokens))),
     ]
     pairs = sorted(zip(found, labels, strict=True), key=lambda pair: False not in pair[1])[:SHOWN]
     views = "".join(
@@ -68,4 +74,5 @@ def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) 
             }
             for step, label, said in zip(item.solution.steps, labels, item.judgement.steps, strict=True)
         ],
+        item.judgement.failure,
     )

@@ -16,20 +16,26 @@ def choose(
     judgements: Mapping[str, Mapping[str, Judgement]],
     aggregation: str,
 ) -> list[dict[str, Any]]:
-    """Annotated test solutions, one per problem: wrong ones first, then right ones, as many as the page shows.
+    """Annotated test solutions, one per problem: wrong ones first, then right ones, as many as the page shows. Those
+    that were not judged, or whose outcome is undecided, are left to the files.
 
     Args:
       judgements: by judge, then by solution id.
       aggregation: how step scores become the solution's score.
     """
     annotated = [
-        s for s in solutions if s.problem_id.startswith("test") and s.id in judgements["spare"] and len(s.steps) > 2
+        s
+        for s in solutions
+        if s.problem_id.startswith("test")
+        and (said := judgements["spare"].get(s.id)) is not None
+        and not said.failure
+        and len(s.steps) > 2
     ]
     picked: list[Solution] = []
     for wanted in (False, True):
         seen = {s.problem_id for s in picked}
         for s in annotated:
-            if bool(judgements["outcome"][s.id].outcome) == wanted and s.problem_id not in seen:
+            if judgements["outcome"][s.id].outcome is wanted and s.problem_id not in seen:
                 seen.add(s.problem_id)
                 picked.append(s)
                 if len(picked) == (SHOWN // 2 if not wanted else SHOWN):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from spare_jax.report.markup import DASH, is_number, percent, text
+from spare_jax.report.markup import DASH, count, is_number, percent, text
 
 
 @dataclasses.dataclass
@@ -30,6 +30,25 @@ class Numbers:
         """The figure as HTML, or a dash."""
         value = self.number(path)
         return self.dash(path) if value is None else text(write(value))
+
+    def quoted(self, path: str) -> str:
+        """A figure that stands alone, in per cent; a dash where metrics.json refuses it as a headline."""
+        return self.dash(f"headline.{path}") if self.is_refused(path) else self.show(path)
+
+    def is_refused(self, path: str) -> bool:
+        """Are too many rows missing behind the figure at the path (evaluation/missing.py)?"""
+        reasons = self.metrics.get("reasons")
+        return isinstance(reasons, Mapping) and f"headline.{path}" in reasons
+
+    def missing(self, path: str) -> str:
+        """ " 4 missing: judge failed 3, undecided 1", what the figures of the group at the path are not over; "" where
+        nothing is missing."""
+        found = self.get(f"{path}.missing")
+        counted = {why: n for why, n in found.items() if is_number(n) and n > 0} if isinstance(found, Mapping) else {}
+        if not counted:
+            return ""
+        words = ", ".join(f"{text(why)} {count(n)}" for why, n in counted.items())
+        return f" <small>{count(sum(counted.values()))} missing: {words}</small>"
 
     def range_of(self, path: str) -> str:
         """ " [52.1, 70.8]", the interval of the group at the path ("low", "high"), in per cent; "" without one."""

@@ -44,15 +44,17 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
 
     Args:
       metrics: the content of metrics.json. Read from it (rates are fractions; anything may be null or missing):
-        n_problems, n_samples, seed;
+        n_problems, n_samples, seed; `missing` beside any figures, {why: rows that these are not over};
         policy.pass_at_1, policy.out_of_distribution.pass_at_1;
         selection as `evaluation.accuracy.selection_metrics` makes it, selection.out_of_distribution likewise;
         curves as `evaluation.curves.accuracy_curves` makes it;
         judges.{spare,spare_out_of_distribution,spare_no_reference,spare_wrong_reference} as
-        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process;
+        `evaluation.process_errors.judge_metrics` makes it, with right_answer_wrong_process, explanation_agreement,
+        reference_right and wrong_reference_drop;
         prm as `choose_on`, `measure` and `measure_scores` of `evaluation.step_scores` make it; prm.out_of_distribution
         with the same keys;
-        reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last").
+        reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last"), and under "headline.<path>"
+        why one is not quoted at the head of the page.
       examples: solutions for the step view, each with question, context, reference (lists of sentences), answer,
         gold_answer, outcome (bool), score, chosen_by (list of rules) and steps: a list of {text, truth, label (bools),
         score, explanation, context, steps, reference (lists of ids), errors (list of names)}.
@@ -112,9 +114,10 @@ def _headline(numbers: Numbers, meta: Mapping[str, Any]) -> str:
         )
     else:
         lede += f"A process reward model made earlier{_named(models, 'prm')} weights the vote on the answer."
-    value = numbers.number("selection.prm.weighted.last")
     gain, low, high = (numbers.number(f"selection.prm_minus_majority.{key}") for key in ("mean", "low", "high"))
-    if gain is None:
+    if numbers.is_refused("selection.prm_minus_majority.mean"):
+        under = f"against the majority vote: {numbers.dash('headline.selection.prm_minus_majority.mean')}"
+    elif gain is None:
         under = f"against the majority vote: {numbers.dash('selection.prm_minus_majority.mean')}"
     else:
         under = f"{points(gain)} points against the majority vote"
@@ -122,14 +125,9 @@ def _headline(numbers: Numbers, meta: Mapping[str, Any]) -> str:
             verdict = "it excludes zero" if low > 0 or high < 0 else "it includes zero, so no difference is shown"
             under += f", 95 % interval {points(low)} to {points(high)}; {verdict}"
     stats = (
-        ("", "One sample", numbers.show("policy.pass_at_1"), "the policy alone, pass@1"),
-        ("", "Majority vote", numbers.show("selection.majority"), "the most frequent answer"),
-        (
-            ' class="ours"',
-            "Vote weighted by the PRM",
-            text(percent(value)) if value is not None else numbers.dash("selection.prm.weighted.last"),
-            under,
-        ),
+        ("", "One sample", numbers.quoted("policy.pass_at_1"), "the policy alone, pass@1"),
+        ("", "Majority vote", numbers.quoted("selection.majority"), "the most frequent answer"),
+        (' class="ours"', "Vote weighted by the PRM", numbers.quoted("selection.prm.weighted.last"), under),
     )
     tiles = "".join(
         f'<div{kind}><dt>{name}</dt><dd class="value">{shown}</dd><dd class="under">{below}</dd></div>'
@@ -159,7 +157,14 @@ def _selection(numbers: Numbers) -> tuple[str, str]:
         ("oracle", "oracle", "selection.oracle", "oracle"),
     ]
     bars = [
-        Bar(label, kind, numbers.number(path), numbers.show(path) + numbers.range_of(f"selection.intervals.{key}"))
+        Bar(
+            label,
+            kind,
+            numbers.number(path),
+            numbers.show(path)
+            + numbers.range_of(f"selection.intervals.{key}")
+            + numbers.missing(f"selection.intervals.{key}"),
+        )
         for kind, label, path, key in rows
     ]
     intervals = []
@@ -207,17 +212,21 @@ def _judge(numbers: Numbers) -> tuple[str, str]:
     for judge, label in _JUDGES.items():
         if numbers.has_any(f"judges.{judge}"):
             cells = [numbers.show(f"judges.{judge}.{key}", write) for key, _, write in columns]
-            rows.append((judge, (label, *cells)))
+            rows.append((judge, (label + numbers.missing(f"judges.{judge}"), *cells)))
     shown = table(("judge", *(name for _, name, _ in columns)), rows, "Quality of the step labels")
-    accuracy, control = (numbers.number(f"judges.{j}.step_accuracy") for j in ("spare", "spare_wrong_reference"))
-    finding = ""
-    if accuracy is not None and control is not None:
-        fall = accuracy - control
+    finding, fall = "", numbers.number("judges.spare.wrong_reference_drop")
+    if fall is not None:
         verdict = "it judges by the reference" if fall >= 0.1 else "it hardly reads the reference"
         finding = (
-            f"<p>Given another problem's reference, the judge's step accuracy changes by {points(-fall)} points: "
-            f"{verdict}.</p>"
+            f"<p>Given another problem's reference, the judge's step accuracy on the same solutions changes by "
+            f"{points(-fall)} points: {verdict}.</p>"
         )
+    for path, words in (
+        ("explanation_agreement", "of its labels say what their own explanations (&ldquo;said .., is ..&rdquo;) say."),
+        ("reference_right", "of the steps of references, given as solutions too, are right by its word."),
+    ):
+        if numbers.number(f"judges.spare.{path}") is not None:
+            finding += f"<p>{numbers.show(f'judges.spare.{path}')} {words}</p>"
     return aside, shown + finding + numbers.why_absent()
 
 
@@ -244,6 +253,14 @@ def _shift(numbers: Numbers) -> tuple[str, str]:
         change = points(b - a) if a is not None and b is not None else ""
         rows.append(("", (label, numbers.show(inside), numbers.show(outside), change)))
     shown = table(("", "in distribution", "out of distribution", "change, points"), rows, "The same figures, twice")
+    for label, path in (
+        ("one sample", "policy.out_of_distribution"),
+        ("weighted by PRM", "selection.out_of_distribution.intervals.prm"),
+        ("judge", "judges.spare_out_of_distribution"),
+        ("PRM, first error", "prm.out_of_distribution.judge"),
+    ):
+        if missing := numbers.missing(path):
+            shown += f"<p>Out of distribution, {label}:{missing}.</p>"
     return aside, shown + numbers.why_absent()
 
 
@@ -298,6 +315,8 @@ def _notes(meta: Mapping[str, Any]) -> tuple[str, str]:
         "The comparison of the PRM with the majority vote was fixed before the run: weighted vote, last step.",
         "Thresholds and the baselines of position and length were chosen on dev problems, and measured on test "
         "problems. The sweep over thresholds, the curves and all aggregations are to be looked at, not chosen from.",
+        "What could not be sampled, compared or judged is in no figure, and counted as missing beside it. A solution "
+        "that states no answer is wrong.",
     ]
     extra = meta.get("notes")
     notes += [str(note) for note in extra] if isinstance(extra, list | tuple) else []

@@ -48,10 +48,12 @@ def render(
         if n["dev"]
         else "They are too few for a part on which a threshold or a baseline could be chosen."
     )
+    f1 = f"First\u2011error F1 {numbers.quoted('test.judge.f1')}{numbers.missing('test.judge')}"
     title = f"{text(judge)} on ProcessBench"
     return document(
         title,
-        f'<header><p class="kicker">spare_jax</p><h1>{title}</h1><p class="lede">{lede}</p></header>'
+        f'<header><p class="kicker">spare_jax</p><h1>{title}</h1><p class="lede">{lede}</p>'
+        f"<p>{f1}</p>{numbers.why_absent()}</header>"
         f"<main>{body}</main>",
     )
 
@@ -63,12 +65,15 @@ def _steps(
     labels: Sequence[Sequence[bool | None]],
 ) -> tuple[str, str]:
     aside = (
-        "Solutions in which the judge's first error is not the people's come first. The bar at the left is the "
-        "people's label; they gave none behind the first error."
+        "Solutions in which the judge's first error is not the people's come first, those that it did not judge last. "
+        "The bar at the left is the people's label; they gave none behind the first error."
     )
     rows = sorted(
         zip(found, judgements, labels, strict=True),
-        key=lambda row: _first_wrong(row[0].labels) == _first_wrong(row[2]),
+        key=lambda row: (
+            not any(said is not None for said in row[2]),
+            _first_wrong(row[0].labels) == _first_wrong(row[2]),
+        ),
     )[:SHOWN]
     views = [solution_view(_example(judge, *row), is_open=i == 0) for i, row in enumerate(rows)]
     return aside, "".join(views) or "<p>The file holds no solution.</p>"
@@ -97,4 +102,5 @@ def _example(
                 item.solution.steps, item.labels, labels or nothing, judgement.steps or nothing, strict=True
             )
         ],
+        judgement.failure,
     )

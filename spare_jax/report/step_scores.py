@@ -46,12 +46,13 @@ def first_error(
     threshold, part = numbers.number(chosen_at), numbers.get(f"{chosen_at}_chosen_on.part")
     chosen = f"chosen on {part}" if isinstance(part, str) else "not chosen"
     name = judge if threshold is None else f"{judge} at {decimal(threshold, 3)}, {chosen}"
-    rows = [("prm", (text(name), *_cells(numbers, f"{path}.judge")))]
+    rows = [("prm", (text(name) + numbers.missing(f"{path}.judge"), *_cells(numbers, f"{path}.judge")))]
     if numbers.get(f"{path}.at_half") is not None:
-        rows.append(("", (text(f"{judge}, scores at 0.5"), *_cells(numbers, f"{path}.at_half"))))
+        label = text(f"{judge}, scores at 0.5") + numbers.missing(f"{path}.at_half")
+        rows.append(("", (label, *_cells(numbers, f"{path}.at_half"))))
     for key, label in _BASELINES.items():
         if numbers.get(f"{path}.{key}") is not None:
-            rows.append(("", (label, *_cells(numbers, f"{path}.{key}"))))
+            rows.append(("", (label + numbers.missing(f"{path}.{key}"), *_cells(numbers, f"{path}.{key}"))))
     shown = table(
         ("", "F1", "error found", "right passed"), rows, "First error, per solution, with 95 % intervals of F1"
     )
@@ -98,7 +99,7 @@ def _hidden(numbers: Numbers, hidden: Sequence[tuple[str, str, str]]) -> str:
     for kind, label, path in hidden:
         if numbers.get(path) is not None:
             rates = (numbers.show(f"{path}.{key}") for key in ("share", "found", "exact"))
-            rows.append((kind, (text(label), numbers.show(f"{path}.n", count), *rates)))
+            rows.append((kind, (text(label) + numbers.missing(path), numbers.show(f"{path}.n", count), *rates)))
     head = ("", "solutions", "of right answers", "error found", "at the right step")
     return table(head, rows, "Right answer, wrong process: an error that no outcome shows") if rows else ""
 

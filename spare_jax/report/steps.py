@@ -7,8 +7,9 @@ from spare_jax.records import LabelledSolution
 from spare_jax.report.markup import decimal, is_number, text
 
 
-def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A labelled solution as `solution_view` takes it, with what `scorer` says of its steps."""
+def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str, Any]], failure: str) -> dict[str, Any]:
+    """A labelled solution as `solution_view` takes it, with what `scorer` says of its steps, or why it has not judged
+    them (`failure`)."""
     gold = item.gold
     return {
         "question": item.problem.question,
@@ -18,6 +19,7 @@ def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str,
         "gold_answer": gold.answers[0] if gold and gold.answers else None,
         "outcome": item.judgement.outcome,
         "scorer": scorer,
+        "failure": failure,
         "steps": steps,
     }
 
@@ -28,6 +30,8 @@ def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
     answer = example.get("answer")
     head = [f"answer {_model(answer)}" if answer not in (None, "") else "no answer"]
     head.append(_verdict(outcome, "right", "wrong") if isinstance(outcome, bool) else "outcome unknown")
+    if failure := example.get("failure"):
+        head.append(f"not judged: {_model(failure)}")
     if isinstance(outcome, bool) and not outcome and example.get("gold_answer") is not None:
         head.append(f"gold {_model(example['gold_answer'])}")
     if chosen := [text(rule) for rule in _list(example.get("chosen_by"))]:

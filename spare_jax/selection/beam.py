@@ -157,7 +157,7 @@ def _rank(candidate: _Candidate) -> tuple[bool, float]:
 
 def _judgement(solution: Solution, scores: Sequence[float], judge: str) -> Judgement:
     """The scores as a judgement; a step that was cut off has none."""
-    unread = (StepJudgement(missed=True),) * (len(solution.steps) - len(scores))
+    unread = (StepJudgement(),) * (len(solution.steps) - len(scores))
     return Judgement(solution.id, judge, (*(StepJudgement(score=score) for score in scores), *unread))
 
 

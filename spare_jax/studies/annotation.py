@@ -19,15 +19,19 @@ from typing import Any
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
+from spare_jax.evaluation.missing import NO_TRUTH, Missing, why_not_judged
 from spare_jax.evaluation.process_errors import (
+    FirstError,
     choose_threshold,
     first_error,
     first_error_difference,
     first_error_metrics,
+    first_false,
     judge_metrics,
     kappa,
+    said_first_error,
 )
-from spare_jax.evaluation.statistics import ratio_or_none
+from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.judges import ensemble
 from spare_jax.judges.labels import relabel
 from spare_jax.judges.outcome import is_correct
@@ -227,11 +231,11 @@ def _compare(
     judged: Mapping[str, list[Judgement]], truths: list[Judgement], found: list[LabelledSolution], seed: int
 ) -> dict[str, Any]:
     """A group's part of comparison.json."""
-    real = [j.first_error for j in truths]
+    real = [first_false(_labels([j]), NO_TRUTH) for j in truths]
     problem_of = [item.problem.id for item in found]
 
     def difference(ours: str, theirs: str) -> dict[str, Any]:
-        a, b = ([j.first_error for j in judged[name]] for name in (ours, theirs))
+        a, b = ([said_first_error(j, _n_steps(j)) for j in judged[name]] for name in (ours, theirs))
         return first_error_difference(a, b, real, problem_of, seed)
 
     # The last of them tells whether knowing the accepted answer, as rollouts do, is all that the ensemble adds.
@@ -242,7 +246,7 @@ def _compare(
         "steps_right": ratio_or_none(sum(s.label is True for j in truths for s in j.steps), sum(map(_n_steps, truths))),
         "judges": {
             name: judge_metrics(of, truths)
-            | {"generated_per_solution": ratio_or_none(sum(j.generated_tokens for j in of), len(of))}
+            | {"generated_per_solution": mean_or_none([j.generated_tokens for j in of if not j.failure])}
             for name, of in judged.items()
         },
         "never_wrong": first_error_metrics([None] * len(real), real),
@@ -269,7 +273,7 @@ def _aligned(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> di
     hits: dict[str, list[bool]] = {"none": [], "one": [], "several": []}
     for judgement, real in zip(judgements, truths, strict=True):
         for said, step in zip(judgement.steps, real.steps, strict=True):
-            if not said.missed and said.label is not None:
+            if not said.missed and said.label is not None and step.label is not None:
                 kind = ("none", "one", "several")[min(2, len(said.reference))]
                 hits[kind].append(said.label == step.label)
     return {kind: {"n": len(of), "step_accuracy": ratio_or_none(sum(of), len(of))} for kind, of in hits.items()}
@@ -294,7 +298,9 @@ def label_value(run: Run) -> list[str]:
     start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
     table: dict[str, Any] = {}
     for source, labels in _sources(run, learnt, truths).items():
-        labelled = [dataclasses.replace(item, judgement=j) for item, j in zip(learnt, labels, strict=True)]
+        labelled = [
+            dataclasses.replace(item, judgement=j) for item, j in zip(learnt, labels, strict=True) if not j.failure
+        ]
         sets = {
             split: [item for item in labelled if splits.split_of(item.problem.id) == split]
             for split in ("train", "dev")
@@ -347,7 +353,7 @@ def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judg
                     _truth(run, item, flips) for item in learnt
                 ]
     return {
-        name: [dataclasses.replace(j, outcome=right) for j, right in zip(of, outcomes, strict=True)]
+        name: [j if j.failure else dataclasses.replace(j, outcome=right) for j, right in zip(of, outcomes, strict=True)]
         for name, of in sources.items()
     }
 
@@ -407,12 +413,14 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
     result: dict[str, Any] = {}
     sides = {"dev": "dev", "test": "in_distribution", splits.HELD_OUT: "out_of_distribution"}
     scores: dict[str, list[list[float | None]]] = {side: [] for side in sides.values()}
-    real: dict[str, list[int | None]] = {side: [] for side in sides.values()}
+    said: dict[str, list[Judgement]] = {side: [] for side in sides.values()}
+    real: dict[str, list[FirstError]] = {side: [] for side in sides.values()}
     pools: dict[str, dict[str, list[tuple[LabelledSolution, Judgement]]]] = {side: {} for side in sides.values()}
     for item, judgement in zip(ranked, scored, strict=True):
         side = sides[splits.split_of(item.problem.id)]
         scores[side].append([step.score for step in judgement.steps])
-        real[side].append(_truth(run, item).first_error)
+        said[side].append(judgement)
+        real[side].append(first_false(_labels([_truth(run, item)]), NO_TRUTH))
         pools[side].setdefault(item.problem.id, []).append((item, judgement))
     threshold = choose_threshold(scores["dev"], real["dev"])
     for side in ("in_distribution", "out_of_distribution"):
@@ -420,11 +428,18 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
             Pool(
                 problem_id,
                 tuple(item.solution.answer for item, _ in found),
-                tuple(bool(item.gold and is_correct(run.task, item.gold, item.solution)) for item, _ in found),
+                tuple(is_correct(run.task, item.gold, item.solution) if item.gold else None for item, _ in found),
             )
             for problem_id, found in pools[side].items()
         ]
-        steps = [[[step.score for step in j.steps] for _, j in found] for found in pools[side].values()]
+        steps = [
+            [None if j.failure else [step.score for step in j.steps] for _, j in found]
+            for found in pools[side].values()
+        ]
+        found = [
+            Missing(why) if (why := why_not_judged(j)) else first_error(of, threshold)
+            for j, of in zip(said[side], scores[side], strict=True)
+        ]
         selection = selection_metrics(of_side, {"prm": steps}, run.config.seed)
         result[side] = {
             "majority": selection["majority"],
@@ -432,7 +447,8 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
             "weighted": selection["prm"]["weighted"],
             "best_of_n": selection["prm"]["best_of_n"],
             "minus_majority": selection["prm_minus_majority"],
-            "first_error": first_error_metrics([first_error(s, threshold) for s in scores[side]], real[side]),
+            "n": selection["n"],
+            "first_error": first_error_metrics(found, real[side]),
         }
     return result
 

@@ -14,7 +14,8 @@ DIFFERENCES = ACCURACIES[:2]
 def accuracies(cells: Cells, side: str) -> tuple[str, str, str]:
     """The columns ACCURACIES, on one of `policies.SIDES`."""
     right, sound = _all(cells, side, "right"), _all(cells, side, "sound")
-    wrong_process = ratio_or_none(sum(right) - sum(sound), sum(right))
+    hits = sum(filter(None, right))
+    wrong_process = ratio_or_none(hits - sum(filter(None, sound)), hits)
     return rate_within(bootstrap(right)), rate_within(bootstrap(sound)), rate(wrong_process)
 
 
@@ -28,5 +29,6 @@ def differences(ours: Cells, theirs: Cells, side: str) -> tuple[int, tuple[str, 
     return len(shared), tuple(map(interval, found))
 
 
-def _all(cells: Cells, side: str, key: str) -> list[int]:
+def _all(cells: Cells, side: str, key: str) -> list[int | None]:
+    """Of every problem of every cell; None where it is missing."""
     return [value for cell in cells for value in cell[side][key]]

@@ -45,4 +45,5 @@ def interval(found: Mapping[str, float | None]) -> str:
     """A difference and its interval, as statistics.bootstrap has them: +0.012 [-0.004, +0.031]."""
     if found["mean"] is None:
         return "-"
-    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    low, high = ("-" if found[end] is None else f"{found[end]:+.3f}" for end in ("low", "high"))
+    return f"{found['mean']:+.3f} [{low}, {high}]"

@@ -9,7 +9,7 @@ search_study  both, derived
 
 Policy and PRM come from the stages before (solve, judge, train_prm). Tokens are those that were generated, those that
 the PRM read, and the policy's prompt. What stands behind the same text is read once, by a search and for plain samples
-alike, and majority has no PRM.
+alike, and majority has no PRM. A problem on which sampling or a search failed is missing from its figures.
 """
 
 import dataclasses
@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from spare_jax import judging, splits
-from spare_jax.evaluation.accuracy import Pool, chosen_right, oracle, pass_at_n
+from spare_jax.evaluation.accuracy import Pool, aggregate_all, chosen_right, oracle, pass_at_n, why_missing
 from spare_jax.evaluation.curves import right_by_n, subsets
+from spare_jax.evaluation.missing import tally
 from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
@@ -111,13 +112,14 @@ def search_all(run: Run) -> list[str]:
             settings.model: run.engine(policy, settings.max_tokens),
             settings.prm: run.engine(prm, reader.max_tokens, reader.read_out),
         }
-        found = run.answer("search", name, engines, started, or_else=lambda *_: Found())
-        run.work.write(f"solutions/{name}", (s for of in found for s in of.solutions))
-        run.work.write(f"judgements/{name}", (j for of in found for j in of.judgements))
+        found: list[Found | None] = run.answer("search", name, engines, started, or_else=lambda *_: None)
+        run.work.write(f"solutions/{name}", (s for of in found if of for s in of.solutions))
+        run.work.write(f"judgements/{name}", (j for of in found if of for j in of.judgements))
         written += [f"solutions/{name}.jsonl", f"judgements/{name}.jsonl"]
         spent[name] = {
             kind: {
-                program.split("/")[1]: getattr(of, f"{kind}_tokens") for program, of in zip(started, found, strict=True)
+                program.split("/")[1]: of and getattr(of, f"{kind}_tokens")
+                for program, of in zip(started, found, strict=True)
             }
             for kind in ("prompt", "generated", "scored")
         }
@@ -167,16 +169,22 @@ def _pools(run: Run, found: Mapping[str, Sequence[Solution]], gold: Mapping[str,
     ]
 
 
-def _values(run: Run, name: str, found: Mapping[str, Sequence[Solution]], how: str) -> list[list[float | None]]:
-    """The value of each solution by the PRM's scores, in the order of `found`."""
+def _values(run: Run, name: str, found: Mapping[str, Sequence[Solution]], how: str) -> list[list[float | None] | None]:
+    """The value of each solution by the PRM's scores, in the order of `found`; None for a problem where the PRM failed
+    on one."""
     judged = run.judgements(name)
-    return [[aggregate([step.score for step in judged[s.id].steps], how) for s in of] for of in found.values()]
+
+    def scores(solution: Solution) -> list[float | None] | None:
+        said = judged[solution.id]
+        return None if said.failure else [step.score for step in said.steps]
+
+    return aggregate_all([[scores(s) for s in of] for of in found.values()], how)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
     """What a rule comes to on n plain samples: for every n its mean tokens per problem, float [sizes], and how often it
-    is right, float [sizes, problems]."""
+    is right, float [sizes, problems], NaN where a problem is missing."""
 
     n: tuple[int, ...]
     tokens: np.ndarray
@@ -188,12 +196,14 @@ class Curve:
         place = float(np.interp(tokens, self.tokens, np.arange(len(self.n))))
         low = min(int(place), len(self.n) - 2)
         share = place - low
+        if share == 0.0:
+            return float(self.n[low]), self.right[low]
         n = (1 - share) * self.n[low] + share * self.n[low + 1]
         return n, (1 - share) * self.right[low] + share * self.right[low + 1]
 
     def to_json(self) -> dict[str, Any]:
         """The curve as it stands in metrics.json."""
-        return {"n": self.n, "tokens": self.tokens.tolist(), "accuracy": self.right.mean(axis=1).tolist()}
+        return {"n": self.n, "tokens": self.tokens.tolist(), "accuracy": [mean_or_none(of) for of in self.right]}
 
 
 def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]) -> dict[str, Curve]:
@@ -202,11 +212,11 @@ def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str
     pools, largest, seed = _pools(run, plain, gold), run.config.study.samples, run.config.seed
     sizes = (*(n for n in _SIZES if n < largest), largest)
     reading = run.work.read_json("reading.json")
-    tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values()]).mean(axis=0)
+    tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values() if of]).mean(axis=0)
     alone, read = tokens[:, 0], tokens[:, 1]
     curves = {
         "majority": Curve(sizes, alone, right_by_n(pools, "majority", sizes, seed=seed)),
-        "oracle": Curve(sizes, alone, np.array([[pass_at_n([p], n) or 0.0 for p in pools] for n in sizes])),
+        "oracle": Curve(sizes, alone, np.array([[pass_at_n([p], n) for p in pools] for n in sizes], dtype=np.float64)),
     }
     for how in VALUED_BY:
         values = _values(run, "plain", plain, how)
@@ -227,11 +237,9 @@ def tokens_by_n(
     behind the same steps: a mean over the subsets that `right_by_n` takes.
 
     Args:
-      solutions: all samples of the problem.
+      solutions: all samples of the problem, of which there are some.
       reading: reading.json.
     """
-    if not solutions:
-        return [(0.0, 0.0)] * len(sizes)
     nodes: dict[tuple[tuple[int, ...], ...], int] = {}
     weights: list[int] = []
     holds: list[list[int]] = []
@@ -261,7 +269,7 @@ def _against(
     curves: Mapping[str, Curve],
     found: Mapping[str, Sequence[Solution]],
     gold: Mapping[str, Gold],
-    spent: Mapping[str, Mapping[str, int]],
+    spent: Mapping[str, Mapping[str, int | None]],
 ) -> dict[str, Any]:
     """A search's row: what it took and came to, what plain sampling comes to for as many tokens, and the paired
     differences."""
@@ -281,9 +289,13 @@ def _against(
         }
     return {
         "tokens": {"total": total, **tokens},
-        "solutions": mean_or_none([len(of) for of in found.values()]),
-        "answers": mean_or_none([len({s.answer for s in of}) for of in found.values()]),
+        "solutions": mean_or_none([len(of) for of in found.values() if of]),
+        "answers": mean_or_none([len({s.answer for s in of}) for of in found.values() if of]),
         "accuracy": {rule: mean_or_none(right) for rule, right in ours.items()} | {"oracle": oracle(pools)},
+        "missing": {
+            rule: tally(why_missing(pools, right, None if rule == "majority" else values))
+            for rule, right in ours.items()
+        },
         "plain_for_as_much": equal,
         "minus_plain": {
             mine: {

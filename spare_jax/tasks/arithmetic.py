@@ -4,7 +4,7 @@ import functools
 
 from spare_jax.tasks.generated import generated_task, graded_candidates
 from spare_jax.tasks.task import Exemplar
-from spare_jax.worlds import arithmetic
+from spare_jax.worlds import arithmetic, arithmetic_mistakes
 from spare_jax.worlds.arithmetic_judge import ERRORS, HELD_OUT_ERRORS, judge, stated_answer
 from spare_jax.worlds.world import Distribution, World
 
@@ -18,6 +18,7 @@ WORLD = World(
     work_begins="=",
     errors=ERRORS,
     held_out_errors=HELD_OUT_ERRORS,
+    mistaken_solution=arithmetic_mistakes.mistaken_solution,
 )
 
 RULE = """\

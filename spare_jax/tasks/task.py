@@ -88,7 +88,8 @@ class Task:
       guidelines: the system message of the annotate prompt.
       error_categories: what the annotator may name as a step's errors.
       extract_answer: a solution's steps -> its final answer in a form that votes can count, None where it has none.
-      answers_equal: (an answer, the accepted ones) -> whether it is one of them; never true of None.
+      answers_equal: (an answer, the accepted ones) -> whether it is one of them, None where that is undecided; False of
+        None.
       split_steps: a solution's text -> one piece per step; joining them gives the text back (`step_texts` makes the
         steps of a record of them).
       context_sentences: what the annotate prompt numbers c1, c2, ...
@@ -103,7 +104,7 @@ class Task:
     guidelines: str
     error_categories: tuple[str, ...]
     extract_answer: Callable[[Sequence[str]], str | None]
-    answers_equal: Callable[[str | None, Sequence[str]], bool]
+    answers_equal: Callable[[str | None, Sequence[str]], bool | None]
     split_steps: Callable[[str], tuple[str, ...]] = split_lines
     context_sentences: Callable[[Problem], tuple[str, ...]] = numbered_context
     exemplars: Callable[[], tuple[Exemplar, ...]] = _no_exemplars

@@ -5,11 +5,13 @@ A solution of a group is a `Graded`: the solution with the ids and spans that we
 and of its answer, and the check of its form, whose V says whether it is right (format_rules.py). A `Reward` makes a
 number of each, a baseline compares the numbers within the group, and a shape says what of that each token gets.
 
-One rule holds for every reward: a solution that is **void** earns 0, tells nothing of its steps, and keeps its
+Two rules hold for every reward. A solution that was **not judged** (the request failed, the judge's text was cut off,
+the comparison of answers was undecided) takes no part in its group: no reward, no advantage, and the others are
+compared as if it had not been sampled. A solution that is **void** earns 0, tells nothing of its steps, and keeps its
 advantage on all of its tokens, since what is wrong with it is the whole. A solution is void where it has no step, where
-V is 0, where the reward's limits on the number of steps are broken, or where its judge failed it (`judge_fault`): it
-said nothing of the answer, or, for a reward that reads steps, not one verdict for each step. Judges' failures are
-counted, never passed over.
+V is 0, where the reward's limits on the number of steps are broken, or where a judge that could be read left out what
+the reward needs (`judge_fault`): a word on the answer, or, for a reward that reads steps, one verdict for each step.
+Both are counted, never passed over.
 """
 
 import dataclasses
@@ -35,8 +37,13 @@ class Graded:
     form: FormatCheck
 
     @property
+    def judged(self) -> bool:
+        """Whether there is a judgement at all."""
+        return not self.judgement.failure
+
+    @property
     def correct(self) -> bool:
-        """y: the judge's word on the answer; False where there is none, which makes the solution void."""
+        """y: the judge's word on the answer; False where a judge left it out, which makes the solution void."""
         return self.judgement.outcome is True
 
     @property
@@ -46,9 +53,11 @@ class Graded:
 
 
 def judge_fault(graded: Graded, reads_steps: bool) -> str | None:
-    """What a judge left undone: "no_verdict" on the answer; where the reward reads steps "step_mismatch", not exactly
-    one verdict for each step. None where it did its work."""
-    if graded.judgement.failure or graded.judgement.outcome is None:
+    """What a judge left out of its judgement: "no_verdict" on the answer; where the reward reads steps
+    "step_mismatch", not exactly one verdict for each step. None where it did its work, and where it did none."""
+    if not graded.judged:
+        return None
+    if graded.judgement.outcome is None:
         return "no_verdict"
     steps, verdicts = len(graded.solution.spans), graded.verdicts
     if reads_steps and (len(verdicts) != steps or None in verdicts or graded.judgement.surplus):
@@ -184,7 +193,8 @@ REWARDS: Mapping[str, Reward] = {
 
 @dataclasses.dataclass(frozen=True)
 class Advantages:
-    """Of one group: `rewards` float64 [solutions], `tokens` one float32 [tokens] per solution, and which are `void`."""
+    """Of one group: `rewards`, float64 [judged solutions], and which of these are `void`, in the group's order; and
+    `tokens`, one float32 [tokens] per solution of the group, 0 where it was not judged."""
 
     rewards: np.ndarray
     tokens: tuple[np.ndarray, ...]
@@ -192,12 +202,20 @@ class Advantages:
 
 
 def advantages(reward: Reward, group: Group, baseline: str = "grpo") -> Advantages:
-    """The advantages of one problem's solutions under `reward`; all of them are 0 where all earn the same, unless the
-    reward's shape adds something of the steps."""
-    void = tuple(_is_void(reward, graded) for graded in group)
-    rewards = np.array([0.0 if v else reward.earns(graded) for graded, v in zip(group, void, strict=True)])
-    tokens = reward.shape(group, void, BASELINES[baseline](rewards))
-    return Advantages(rewards, tuple(of.astype(np.float32) for of in tokens), void)
+    """The advantages of one problem's solutions under `reward`, of those that were judged among themselves.
+
+    All of them are 0 where fewer than two were judged, and where all earn the same, unless the reward's shape adds
+    something of the steps.
+    """
+    judged = [graded for graded in group if graded.judged]
+    void = tuple(_is_void(reward, graded) for graded in judged)
+    rewards = np.array([0.0 if v else reward.earns(graded) for graded, v in zip(judged, void, strict=True)], np.float64)
+    tokens = [np.zeros(len(graded.solution.token_ids), np.float32) for graded in group]
+    if len(judged) > 1:
+        at = [i for i, graded in enumerate(group) if graded.judged]
+        for i, of in zip(at, reward.shape(judged, void, BASELINES[baseline](rewards)), strict=True):
+            tokens[i] = of.astype(np.float32)
+    return Advantages(rewards, tuple(tokens), void)
 
 
 def _is_void(reward: Reward, graded: Graded) -> bool:

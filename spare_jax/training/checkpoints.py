@@ -1,14 +1,22 @@
 """Checkpoints of a training run, by Orbax, written while training goes on.
 
 `latest/` holds what a killed run needs to go on bit for bit, `best/` the parameters of the best dev loss. Files hold
-plain dicts from a leaf's path to its array, never objects: a change of a class cannot make them unreadable.
+plain dicts from a leaf's path to its array, never objects: a change of a class cannot make them unreadable. Beside the
+arrays lie their sums, so that none is believed that was changed.
 """
 
+import contextlib
+import os
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from spare_jax.jsonlines import StoreError, fingerprint
 
 
 class Checkpoints:
@@ -16,51 +24,70 @@ class Checkpoints:
 
     Of the latest the last `keep` are kept. Orbax sets itself up in the first save, which takes 2-3 seconds whatever its
     size.
+
+    Every method raises OSError where the disk refuses a checkpoint, perhaps an earlier one, and StoreError where one
+    lacks a part or is not as it was written.
     """
 
     def __init__(self, directory: str | pathlib.Path, keep: int = 1):
-        path = pathlib.Path(directory).absolute()
-        self._latest = _manager(path / "latest", keep)
-        self._best = _manager(path / "best", 1)
+        self._path = pathlib.Path(directory).absolute()
+        with self._writing():
+            self._latest = _manager(self._path / "latest", keep)
+            self._best = _manager(self._path / "best", 1)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_) -> None:
-        self._latest.close()
-        self._best.close()
+        with self._writing(), contextlib.ExitStack() as closed:
+            closed.callback(self._best.close)
+            closed.callback(self._latest.close)
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
         """Begin to save `state` (any tree of arrays) and `progress` (JSON values) as the latest, after `step` steps."""
         if step in self._latest.all_steps():
             return
         by_path = _by_path(state)
-        self._latest.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(by_path),
-                progress=ocp.args.JsonSave(progress),
-                layout=ocp.args.JsonSave(_layout(by_path)),
-            ),
-        )
+        with self._writing():
+            self._latest.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(by_path),
+                    progress=ocp.args.JsonSave({"progress": progress, "sum": fingerprint(progress)}),
+                    layout=ocp.args.JsonSave(_layout(by_path)),
+                    sums=ocp.args.JsonSave(_sums(by_path)),
+                ),
+            )
 
     def drop(self, step: int) -> None:
         """Remove what was saved as the latest after `step` steps, if it was: the one before is the latest again."""
-        self._latest.wait_until_finished()
-        if step in self._latest.all_steps():
-            self._latest.delete(step)
+        with self._writing():
+            self._latest.wait_until_finished()
+            if step in self._latest.all_steps():
+                self._latest.delete(step)
 
     def save_best(self, step: int, params: Any) -> None:
         """Begin to save the parameters after `step` steps as the best. A resumed run meets its own again: kept."""
-        if step not in self._best.all_steps():
-            self._best.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(_by_path(params))), force=True)
+        if step in self._best.all_steps():
+            return
+        by_path = _by_path(params)
+        with self._writing():
+            self._best.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(by_path), sums=ocp.args.JsonSave(_sums(by_path))),
+                force=True,
+            )
 
     def progress(self) -> dict[str, Any] | None:
         """What `save` was last given as `progress`, None where there is no checkpoint."""
         step = self._latest.latest_step()
         if step is None:
             return None
-        return self._latest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+        with self._reading(self._latest, step):
+            found = self._latest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+            if found["sum"] != fingerprint(found["progress"]):
+                raise ValueError("its progress is not as it was written")
+            return found["progress"]
 
     def restore(self, like: Any, shardings: Any) -> Any:
         """The latest state, as a tree like `like` (shapes and dtypes suffice), laid out by `shardings`.
@@ -68,10 +95,12 @@ class Checkpoints:
         Raises:
           ValueError: the checkpoint holds other arrays than `like`; names the first.
         """
-        self._latest.wait_until_finished()
+        with self._writing():
+            self._latest.wait_until_finished()
         step = self._latest.latest_step()
         assert step is not None, "nothing to restore: ask progress() first"
-        found = self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"]
+        with self._reading(self._latest, step):
+            found = dict(self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"])
         wanted = _layout(_by_path(like))
         for name in wanted | found:
             if wanted.get(name) != found.get(name):
@@ -79,12 +108,41 @@ class Checkpoints:
                     f"checkpoint {self._latest.directory}/{step} is another model's: {name} is {found.get(name)} "
                     f"there and {wanted.get(name)} in this run; remove {self._latest.directory.parent} to train anew"
                 )
-        return _restore(self._latest, step, like, shardings)
+        with self._reading(self._latest, step):
+            return _restore(self._latest, step, like, shardings)
 
     def restore_best(self, step: int, like: Any, shardings: Any) -> Any:
         """The best parameters, which `save_best` was given at `step`."""
-        self._best.wait_until_finished()
-        return _restore(self._best, step, like, shardings)
+        with self._writing():
+            self._best.wait_until_finished()
+        with self._reading(self._best, step):
+            return _restore(self._best, step, like, shardings)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Of what TensorStore raises where the disk refuses, the error of the operating system."""
+        try:
+            yield
+        except ValueError as error:
+            if code := re.search(r"os_error_code='(\d+)'", str(error)):
+                number = int(code[1])
+                raise OSError(number, os.strerror(number), str(self._path)) from None
+            raise
+
+    @contextlib.contextmanager
+    def _reading(self, manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+        """Whatever Orbax and TensorStore raise over what they find (they raise many things), with the remedy."""
+        try:
+            yield
+        except Exception as error:
+            said = (str(error) or type(error).__name__).splitlines()[0][:120]
+            latest = manager is self._latest
+            remedy = (
+                f"delete {manager.directory / str(step)} to go on from the checkpoint before it, or from the start"
+                if latest
+                else f"delete {self._path} to train anew"
+            )
+            raise StoreError(f"checkpoint {manager.directory / str(step)} cannot be read ({said}): {remedy}") from None
 
 
 def _manager(path: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -107,8 +165,30 @@ def _layout(by_path: dict[str, Any]) -> dict[str, list[Any]]:
     return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in by_path.items()}
 
 
+@jax.jit
+def _sums_of(by_path: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """One number per array that stands for its bits: they are added up as whole numbers, so in any order."""
+
+    def total(leaf: jax.Array) -> jax.Array:
+        bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
+        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
+
+    return jax.tree.map(total, by_path)
+
+
+def _sums(by_path: dict[str, Any]) -> dict[str, int]:
+    """The sums of arrays, as JSON gives them back."""
+    return {name: int(value) for name, value in jax.device_get(_sums_of(by_path)).items()}
+
+
 def _restore(manager: ocp.CheckpointManager, step: int, like: Any, shardings: Any) -> Any:
     targets = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
     by_path = _by_path(targets)
-    found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(by_path)))["state"]
-    return jax.tree.unflatten(jax.tree.structure(targets), [found[name] for name in by_path])
+    found = manager.restore(
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(by_path), sums=ocp.args.JsonRestore())
+    )
+    state, noted = found["state"], found["sums"]
+    for name, value in _sums(state).items():
+        if noted[name] != value:
+            raise ValueError(f"{name} is not as it was written")
+    return jax.tree.unflatten(jax.tree.structure(targets), [state[name] for name in by_path])

@@ -33,16 +33,20 @@ from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
 from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
-from spare_jax.training.advantages import BASELINES, REWARDS, Graded, Reward, advantages
+from spare_jax.training.advantages import BASELINES, REWARDS, Advantages, Graded, Reward, advantages
 from spare_jax.training.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
     from spare_jax.tasks.task import Task
 
-# (name of this asking, groups of solutions by their problems) -> a judgement for every solution, in their order.
-# The name differs from asking to asking, and is the same where a killed run asks again.
+# (name of this asking, groups of solutions by their problems) -> a judgement for every solution, in their order, which
+# says why where there is none (`Judgement.failure`). The name differs from asking to asking, and is the same where a
+# killed run asks again.
 Judge = Callable[[str, Sequence[tuple[Problem, Sequence[Solution]]]], Sequence[Sequence[Judgement]]]
+
+# (iterations that have ended, iterations in all, metrics of the last one); see `train`.
+Progress = Callable[[int, int, watch.Metrics], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,12 +116,15 @@ class Rollout:
 
 @dataclasses.dataclass(frozen=True)
 class GRPOResult:
-    """What a run ends with. `stopped_by` is the metric whose alarm stopped it, empty where none did."""
+    """What a run ends with. `stopped_by` is the metric whose alarm stopped it, empty where none did. Of the solutions
+    that were sampled to learn from so many were `judged`, and `failed` were not."""
 
     model: decoder.Decoder
     iterations: int
     rollbacks: int
     stopped_by: str
+    judged: int
+    failed: int
 
 
 @dataclasses.dataclass
@@ -126,6 +133,8 @@ class _Position:
 
     iteration: int = 0
     rollbacks: int = 0
+    judged: int = 0
+    failed: int = 0
 
 
 def train(
@@ -138,8 +147,8 @@ def train(
     directory: str | pathlib.Path,
     mesh: Mesh,
     held_out: Sequence[Problem] = (),
-    is_correct: Callable[[Solution], bool] | None = None,
-    progress: loop.Progress | None = None,
+    is_correct: Callable[[Solution], bool | None] | None = None,
+    progress: Progress | None = None,
 ) -> GRPOResult:
     """Train a copy of `model`, or of its adapters, which is also the reference; go on from the checkpoint where
     `directory` holds one.
@@ -147,16 +156,18 @@ def train(
     Args:
       engine: made for a decoder like `model`; it is handed each iteration's parameters.
       problems: in any order.
-      judge: asked for all solutions of an iteration at once.
-      held_out, is_correct: problems on which the reward is compared with the truth, which `is_correct` knows.
+      judge: asked for all solutions of an iteration at once. What it could not judge is no part of an update.
+      held_out, is_correct: problems on which the reward is compared with the truth, which `is_correct` knows, or does
+        not (None).
       directory: gets `latest/`, `steps.jsonl`, one row of metrics per iteration (watch.py; of the updates the mean
-        loss, the last grad_norm, kl and clipped, and engine_gap; entropy, the sampled estimate in nats per token), and
-        `seconds.jsonl`, what an iteration's parts took.
+        loss, the last grad_norm, kl and clipped, and engine_gap; entropy, the sampled estimate in nats per token; null
+        where nothing was judged, which makes no update), and `seconds.jsonl`, what an iteration's parts took.
       progress: called with (iteration, iterations, metrics).
 
     Raises:
-      ValueError: there are no problems, a prompt and its solution may exceed a row, or the checkpoint is another
-        model's.
+      ValueError: there are no problems, a prompt and its solution may exceed a row, the checkpoint is another model's,
+        an alarm whose action is "abort" went off, or not one solution of the run was judged. The last two name the
+        judge's reason; a run that is begun again goes on from the last checkpoint, which is from before it.
       FloatingPointError: a loss or gradient norm is not finite; names the iteration, and saves nothing after it.
     """
     if not problems:
@@ -207,16 +218,19 @@ def train(
             graded = grade(policy, rollouts, judged)
             found = [advantages(reward, group, config.baseline) for group in graded]
             metrics = watch.of_solutions(graded, found, reward.reads_steps)
+            unjudged = [one.judgement.failure for group in graded for one in group if not one.judged]
             if held_out and is_correct and iteration % config.watch_every == 0:
                 metrics |= _against_truth(config, engine, policy, judge, iteration, held_out, is_correct)
             clock.lap("reward")
 
-            packed, seen = _pack(rollouts, [of.tokens for of in found], how.row_length, row_counts), []
+            learnt, seen = _judged(rollouts, graded, found), []
+            packed = batches.pack_samples(learnt, how.row_length, row_counts)
+            updates = config.updates if learnt else 0  # no step without samples: the optimiser's momentum would take it
             with jax.set_mesh(mesh):
-                if reference is not None:
+                if reference is not None and learnt:
                     packed = _with_reference(reference_step, reference, packed, how, batch_sharding)
                 batch = loop.to_devices(packed.arrays, how.accumulate, batch_sharding)
-                for update in range(config.updates):  # these donate what the engine reads: it is done, and renewed next
+                for update in range(updates):  # these donate what the engine reads: it is done, and renewed next
                     step = iteration * config.updates + update
                     trained, state, measured = train_step(trained, state, frozen, batch, key, step)
                     seen.append(measured)
@@ -225,22 +239,32 @@ def train(
             rung = alarms.hear(metrics)
 
             position.iteration += 1
+            position.judged += sum(len(of.rewards) for of in found)
+            position.failed += len(unjudged)
             log.write({"step": position.iteration, **metrics})
             timings.write({"step": position.iteration, **clock.seconds})
             if progress:
                 progress(position.iteration, config.iterations, metrics | clock.seconds)
-            if alarms.counting and iteration:
+            stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
+            if aborts := next((alarm for alarm in rung if alarm.action == "abort"), None):
+                raise ValueError(_aborted(aborts, unjudged))
+            if not position.judged and (stopped_by or position.iteration == config.iterations):
+                raise ValueError(
+                    f"grpo: not one of {position.failed} solutions was judged, so there is nothing to export "
+                    f"({unjudged[-1]}): mend the cause and run the same command to go on"
+                )
+            if alarms.doubts_policy and iteration:
                 checkpoints.drop(iteration)  # what this iteration has sampled with is not as it should be
             if rung:
                 trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
-                stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
                 position.rollbacks += not stopped_by
                 alarms.reset()
             # While an alarm counts nothing is saved either: what it goes back to has to be what was before.
             due = position.iteration % config.checkpoint_every == 0 and not alarms.counting
             if not stopped_by and (due or rung or position.iteration == config.iterations):
                 checkpoints.save(position.iteration, (trained, state), dataclasses.asdict(position))
-    return GRPOResult(adapters.join(trained, frozen), position.iteration, position.rollbacks, stopped_by)
+    model, ended = adapters.join(trained, frozen), position
+    return GRPOResult(model, ended.iteration, ended.rollbacks, stopped_by, ended.judged, ended.failed)
 
 
 def sample(
@@ -316,15 +340,26 @@ def _against_truth(
     judge: Judge,
     iteration: int,
     held_out: Sequence[Problem],
-    is_correct: Callable[[Solution], bool],
-) -> dict[str, float]:
+    is_correct: Callable[[Solution], bool | None],
+) -> dict[str, float | None]:
     """What the reward pays, more than half of the most, of a sample of each held-out problem, beside the truth. A vote
     needs a group of them."""
     name, samples = f"{iteration:06d}-held_out", config.samples if config.reward_rule.verdicts == "vote" else 1
     rollouts = sample(engine, policy, name, held_out, samples, config.max_tokens)
     graded = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
-    paid = np.concatenate([advantages(config.reward_rule, group, config.baseline).rewards for group in graded]) > 0.5
-    return watch.disagreement(paid.tolist(), [is_correct(one.solution) for group in graded for one in group])
+    earned = itertools.chain(*(advantages(config.reward_rule, group, config.baseline).rewards for group in graded))
+    compared = [one for group in graded for one in group]
+    paid = [bool(next(earned) > 0.5) if one.judged else None for one in compared]
+    return watch.disagreement(paid, [is_correct(one.solution) for one in compared])
+
+
+def _aborted(alarm: watch.Alarm, unjudged: Sequence[str]) -> str:
+    side = "below" if alarm.below else "above"
+    why = f" (the judge's last reason: {unjudged[-1]})" if unjudged else ""
+    return (
+        f"grpo: {alarm.metric} was {side} {alarm.threshold:g} in {alarm.patience} iterations in a row{why}, and "
+        "nothing is exported: mend the cause and run the same command to go on"
+    )
 
 
 def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> list[int]:
@@ -337,17 +372,17 @@ def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem],
     return sorted({math.ceil(rows * part / 8 / unit) * unit for part in range(1, 9)})
 
 
-def _pack(
-    rollouts: Sequence[Sequence[Rollout]],
-    tokens: Sequence[Sequence[np.ndarray]],
-    row_length: int,
-    row_counts: Sequence[int],
-) -> batches.Packed:
-    made = [
+def _judged(
+    rollouts: Sequence[Sequence[Rollout]], graded: Sequence[Sequence[Graded]], found: Sequence[Advantages]
+) -> list[batches.Sampled]:
+    """What an update learns from: the rollouts that were judged, with the advantages of their tokens, of the groups
+    that have two or more."""
+    return [
         batches.Sampled(rollout.prompt, rollout.solution.token_ids, rollout.logprobs, gains)
-        for rollout, gains in zip(itertools.chain(*rollouts), itertools.chain(*tokens), strict=True)
+        for group, judgements, of in zip(rollouts, graded, found, strict=True)
+        for rollout, one, gains in zip(group, judgements, of.tokens, strict=True)
+        if one.judged and len(of.rewards) > 1
     ]
-    return batches.pack_samples(made, row_length, row_counts)
 
 
 def _with_reference(
@@ -363,10 +398,12 @@ def _with_reference(
     return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
 
 
-def _of_updates(seen: Sequence[Mapping[str, Any]], packed: batches.Packed, iteration: int) -> dict[str, float]:
-    """The metrics of an iteration's updates. Before the first of them the parameters are those that sampled: what its
-    log-probabilities differ from the stored ones is the engine's doing."""
-    found = {
+def _of_updates(seen: Sequence[Mapping[str, Any]], packed: batches.Packed, iteration: int) -> dict[str, float | None]:
+    """The metrics of an iteration's updates, None where it made none. Before the first of them the parameters are those
+    that sampled: what its log-probabilities differ from the stored ones is the engine's doing."""
+    if not seen:
+        return dict.fromkeys(("loss", "grad_norm", "kl", "clipped", "engine_gap", "entropy"))
+    found: dict[str, float | None] = {
         "loss": float(np.mean([row["loss"] for row in seen])),
         "grad_norm": float(seen[-1]["grad_norm"]),
         "kl": float(seen[-1]["kl"]),

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from spare_jax.jsonlines import StoreError, decode, naming
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
@@ -357,21 +358,37 @@ def _fetch(
 
 
 class StepLog:
-    """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again."""
+    """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again.
+
+    Raises:
+      StoreError: a row that was written before the resumed step is none; names file and line.
+    """
 
     def __init__(self, path: pathlib.Path, resumed_at: int):
         self._path = path
         kept = []
-        if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            # A torn last line can only stand after the resumed step: rows are written before their checkpoint.
-            kept = [line for line in lines if line.endswith("}\n") and json.loads(line)["step"] <= resumed_at]
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        for number, line in enumerate(lines, 1):
+            if number == len(lines) and not line.endswith(b"}\n"):
+                break  # torn: it can only stand after the resumed step, for rows are written before their checkpoint
+            try:
+                step = decode(line)["step"]
+                if not isinstance(step, int):
+                    raise ValueError("field 'step' is no whole number")
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                reason = error if isinstance(error, ValueError) else "no row of a training"
+                raise StoreError(
+                    f"{path}:{number}: {reason}: delete this line, or the file; the training itself needs neither"
+                ) from None
+            if step <= resumed_at:
+                kept.append(line)
         partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
+        with naming(path):
+            partial.write_bytes(b"".join(kept))
         os.replace(partial, path)
 
-    def write(self, row: Mapping[str, float]) -> None:
-        with self._path.open("a") as file:
+    def write(self, row: Mapping[str, float | None]) -> None:
+        with naming(self._path), self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
 

@@ -115,6 +115,11 @@ def story_of(gold: Gold) -> Story:
     return Story(tuple(facts), target, values)
 
 
+def template_of(problem: Problem, story: Story) -> Template:
+    """The template that tells the problem."""
+    return next(t for t in TEMPLATES if t.ask.format(x=story.target) == problem.question)
+
+
 def work(expression: Expression, values: dict[str, int]) -> str:
     """How a step shows its work: "Ada + 5 = 7 + 5 = 12"."""
     return f"{expression} = {with_values(expression, values)} = {evaluate(expression, values)}"
@@ -146,8 +151,7 @@ def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[s
 
 def _tell(problem: Problem, story: Story, facts: Sequence[tuple[str, Expression]], rng: random.Random) -> list[str]:
     """`facts` of the problem's world as a solution: `_steps` and the answer."""
-    template = next(t for t in TEMPLATES if t.ask.format(x=story.target) == problem.question)
-    return _steps(template, facts, story.values, story.target, rng)
+    return _steps(template_of(problem, story), facts, story.values, story.target, rng)
 
 
 def _steps(
@@ -162,7 +166,7 @@ def _steps(
         template.fact(name, expression)
         if isinstance(expression, Number)
         else template.step.format(x=name, work=work(expression, values))
-        for name, expression in _order(rng, facts)
+        for name, expression in in_order(rng, facts)
     ]
     return [*steps, f"The answer is {values[target]}."]
 
@@ -241,9 +245,9 @@ def _second_route(rng, needed, facts, values) -> list[tuple[str, Expression]]:
     return [rng.choice(options)] if options else []
 
 
-def _order(rng, needed) -> list[tuple[str, Expression]]:
-    """A random order of the needed facts in which each comes after those it rests on."""
-    waiting, done = list(needed), []
+def in_order(rng: random.Random, facts: Sequence[tuple[str, Expression]]) -> list[tuple[str, Expression]]:
+    """A random order of facts in which each comes after those it rests on."""
+    waiting, done = list(facts), []
     while waiting:
         told = {name for name, _ in waiting}
         ready = [fact for fact in waiting if not told & set(names(fact[1]))]

@@ -6,6 +6,10 @@ earlier right steps have established, operands in any order, several facts merge
 operand's wrong value, a relation that no fact tells (also where the value happens to be right), a count used before
 anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
 one that does not build on it stays right), and text that states no value.
+
+An explanation "Ben: said X, is Y" gives the reason for the label: X and Y are the same if and only if the step is
+right. Y is the work that is right, with the true counts; where the step says just that and is wrong because nothing has
+established a count that it uses, Y has the name in that count's place ("is Ada + 5 = Ada + 5").
 """
 
 import dataclasses
@@ -14,7 +18,17 @@ from collections.abc import Sequence
 
 from spare_jax.records import Gold, Problem
 from spare_jax.worlds.arithmetic import Story, story_of, work
-from spare_jax.worlds.expressions import Expression, Name, Number, Operation, evaluate, names, parse
+from spare_jax.worlds.expressions import (
+    Expression,
+    Name,
+    Number,
+    Operation,
+    evaluate,
+    leaves,
+    names,
+    parse,
+    with_values,
+)  # fmt: skip
 from spare_jax.worlds.verdict import Verdict
 
 ERRORS = ("NUMERIC", "OPERAND", "COMPREHENSION", "PREMISE", "PROPAGATED", "ANSWER", "FORMAT")
@@ -72,7 +86,7 @@ def _judge_answer(answer: int, story: Story, known: _Known, last_reference: int)
     elif at is None:
         error = "PREMISE"
     context = _context(story, (target,)) if at == 0 else ()
-    explanation = f"answer: said {answer}, is {story.values[target]}"
+    explanation = f"answer: said {answer}, is {target if error == 'PREMISE' else story.values[target]}"
     return Verdict(error is None, error, explanation, context, (at,) if at else (), (last_reference,))
 
 
@@ -97,10 +111,11 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
         fact = _reference_fact(told, known, story)
     fact = fact or told[0]
     operands = names(fact)
+    right = match[2] if error is None else _right_work(subject, fact, parts, story, known)
     verdict = Verdict(
         error is None,
         error,
-        f"{subject}: said {match[2]}, is {fact if isinstance(fact, Number) else work(fact, story.values)}",
+        f"{subject}: said {match[2]}, is {right}",
         tuple(sorted({story.facts.index((subject, fact)) + 1, *_context(story, operands)})),
         tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
         tuple(aligned),
@@ -110,6 +125,20 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     else:
         known.claimed.setdefault(subject, set()).add(value.value)
     return verdict
+
+
+def _right_work(subject: str, fact: Expression, said: Sequence[Expression | None], story: Story, known: _Known) -> str:
+    """What a wrong step of these parts should have said, operands in its own order: never what it says."""
+    if not isinstance(fact, Operation):
+        return str(fact)
+    if fact.operator == "+" and said[0] == Operation("+", fact.right, fact.left):
+        fact = Operation("+", fact.right, fact.left)
+    value = Number(story.values[subject])
+    if list(said) == [value]:
+        return subject
+    if list(said) == [fact, with_values(fact, story.values), value]:
+        return f"{fact} = {with_values(fact, {n: v for n, v in story.values.items() if n in known.established})}"
+    return work(fact, story.values)
 
 
 def _reference_fact(told, known: _Known, story: Story) -> Expression:
@@ -164,13 +193,13 @@ def _matches_claims(part: Expression, subject: str, story: Story, known: _Known)
 def _unestablished(part: Expression, subject: str, story: Story, established: set[str]) -> set[str]:
     """Names whose counts `part` uses though nothing has established them."""
     operands = {n for name, e in story.facts if name == subject for n in names(e)}
-    numbers = {v.value for v in _leaves(part) if isinstance(v, Number)}
+    numbers = {v.value for v in leaves(part) if isinstance(v, Number)}
     return {n for n in operands - established if n in names(part) or story.values[n] in numbers}
 
 
 def _expanded(part: Expression, subject: str, story: Story, known: _Known) -> set[str]:
     """Names that a merged expression derives on its way, beside its subject."""
-    if len(list(_leaves(part))) < 3:
+    if len(list(leaves(part))) < 3:
         return set()
     found = set()
     for name, expression in story.facts:
@@ -179,14 +208,6 @@ def _expanded(part: Expression, subject: str, story: Story, known: _Known) -> se
                 if _matches_fact(inner, expression, story, set(known.established)):
                     found.add(name)
     return found
-
-
-def _leaves(expression: Expression):
-    if isinstance(expression, Operation):
-        yield from _leaves(expression.left)
-        yield from _leaves(expression.right)
-    else:
-        yield expression
 
 
 def _inner(expression: Expression):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Iterator
 
 _TOKEN = re.compile(r"\s*(?:(\d{1,6})|([A-Z][a-z]+)|([-+*()]))")
 
@@ -76,18 +77,22 @@ def evaluate(expression: Expression, values: dict[str, int]) -> int | None:
 
 def names(expression: Expression) -> tuple[str, ...]:
     """The names in `expression`, left to right."""
-    match expression:
-        case Name(name):
-            return (name,)
-        case Operation(_, left, right):
-            return names(left) + names(right)
-    return ()
+    return tuple(leaf.name for leaf in leaves(expression) if isinstance(leaf, Name))
+
+
+def leaves(expression: Expression) -> Iterator[Number | Name]:
+    """The numbers and names in `expression`, left to right."""
+    if isinstance(expression, Operation):
+        yield from leaves(expression.left)
+        yield from leaves(expression.right)
+    else:
+        yield expression
 
 
 def with_values(expression: Expression, values: dict[str, int]) -> Expression:
-    """`expression` with every name replaced by its value."""
+    """`expression` with every name that has a value replaced by it."""
     match expression:
-        case Name(name):
+        case Name(name) if name in values:
             return Number(values[name])
         case Operation(operator, left, right):
             return Operation(operator, with_values(left, values), with_values(right, values))

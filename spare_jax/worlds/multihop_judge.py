@@ -5,6 +5,10 @@ through entries that are told to be the same. Steps may be merged into a longer 
 things that the answer does not need. Wrong are: a wrong person, a path that the story does not tell, a way over an
 entry that is not told to be the same, text that names no path, and an answer before the whole way to it has been
 established by right steps.
+
+An explanation "Ada's boss: said X, Ada's boss is Y" gives the reason for the label: X and Y are the same if and only if
+the step is right. Of an answer that comes too early Y is the first entry on its way that nothing has established, and
+of a wrong way X names the way.
 """
 
 import dataclasses
@@ -74,6 +78,10 @@ def _path(text: str) -> Path | None:
     return None
 
 
+def _words(person: str, relations: Sequence[str]) -> str:
+    return "'s ".join((person, *relations))
+
+
 def _parse(step: str) -> tuple[Path, Path | None, str] | None:
     """A step's path, the way that it goes over, and the person that it says."""
     match = _STEP.fullmatch(step)
@@ -99,7 +107,7 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     if parsed is None:
         return Verdict(False, "FORMAT", "no path is named")
     path, via, said = parsed
-    words = "'s ".join((path[0], *path[1]))
+    words = _words(*path)
     entries = _follow(path, story)
     if entries is None:
         known.claimed.setdefault((path[0], path[1][-1]), set()).add(said)
@@ -111,10 +119,11 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
         error = "RELATION" if said in others else "PERSON"
     elif via is not None and not _is_same(entries, via, story):
         error = "WAY"
+    shown = f"{_words(*via)}: {said}" if via is not None and error == "WAY" else said
     verdict = Verdict(
         error is None,
         error,
-        f"{words}: said {said}, {words} is {right}",
+        f"{words}: said {shown}, {words} is {right}",
         tuple(sorted({i for entry in entries for i in _sentences(entry, story)})),
         tuple(sorted({at for entry in entries if (at := _established(entry[0], story, known, number))})),
         tuple(sorted(reference[entry] for entry in entries if entry in reference)),
@@ -156,11 +165,12 @@ def _established(person: str, story: Story, known: _Known, before: int) -> int |
 def _judge_answer(answer: str, story: Story, known: _Known, last_reference: int) -> Verdict:
     way = story.way
     right = story.values[way[-1]]
+    missing = next((entry for entry in way if entry not in known.established), None)
     error = None
     if answer != right:
         error = "PROPAGATED" if any(answer in said for said in known.claimed.values()) else "ANSWER"
-    elif any(entry not in known.established for entry in way):
-        error = "PREMISE"
+    elif missing is not None:
+        error, right = "PREMISE", _words(missing[0], missing[1:])
     at = known.established.get(way[-1])
     return Verdict(
         error is None, error, f"answer: said {answer}, is {right}", (), (at,) if at else (), (last_reference,)

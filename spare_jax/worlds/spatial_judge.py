@@ -5,6 +5,10 @@ a position that earlier right steps have established (the one who looks is at 0,
 the answer does not need are right, and so is a position said again. Wrong are: a relation that nobody tells, a wrong
 position or direction in the sum, a slip in it, a position used before anything established it, what builds on an
 earlier error, and text that states no position.
+
+An explanation "Dan: said X, Dan is Y" gives the reason for the label: X and Y are the same if and only if the step is
+right. Of a step that says the truth before anything has established what it rests on, Y is without the sum, and of such
+an answer the person asked for.
 """
 
 import dataclasses
@@ -85,15 +89,19 @@ def _judge_step(match: re.Match[str], number: int, story: Story, known: _Known, 
     of_two = next((f for fact in story.facts for f in (fact, fact.turned()) if (f.x, f.y) == (x, y)), None)
     error = _error(told, bool(told_by), operands, said, story, known)
     right = of_two or next((f for fact in story.facts for f in (fact, fact.turned()) if f.x == x), None)
-    if right is not None and right.y in story.positions:
+    words = match[0].strip().removesuffix(".").strip()
+    if error is None:
+        is_so = words
+    elif right is not None and right.y in story.positions:
         is_so = step_of(right, story.positions[right.y]).removesuffix(".")
+        is_so = is_so.partition(":")[0] if is_so == words else is_so
     else:
         is_so = f"{x} is not told"
     sentences = {i for i, fact in enumerate(story.facts, 1) if right in (fact, fact.turned())}
     verdict = Verdict(
         error is None,
         error,
-        f"{x}: said {match[0].strip().removeprefix(f'{x} is ').removesuffix('.')}, {is_so}",
+        f"{x}: said {words.removeprefix(f'{x} is ')}, {is_so}",
         tuple(sorted(sentences)),
         (known.established[y],) if known.established.get(y) else (),
         (reference[x],) if x in reference else (),
@@ -132,12 +140,13 @@ def _judge_position(
         error = "PROPAGATED" if said in known.claimed.get(x, ()) else "NUMERIC"
     elif x not in known.established:
         error = "PREMISE"
+    is_so = "not told" if right is None or error == "PREMISE" else f"at {written(right)}"
     at = known.established.get(x)
     _note(x, said, number, error, known)
     return Verdict(
         error is None,
         error,
-        f"{x}: said at {written(said)}, {x} is {f'at {written(right)}' if right is not None else 'not told'}",
+        f"{x}: said at {written(said)}, {x} is {is_so}",
         (),
         (at,) if at else (),
         (reference[x],) if x in reference else (),
@@ -158,7 +167,7 @@ def _judge_answer(answer: str, story: Story, known: _Known, last_reference: int)
         claims = known.claimed.get(story.target, ())
         error = "PROPAGATED" if answer in map(direction_of, claims) else "ANSWER"
     elif story.target not in known.established:
-        error = "PREMISE"
+        error, right = "PREMISE", story.target
     at = known.established.get(story.target)
     return Verdict(
         error is None, error, f"answer: said {answer}, is {right}", (), (at,) if at else (), (last_reference,)

@@ -48,6 +48,7 @@ class World:
       judge: the truth of every step of any candidate.
       every_fact: a longer solution that first states all that the story tells.
       another_solution: a right solution that need not be the reference's: another route or order.
+      mistaken_solution: a solution that goes wrong as a policy might, None in a world that makes none.
       work_begins: what stands in a step before what it works out.
       errors: the categories of wrong steps; `held_out_errors` are kept out of all training of judges.
     """
@@ -61,6 +62,7 @@ class World:
     work_begins: str
     errors: tuple[str, ...]
     held_out_errors: tuple[str, ...]
+    mistaken_solution: Callable[[Problem, Gold, random.Random], list[str]] | None = None
 
     @property
     def held_out(self) -> Mapping[str, Distribution]:
@@ -68,7 +70,16 @@ class World:
         return self.train.held_out()
 
     def truth(self, problem: Problem, gold: Gold, steps: Sequence[str]) -> tuple[StepJudgement, ...]:
-        """The verdicts on `steps` as the records that a perfect annotator would write."""
+        """The verdicts on `steps` as the records that a perfect annotator would write.
+
+        Raises:
+          ValueError: the gold does not tell the problem's facts, so nobody knows what is true.
+        """
+        if not gold.facts:
+            raise ValueError(
+                f"the truth of problem {gold.problem_id!r} is not known: it was read from a file, and only generated "
+                "problems tell their facts; choose another judge than truth"
+            )
         return tuple(
             StepJudgement(
                 label=verdict.correct,
