@@ -25,6 +25,17 @@ class TestAlignment:
         judgement = self.judge("She buys 48 / 2 = 24 clips.", "She has 48 + 96 = 144 clips.", "144")
         assert judgement.first_error == 1
 
+    def test_a_true_root_is_no_error(self):
+        problem = Problem(
+            "p", "A rectangle has sides of 6 cm and 8 cm. What are its diagonal and its perimeter together?"
+        )
+        gold = Gold(
+            "p", ("38",), ("The diagonal is √(6² + 8²) = 10 cm.", "The perimeter is 2 * (6 + 8) = 28 cm.", "38")
+        )
+        steps = ("√(6² + 8²) = √100 = 10 cm", "The perimeter is 2 * (6 + 8) = 30 cm.", "10 + 30 = 40", "40")
+        judgement = alignment.alignment(TASK, problem, gold, solution(*steps, answer="40"))
+        assert judgement.first_error == 1 and judgement.steps[0].explanation == ""
+
     def test_scores_fall_from_step_to_step(self):
         scores = [step.score for step in self.judge("48 / 2 = 24", "48 + 24 = 73", "73 - 1", "75").steps]
         assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] < scores[0] <= 1

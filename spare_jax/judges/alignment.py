@@ -107,7 +107,8 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
         here = {}
         for level in _LEVELS:
             found = statements.numbers(step) if level == "stated" else statements.said(step)
-            here[level] = found - seen[level] - support[level]
+            known = seen[level] | support[level]
+            here[level] = found - known - statements.on_the_way(step, known)
             seen[level] |= found
         unsupported.append(here)
     at_end = list(statements.numbers(steps[-1])) if steps else []

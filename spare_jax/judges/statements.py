@@ -4,13 +4,14 @@ Text is parsed and never evaluated. Numbers are exact fractions.
 """
 
 import itertools
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from fractions import Fraction
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,30})(?:\.[0-9]{1,30})?|\.[0-9]{1,30}"
 _NUMBER = re.compile(rf"(?<![\w.])({_DIGITS})(?![\w]*[0-9])")
-_TOKEN = re.compile(rf"\s*(?:({_DIGITS})(%)?|([-+*/^()]))")
+_TOKEN = re.compile(rf"\s*(?:({_DIGITS})(%)?|([-+*/^()√∛!|]))")
 _PLAIN = (
     (re.compile(r"<<[^<>\n]*>>"), ""),
     (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
@@ -23,6 +24,30 @@ _PLAIN = (
     (re.compile(r"\\approx|≈"), "="),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\(?:left|right)|\\[\[\]()!,;: ]|\\?\$|\*\*|&"), " "),
+)
+# What an equation needs beside `plain`: units of area and volume are no powers, roots and powers have one form each,
+# and words and functions that calculate are no units, so that what stands beside them is not judged.
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+_ARITHMETIC = (
+    (
+        re.compile(r"(?:\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|(?<![\\A-Za-z])[A-Za-z]{1,12})\s*(?:\^\s*\{?[23]\}?|[²³])"),
+        " ",
+    ),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°"), " "),
+    (re.compile(r"\\sqrt\s*\[\s*3\s*\]|\bcbrt\b"), "∛"),
+    (re.compile(r"\\sqrt(?![A-Za-z\[]|\s*\[)|\bsqrt\b"), "√"),
+    (re.compile(r"(?<=[√∛^])\s*\{([^{}]*)\}"), r"(\1)"),
+    (re.compile(r"(?<=[√∛^])\s*\{([^{}]*)\}"), r"(\1)"),
+    (re.compile(r"\bsquared\b"), "^2"),
+    (re.compile(r"\bcubed\b"), "^3"),
+    (
+        re.compile(
+            r"\b(?:half|thirds?|quarters?|twice|double|triple|thrice|dozen|percent|factorial|choose|root|power|mod|over"
+            r"|times|plus|minus|less|divided|multiplied|hundred|thousand|million|billion)\b|\b[A-Za-z]+(?=\()",
+            re.IGNORECASE,
+        ),
+        " ? ",
+    ),
 )
 _WORD = re.compile(r"(?<![\\\w])[A-Za-z][A-Za-z'’-]*(?:/[A-Za-z]+)*|/[A-Za-z]+")
 _ASIDE = re.compile(r"\(\s*[A-Za-z][^()0-9]*\)")
@@ -93,25 +118,57 @@ def operands(text: str) -> Iterator[tuple[str, list[Fraction]]]:
 def false_equations(text: str) -> list[tuple[Fraction, Fraction]]:
     """Both sides of the equations between numbers that do not hold; a result may be rounded to the places it shows.
 
-    Words and units between the numbers are passed over; an equation with a variable says nothing of numbers.
+    Words and units between the numbers are passed over; an equation with a variable says nothing of numbers, and one
+    with a root that is no fraction is not judged.
     """
     found = []
-    for clause in _CLAUSE.split(plain(text)):
-        sides = [_WORD.sub(lambda m: " " if len(m[0]) > 1 else " ? ", _ASIDE.sub(" ", s)) for s in clause.split("=")]
-        sides = [re.sub(r"[,.;:]\s*$", "", side.strip()) for side in sides]
+    for sides in _equations(text):
         for left, right in itertools.pairwise(sides):
             whole, stated = _last_expression(left), _first_expression(right)
-            if whole and stated and whole[1] > 0 and not _close(whole[0], stated[0], right):
-                found.append((whole[0], stated[0]))
+            if whole and stated and whole[1] > 0 and not _close(whole[0], stated, right):
+                exclaimed = _first_expression(right.rstrip("!")) if right.endswith("!") else None
+                if not exclaimed or not _close(whole[0], exclaimed, right):
+                    found.append((whole[0], stated[0]))
     return found
+
+
+def on_the_way(text: str, known: Set[Fraction]) -> set[Fraction]:
+    """The numbers between the ends of chains of equations that all hold and come to a number that is `known`: 100 in
+    "√(6² + 8²) = √100 = 10", where 10 is."""
+    found: set[Fraction] = set()
+    for sides in _equations(text):
+        if len(sides) < 3:
+            continue
+        ends = (_last_expression(sides[0]), *(evaluate(side) for side in sides[1:-1]), _first_expression(sides[-1]))
+        values = [end[0] for end in ends if end]
+        if len(values) == len(sides) and values[-1] in known and len(set(values)) == 1:
+            found |= {_fraction(number) for side in sides[1:-1] for number in re.findall(_DIGITS, side)}
+    return found
+
+
+def _equations(text: str) -> Iterator[list[str]]:
+    """The sides of every chain of equations, without words; "?" stands for a variable and for what is not read."""
+    text = text[:_LONGEST]
+    for pattern, replacement in _ARITHMETIC:
+        text = pattern.sub(replacement, text)
+    text = re.sub("(?<=[0-9)|])\\s*([⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda match: "^" + match[1].translate(_RAISED), text)
+    for clause in _CLAUSE.split(plain(text)):
+        sides = [_WORD.sub(lambda m: " " if len(m[0]) > 1 else " ? ", _ASIDE.sub(" ", s)) for s in clause.split("=")]
+        if len(sides) > 1:
+            yield [re.sub(r"[,.;:]\s*$", "", side.strip()) for side in sides]
 
 
 def _fraction(text: str) -> Fraction:
     return Fraction(text.replace(",", ""))
 
 
-def _close(exact: Fraction, stated: Fraction, text: str) -> bool:
+def _close(exact: Fraction, side: tuple[Fraction, int], text: str) -> bool:
+    """Whether a side of an equation, its value and its operations, is `exact` as far as it shows; one of operations
+    over whole numbers shows all of it."""
+    stated, operations = side
     places = max((len(digits) for digits in re.findall(r"\.([0-9]+)", text)), default=0)
+    if operations and not places:
+        return exact == stated
     if abs(exact - stated) <= Fraction(51, 100) / 10**places:
         return True
     return places > 0 and stated != 0 and abs(exact - stated) <= abs(stated) / 200
@@ -124,7 +181,7 @@ def _last_expression(text: str) -> tuple[Fraction, int] | None:
             continue
         found = evaluate(text[start:])
         if found:
-            return None if re.search(r"[\w?)}\]^/*+\\_-]\s*$", text[:start]) else found
+            return None if re.search(r"[\w?)}\]^/*+\\_√∛!|-]\s*$", text[:start]) else found
     return None
 
 
@@ -134,14 +191,15 @@ def _first_expression(text: str) -> tuple[Fraction, int] | None:
             continue
         found = evaluate(text[:end])
         if found:
-            return None if re.match(r"\s*[\w?({\[^/*+\\_-]", text[end:]) else found
+            return None if re.match(r"\s*[\w?({\[^/*+\\_√∛!|-]", text[end:]) else found
     return None
 
 
 def evaluate(text: str) -> tuple[Fraction, int] | None:
     """The value of an arithmetic expression over numbers and how many operations it has, None where it is none.
 
-    Powers have whole exponents of at most 12, and expressions at most 60 tokens: nothing here takes long.
+    Powers have whole exponents of at most 12, factorials are of at most 20, and expressions have at most 60 tokens:
+    nothing here takes long. A root that is no fraction is no value.
     """
     tokens: list[Fraction | str] = []
     text, at = text.strip(), 0
@@ -157,7 +215,9 @@ def evaluate(text: str) -> tuple[Fraction, int] | None:
         value, rest = _sum(tokens, 0)
     except (ArithmeticError, IndexError):
         return None
-    operations = sum(t in ("+", "*", "/", "^") or (t == "-" and i > 0) for i, t in enumerate(tokens))
+    operations = sum(
+        t in ("+", "*", "/", "^", "√", "∛", "!", "|") or (t == "-" and i > 0) for i, t in enumerate(tokens)
+    )
     return (value, operations) if rest == len(tokens) else None
 
 
@@ -174,16 +234,16 @@ def _sum(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
 
 def _product(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
     value, at = _power(tokens, at)
-    while at < len(tokens) and tokens[at] in ("*", "/", "("):
-        factor, end = _power(tokens, at + (tokens[at] != "("))
+    while at < len(tokens) and tokens[at] in ("*", "/", "(", "√", "∛"):
+        factor, end = _power(tokens, at + (tokens[at] in ("*", "/")))
         value, at = (value / factor if tokens[at] == "/" else value * factor), end
     return value, at
 
 
 def _power(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
-    value, at = _atom(tokens, at)
+    value, at = _factorial(tokens, at)
     if at < len(tokens) and tokens[at] == "^":
-        exponent, at = _atom(tokens, at + 1)
+        exponent, at = _factorial(tokens, at + 1)
         if exponent.denominator != 1 or abs(exponent) > 12 or abs(value) > 10**6:
             raise ArithmeticError
         value = value ** int(exponent)
@@ -197,9 +257,32 @@ def _atom(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
     if token == "-":
         value, at = _power(tokens, at + 1)
         return -value, at
-    if token != "(":
+    if token in ("√", "∛"):
+        value, at = _factorial(tokens, at + 1)
+        return _root(value, 2 if token == "√" else 3), at
+    if token not in ("(", "|"):
         raise ArithmeticError
     value, at = _sum(tokens, at + 1)
-    if tokens[at] != ")":
+    if tokens[at] != (")" if token == "(" else "|"):
         raise ArithmeticError
-    return value, at + 1
+    return (value if token == "(" else abs(value)), at + 1
+
+
+def _factorial(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
+    value, at = _atom(tokens, at)
+    while at < len(tokens) and tokens[at] == "!":
+        if value.denominator != 1 or not 0 <= value <= 20:
+            raise ArithmeticError
+        value, at = Fraction(math.factorial(int(value))), at + 1
+    return value, at
+
+
+def _root(value: Fraction, degree: int) -> Fraction:
+    """The root of a fraction. Raises ArithmeticError where it is no fraction."""
+    if value < 0 or max(value.numerator, value.denominator) > 10**30:
+        raise ArithmeticError
+    parts = [round(part ** (1 / degree)) for part in (value.numerator, value.denominator)]
+    root = Fraction(*parts) if parts[1] else Fraction(0)
+    if root**degree != value:
+        raise ArithmeticError
+    return root

@@ -108,7 +108,7 @@ _ANSWER_MARK = re.compile(rf"####\s*(?![0-9]{{1,3}}[.)]\s)[-+]?[$£€0-9.({INLI
 _PLAIN_HEADING = re.compile(
     rf"({STEP_WORD}\s*(?:[:.)–—-]|$)[\s:.)–—-]*)|((?:the\s+)?(?:final\s+)?answer\s*:\s*)", re.IGNORECASE
 )
-_ITEM = re.compile(r"\(?([0-9]{1,3})[.)](?:\s+|$)")
+_ITEM = re.compile(r"\(?([0-9]{1,3})\\?[.)](?:\s+|$)")
 _BULLET = re.compile(r"(?:[-*+•–·▪◦‣]|\(?(?:[a-z]|[ivx]{2,4})\))(?:\s+|$)")
 _RULE = re.compile(r"(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|=+|</?\w{1,20}>)$")
 _OPENING_TAG = re.compile(r"<\w")
