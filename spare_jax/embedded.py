@@ -170,7 +170,7 @@ def _verifications(
     rng: random.Random,
 ) -> Iterator[tuple[list[Message], str]]:
     """What is asked of a verifier, and what it should say, in each of the `lessons` that verify."""
-    steps, right = verify.from_judgement(records), is_correct(task, gold, solution)
+    steps, right = verify.from_judgement(records), bool(is_correct(task, gold, solution))
     whole = verify.format_verification(steps, right)
     free, guided = (
         verify.render(task, problem, solution.steps, verify.BRIEF_GUIDELINES, answers) for answers in ((), gold.answers)

@@ -89,7 +89,7 @@ def judge_of(run: Run, gold: Mapping[str, Gold]) -> grpo.Judge:
 
     def by_itself(draw: str, problem: Problem, solutions: Sequence[Solution]) -> list[Judgement]:
         if verdicts == "vote":
-            return vote(problem.id, solutions, run.config.seed)
+            return vote(problem.id, solutions, run.config.seed, run.task.answers_equal)
         if verdicts == "coin":
             return [coin(run.config.seed, solution, draw) for solution in solutions]
         require_answers(gold[problem.id], "rlvr")
@@ -232,7 +232,7 @@ def _approvals(run: Run) -> dict[str, Any] | None:
         if s.id in said and splits.split_of(s.problem_id) == "test"
     ]
     decided = [judging.decided(said[s.id], run.config.threshold) for s in solutions]
-    return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) for s in solutions])
+    return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) is True for s in solutions])
 
 
 PIPELINE = ("load_problems", "grpo", "solve_tests", "judge_answers", "online_rl")

@@ -112,7 +112,8 @@ def verify_by_agreement(run: Run) -> list[str]:
     of_problem = defaultdict(list)
     for solution in run.work.read("solutions"):
         of_problem[solution.problem_id].append(solution)
-    run.work.write(AGREEMENT, (said for of in of_problem.values() for said in agreement(of, run.config.seed)))
+    seed, equal = run.config.seed, run.task.answers_equal
+    run.work.write(AGREEMENT, (said for of in of_problem.values() for said in agreement(of, seed, equal)))
     return [f"{AGREEMENT}.jsonl"]
 
 

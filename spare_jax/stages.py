@@ -490,6 +490,7 @@ def evaluate(run: Run) -> list[str]:
         seed=run.config.seed,
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
+        equal=run.task.answers_equal,
     )
     tested = [s for s in solutions if splits.split_of(s.problem_id) == "test"]
     if run.task.credit:

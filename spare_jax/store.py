@@ -159,10 +159,9 @@ class Journal:
             line_sum = _sum_behind(before, body)
             try:
                 row = json.loads(line)
-                written = isinstance(row, dict) and not row.keys().isdisjoint({"sum", "fingerprint"})
             except (ValueError, RecursionError):
-                written = False
-            if not written:
+                row = None
+            if not isinstance(row, dict) or row.keys().isdisjoint({"sum", "fingerprint"}):
                 logger.warning("%s is unreadable from line %d on: that part is dropped", self.path, number)
                 break
             try:

@@ -36,6 +36,7 @@ from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage
+from spare_jax.selection.voting import candidates
 from spare_jax.spark import answer_quality, known
 from spare_jax.studies.collect import write_cell
 from spare_jax.tasks.task import Task
@@ -284,7 +285,11 @@ def _selection(
     for solution in solutions:
         of_problem[solution.problem_id].append(solution)
     pools = [
-        Pool(i, tuple(s.answer for s in of), tuple(is_correct(task, gold[i], s) for s in of))
+        Pool(
+            i,
+            candidates([s.answer for s in of], task.answers_equal),
+            tuple(is_correct(task, gold[i], s) for s in of),
+        )
         for i, of in of_problem.items()
     ]
     silent = Judgement("", "")  # of a solution without steps, which ranks last

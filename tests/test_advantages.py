@@ -207,9 +207,12 @@ def test_coins_are_fair_and_depend_on_seed_draw_and_id_alone():
 
 
 def test_the_vote_is_the_groups():
+    def same(answer, accepted):
+        return answer in accepted or (answer == "8.0" and "8" in accepted)
+
     solutions = [
-        dataclasses.replace(RIGHT.solution, id=f"p/{i}", answer=a) for i, a in enumerate(["8", None, "8", "7"])
+        dataclasses.replace(RIGHT.solution, id=f"p/{i}", answer=a) for i, a in enumerate(["8", None, "8.0", "7"])
     ]
-    assert [j.outcome for j in adv.vote("p", solutions, 0)] == [True, False, True, False]
-    assert [j.solution_id for j in adv.vote("p", solutions, 0)] == [s.id for s in solutions]
-    assert not any(j.outcome for j in adv.vote("p", solutions[1:2] * 2, 0))
+    assert [j.outcome for j in adv.vote("p", solutions, 0, same)] == [True, False, True, False]
+    assert [j.solution_id for j in adv.vote("p", solutions, 0, same)] == [s.id for s in solutions]
+    assert not any(j.outcome for j in adv.vote("p", solutions[1:2] * 2, 0, same))

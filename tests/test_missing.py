@@ -258,6 +258,8 @@ def test_problems_are_missing_where_nobody_knows_whether_they_are_solved():
     assert curves["majority"]["accuracy"][-1] == pytest.approx(2 / 3)
     assert curves["prm"]["best_of_n"]["last"][-1] == pytest.approx(1 / 3)
     assert curves["majority"]["tokens"] == tokens_by_n([pool for pool in POOLS if pool.answers])
+    # Of a candidate on which the reward model failed nobody knows what scoring it would have taken.
+    assert tokens_by_n(POOLS[:3], [[1, None, 3], [None, None, None], []]) == [3 + 5 + 2, 3 + 10 + 4, 3 + 15 + 6]
     assert accuracy_by_n(POOLS[2:3], "majority") == []
     assert accuracy_by_n([Pool("p", ("x",), (None,))], "majority") == [None]
 
@@ -339,7 +341,10 @@ def test_the_main_job_s_figures_are_over_what_was_sampled_compared_and_judged():
     assert mixed["selection"]["prm"] == alone["selection"]["prm"]
     why = {"judge failed": 1, "no solution": 1, "undecided": 1}
     assert mixed["selection"]["intervals"]["prm"] | {"missing": why} == mixed["selection"]["intervals"]["prm"]
-    assert mixed["prm"]["judge"]["missing"] == {"judge failed": 2} and mixed["prm"]["n"] == 6
+    assert (
+        mixed["prm"]["judge"]["missing"] == mixed["prm"]["at_half"]["missing"] == {"judge failed": 2}
+        and mixed["prm"]["n"] == 6
+    )
     assert mixed["prm"]["judge"]["f1"] == 1.0
     assert set(mixed["headline"].values()) == {None}
     assert "no headline: 3 of 4 are missing" in mixed["reasons"]["headline.selection.prm.weighted.last"]

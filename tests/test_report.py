@@ -253,8 +253,45 @@ def test_the_page_of_process_bench_is_inert_and_says_where_it_chose():
     shown = "".join(_check_inert(page).words)
     assert "at 0.375, chosen on <script>" in shown and page.count("<svg") == 2
     assert "step length alone" in shown and "Right answer, wrong process" in shown
+    # A row that was not judged says so, and a refused headline is a dash with its reason.
+    refused = metrics | {"reasons": {"headline.test.judge.f1": _HOSTILE}}
+    failed = Judgement("p/0", "x", (StepJudgement(),) * 2, parsed=False, failure=_HOSTILE)
+    page = process_bench.render(refused, "x", [human], [failed], [(None, None)], "x")
+    assert "not judged: <script>" in "".join(_check_inert(page).words)
+    assert "First\u2011error F1 <span" in page and "First\u2011error F1 <span" not in process_bench.render(
+        metrics, "x", [human], [said], [(False, None)], "x"
+    )
     whole = Judgement("p/0", "outcome", outcome=True)  # a judge of whole answers says nothing of steps
     _check_inert(process_bench.render({}, "outcome", [human], [whole], [()], "x"))
+
+
+def test_what_is_missing_stands_beside_the_figures_and_headlines_are_refused():
+    metrics = _metrics()
+    assert "missing:" not in render(metrics, [], {})
+    absent = {_HOSTILE: 3, "undecided": 1200, "none": 0, "odd": "4"}
+    for path in ("selection.intervals.prm", "judges.spare", "prm.judge", "prm.right_answer_wrong_process"):
+        group = metrics
+        for key in path.split("."):
+            group = group[key]
+        group["missing"] = absent
+    metrics["selection"]["out_of_distribution"]["intervals"]["prm"]["missing"] = {"no solution": 7}
+    elements = _check_inert(render(metrics, [], {}))
+    shown = "".join(elements.words).replace("\u202f", " ")
+    assert shown.count("1 203 missing: <script>") >= 4 and shown.count("undecided 1 200") >= 4
+    assert "none 0" not in shown and "odd" not in shown
+    assert "Out of distribution, weighted by PRM: 7 missing: no solution 7." in shown
+    value = percent(metrics["selection"]["prm"]["weighted"]["last"])
+    quoted = '<dd class="value">' + value
+    before = render(metrics, [], {}).count(quoted)
+    why = "no headline: 9 of 20 are missing"
+    metrics["reasons"] = {
+        f"headline.selection.{path}": why for path in ("prm.weighted.last", "prm_minus_majority.mean")
+    }
+    page = render(metrics, [], {})
+    assert page.count(quoted) == before - 1 and value in page  # it is shown with what it is over, and not quoted
+    assert f"{why}: <code>headline.selection.prm_minus_majority.mean</code>" in page
+    assert "<code>headline.selection.prm.weighted.last</code>" in page
+    assert "points against the majority vote" not in page.split("</header>")[0]
 
 
 def test_models_are_named_briefly_in_the_text_and_fully_at_the_end():

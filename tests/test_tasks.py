@@ -230,9 +230,28 @@ def test_context_is_the_problem_s_own_or_its_question():
         *((t, "3.5") for t in ("3 1/2", "3½", "3\\frac{1}{2}", "7/2")),
         ("-\\frac{1}{3}", "-1/3"),
         ("-0", "0"),
+        *((t, "3") for t in ("٣", "３", "3。", "३", "𝟑")),
         ("1,234,567.25", "1234567.25"),
-        *((t, None) for t in ("", "x", "5 + 3", "5 - 3", "12:30", "20-30", "5 and 6", "5/0", "2^3", "1e999", "1,08")),
-        *((t, None) for t in ("3.14.15", "٣", "²", "9" * 31, "2\\sqrt{4}", "$72/hour", "1" + " " * LONGEST_ANSWER)),
+        *(
+            (t, None)
+            for t in (
+                "",
+                "x",
+                "5 + 3",
+                "5 - 3",
+                "12:30",
+                "20-30",
+                "5 and 6",
+                "5/0",
+                "2^3",
+                "1e999",
+                "1,08",
+                "5!",
+                "3a",
+                "8-i",
+            )
+        ),
+        *((t, None) for t in ("3.14.15", "²", "9" * 31, "2\\sqrt{4}", "$72/hour", "1" + " " * LONGEST_ANSWER)),
     ],
 )
 def test_a_number_is_read_in_every_dress(text, number):

@@ -26,8 +26,9 @@ Scores = Sequence[Sequence[float | None] | None]
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """One problem's candidate solutions: canonical answer key (None for none) and whether it is right, of each (None
-    where that is undecided). A problem without candidates is one whose sampling failed.
+    """One problem's candidate solutions: of each its answer (None for none; one text for equal answers, as by
+    `voting.candidates`) and whether it is right (None where that is undecided). A problem without candidates is one
+    whose sampling failed.
 
     `tokens` is what each candidate took to generate, `prompt_tokens` what their shared prompt holds; both may stay
     empty where no figure over tokens is wanted.

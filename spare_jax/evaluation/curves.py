@@ -26,14 +26,15 @@ _DRAWS = 128  # subsets per size where there are too many to take them all
 def accuracy_curves(
     pools: Sequence[Pool],
     rankers: Mapping[str, StepScores],
-    scoring_tokens: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    scoring_tokens: Mapping[str, Sequence[Sequence[int | None]]] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The `curves` part of metrics.json: every rule under every aggregation, for 1 .. N samples per problem.
 
     Args:
       pools, rankers, seed: as in `accuracy.selection_metrics`.
-      scoring_tokens: by ranker's name, [problem][candidate], the tokens that scoring a candidate took.
+      scoring_tokens: by ranker's name, [problem][candidate], the tokens that scoring a candidate took, None where it
+        failed.
 
     Returns:
       {"n": [...], "pass_at_n": [...], "majority": {"tokens": [...], "accuracy": [...]}, ranker: {"tokens": [...],
@@ -88,21 +89,25 @@ def right_by_n(
     return found
 
 
-def tokens_by_n(pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int]] | None = None) -> list[float] | None:
+def tokens_by_n(
+    pools: Sequence[Pool], scoring_tokens: Sequence[Sequence[int | None]] | None = None
+) -> list[float] | None:
     """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
 
     Args:
       pools: the problems; None is returned unless all that have candidates have token counts.
-      scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate.
+      scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate. A problem where
+        it failed on all is left out.
     """
-    sampled = [(i, pool) for i, pool in enumerate(pools) if pool.answers]
+    read = [0.0 if scoring_tokens is None else mean_or_none(scoring_tokens[i]) for i in range(len(pools))]
+    sampled = [(of, pool) for of, pool in zip(read, pools, strict=True) if pool.answers and of is not None]
     if not sampled or any(not pool.tokens for _, pool in sampled):
         return None
     curve = []
     for n in range(1, max(len(pool.tokens) for _, pool in sampled) + 1):
         totals = []
-        for i, pool in sampled:
-            per_sample = np.mean(pool.tokens) + (np.mean(scoring_tokens[i]) if scoring_tokens else 0.0)
+        for of, pool in sampled:
+            per_sample = np.mean(pool.tokens) + of
             totals.append(pool.prompt_tokens + min(n, len(pool.tokens)) * per_sample)
         curve.append(float(np.mean(totals)))
     return curve

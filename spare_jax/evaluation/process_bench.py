@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spare_jax.evaluation.missing import Missing, headlines, why_not_judged
-from spare_jax.evaluation.process_errors import FirstError, first_error, said_first_error
+from spare_jax.evaluation.missing import headlines
+from spare_jax.evaluation.process_errors import first_error, said_first_error, scores_of
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.records import Judgement, LabelledSolution
 
@@ -54,17 +54,20 @@ def process_bench_metrics(
     }
     scores = {
         # A judge of whole answers has no judged steps.
-        name: [
-            [step.score for step in judgements[i].steps] or [None] * len(human[i].solution.steps) for i in of
-        ]
+        name: [scores_of(judgements[i]) or [None] * len(human[i].solution.steps) for i in of]
         for name, of in chosen.items()
-    }  # fmt: skip
+    }
     only_scores = all(step.label is None for judgement in judgements for step in judgement.steps)
     has_scores = any(step.score is not None for judgement in judgements for step in judgement.steps)
     threshold, chosen_on = choose_on(parts["dev"], "dev", scores["dev"]) if only_scores and has_scores else (None, None)
     found: dict[str, Any] = {"threshold": threshold, "threshold_chosen_on": chosen_on}
     for name, of in chosen.items():
-        said = [_first_error(judgements[i], steps, threshold) for i, steps in zip(of, scores[name], strict=True)]
+        said = [
+            said_first_error(judgements[i], len(human[i].solution.steps))
+            if threshold is None
+            else first_error(steps, threshold)
+            for i, steps in zip(of, scores[name], strict=True)
+        ]
         found[name] = measure(said, parts[name], baseline_guesses(parts["dev"], parts[name]), seed)
         if has_scores:
             found[name] |= measure_scores(scores[name], parts[name])
@@ -72,11 +75,3 @@ def process_bench_metrics(
     n = judge["n_error"] + judge["n_correct"]
     found["headline"], reasons = headlines({"test.judge.f1": (judge["f1"], n, judge["missing"])})
     return found | ({"reasons": reasons} if reasons else {})
-
-
-def _first_error(judgement: Judgement, scores: Sequence[float | None], threshold: float | None) -> FirstError:
-    if threshold is None:
-        return said_first_error(judgement, len(scores))
-    if why := why_not_judged(judgement):
-        return Missing(why)
-    return first_error(scores, threshold)

@@ -23,14 +23,24 @@ from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.records import Judgement, StepJudgement
 
 FirstError = int | None | Missing
+StepScores = Sequence[float | None] | Missing  # of one solution; missing where it was not judged
 
 SWEEP = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
-def first_error(step_scores: Sequence[float | None], threshold: float) -> FirstError:
+def scores_of(judgement: Judgement) -> StepScores:
+    """The scores that a judgement gives the steps."""
+    if why := why_not_judged(judgement):
+        return Missing(why)
+    return [step.score for step in judgement.steps]
+
+
+def first_error(step_scores: StepScores, threshold: float) -> FirstError:
     """The first step that scores below the threshold, where all steps before it have a score, or None where all steps
     have one and none is below. A reward model that did not read to the end found no error there, nor did it find that
     there is none."""
+    if isinstance(step_scores, Missing):
+        return step_scores
     return first_false([None if score is None else score >= threshold for score in step_scores])
 
 
@@ -159,7 +169,7 @@ def right_answer_wrong_process(
 
 
 def threshold_sweep(
-    step_scores: Sequence[Sequence[float | None]],
+    step_scores: Sequence[StepScores],
     truth: Sequence[FirstError],
     thresholds: Sequence[float] | np.ndarray = SWEEP,
 ) -> list[dict[str, Any]]:
@@ -192,15 +202,14 @@ def _none_of_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def choose_threshold(
-    step_scores: Sequence[Sequence[float | None]], truth: Sequence[FirstError], default: float = 0.5
-) -> float:
+def choose_threshold(step_scores: Sequence[StepScores], truth: Sequence[FirstError], default: float = 0.5) -> float:
     """The threshold with the best F1 on these (dev) solutions; of equally good ones the nearest to 0.5.
 
     Looks at one threshold between each two neighbouring scores, so nothing better exists. `default` where F1 is
     undefined, that is, where the solutions are all right or all wrong.
     """
-    known = {score for steps in step_scores for score in steps if score is not None}
+    read = [steps for steps in step_scores if not isinstance(steps, Missing)]
+    known = {score for steps in read for score in steps if score is not None}
     edges = np.array(sorted(known | {0.0, 1.0}))
     between = (edges[1:] + edges[:-1]) / 2
     cuts = np.where(between > edges[:-1], between, edges[1:])  # neighbouring floats have nothing between them
@@ -353,7 +362,7 @@ def _resampled_f1(
 
 
 def _class_accuracies(
-    step_scores: Sequence[Sequence[float | None]], truth: Sequence[FirstError], cuts: np.ndarray
+    step_scores: Sequence[StepScores], truth: Sequence[FirstError], cuts: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Accuracy of the solutions with an error and of those without at every cut, and how many of each are judged there:
     (accuracy, n), [cuts] each; NaN where there is none.
@@ -366,7 +375,7 @@ def _class_accuracies(
         raise ValueError(f"scores of {len(step_scores)} solutions, truth of {len(truth)}: give one for each")
     ends: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
     for scores, error in zip(step_scores, truth, strict=True):
-        if isinstance(error, Missing):
+        if isinstance(error, Missing) or isinstance(scores, Missing):
             continue
         gap = next((i for i, score in enumerate(scores) if score is None), len(scores))
         values = [score for score in scores[:gap] if score is not None]

@@ -15,6 +15,7 @@ from spare_jax.evaluation.calibration import calibration
 from spare_jax.evaluation.missing import NO_TRUTH, UNDECIDED, Missing
 from spare_jax.evaluation.process_errors import (
     FirstError,
+    StepScores,
     choose_threshold,
     first_error,
     first_error_difference,
@@ -24,8 +25,6 @@ from spare_jax.evaluation.process_errors import (
     right_answer_wrong_process,
     threshold_sweep,
 )
-
-StepScores = Sequence[Sequence[float | None]]  # [solution][step]
 
 BASELINES = ("never_wrong", "always_first", "position_only", "length_only", "final_answer_only")
 _FITTED = ("position_only", "length_only")
@@ -50,7 +49,7 @@ class Part:
         return [first_false(steps, NO_TRUTH) for steps in self.labels]
 
 
-def choose_on(part: Part, name: str, scores: StepScores) -> tuple[float, dict[str, Any] | None]:
+def choose_on(part: Part, name: str, scores: Sequence[StepScores]) -> tuple[float, dict[str, Any] | None]:
     """The threshold for these scores, and on what it was chosen: {"part": `name`, "n", "missing", "f1"}, with the F1
     there and the solutions that it is over. Of an empty part 0.5 and None."""
     truth = part.first_errors
@@ -100,7 +99,7 @@ def measure(said: Sequence[FirstError], part: Part, guesses: Mapping[str, Sequen
     }
 
 
-def measure_scores(scores: StepScores, part: Part) -> dict[str, Any]:
+def measure_scores(scores: Sequence[StepScores], part: Part) -> dict[str, Any]:
     """What scores tell beyond the first errors at one threshold; to be looked at, never to choose from.
 
     Returns:
@@ -111,6 +110,7 @@ def measure_scores(scores: StepScores, part: Part) -> dict[str, Any]:
     known = [
         (score, label)
         for steps, labels in zip(scores, part.labels, strict=True)
+        if not isinstance(steps, Missing)
         for score, label in zip(steps, labels, strict=True)
         if score is not None and label is not None
     ]

@@ -6,33 +6,27 @@ What was not judged is in no figure; beside each stands what is missing (missing
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from spare_jax.evaluation.accuracy import Pool, pass_at_1, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.curves import accuracy_curves
 from spare_jax.evaluation.explanations import explanation_agreement, reference_right
-from spare_jax.evaluation.missing import (
-    NO_SOLUTION,
-    NO_TRUTH,
-    UNDECIDED,
-    Missing,
-    headlines,
-    tally,
-    why_not_judged,
-)
+from spare_jax.evaluation.missing import NO_SOLUTION, NO_TRUTH, UNDECIDED, headlines, tally
 from spare_jax.evaluation.process_errors import (
-    FirstError,
+    StepScores,
     first_error,
     first_false,
     judge_metrics,
     right_answer_wrong_process,
     said_first_error,
+    scores_of,
 )
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
+from spare_jax.selection.voting import candidates
 
 JUDGES = (
     "outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "spare_on_reference", "prm", "orm",
@@ -44,6 +38,7 @@ _NO_TRUTH = "the truth of single steps is not known for this task"
 
 Judgements = Mapping[str, Mapping[str, Judgement]]
 Groups = Mapping[str, Sequence[Solution]]
+Equal = Callable[[str | None, Sequence[str]], bool | None]
 
 
 def metrics(
@@ -55,6 +50,7 @@ def metrics(
     seed: int,
     n_samples: int,
     groups: Mapping[str, str],
+    equal: Equal,
 ) -> dict[str, Any]:
     """All that metrics.json holds.
 
@@ -63,6 +59,7 @@ def metrics(
       judgements: by judge, then by solution; a judge that was not asked has none.
       policy: how missed and unknown steps were labelled.
       groups: each problem's split or, where held out, "held_out-<kind>".
+      equal: the task's `answers_equal`; votes count answers that are equal once.
 
     Returns:
       Nested objects; every rate is a fraction, what is undefined is None. A problem without any solution, because
@@ -77,7 +74,7 @@ def metrics(
 
     test, held_out, dev = pool_of("test"), pool_of(HELD_OUT), pool_of("dev")
     kinds = sorted({groups[i] for i in held_out})
-    selection = _selection(dev, test, judgements, seed)
+    selection = _selection(dev, test, judgements, seed, equal)
     headline, refused = _headline(selection)
     reasons = refused | ({} if judgements["truth"] else {"judges": _NO_TRUTH, "prm": _NO_TRUTH})
     return {
@@ -86,12 +83,12 @@ def metrics(
         "n_samples": n_samples,
         "headline": headline,
         "policy": {
-            **_policy(test, judgements),
+            **_policy(test, judgements, equal),
             "out_of_distribution": {
-                **_policy(held_out, judgements),
+                **_policy(held_out, judgements, equal),
                 **{
                     kind.removeprefix(f"{HELD_OUT}-"): _policy(
-                        {i: s for i, s in held_out.items() if groups[i] == kind}, judgements
+                        {i: s for i, s in held_out.items() if groups[i] == kind}, judgements, equal
                     )
                     for kind in kinds
                 },
@@ -105,7 +102,7 @@ def metrics(
         },
         "selection": {
             **selection,
-            "out_of_distribution": _selection(dev, held_out, judgements, seed),
+            "out_of_distribution": _selection(dev, held_out, judgements, seed, equal),
         },
         "prm": {
             **_process(dev, test, judgements, seed),
@@ -113,7 +110,7 @@ def metrics(
         },
         **({"reasons": reasons} if reasons else {}),
         "curves": accuracy_curves(
-            _pools(test, judgements), _rankers(dev, test, judgements), _scoring(test, judgements), seed
+            _pools(test, judgements, equal), _rankers(dev, test, judgements), _scoring(test, judgements), seed
         ),
     }
 
@@ -124,9 +121,9 @@ def counts(problems: Sequence[Problem], solutions: Sequence[Solution], groups: M
     return {**dict(sorted(found.items())), "solutions": len(solutions)}
 
 
-def _policy(groups: Groups, judgements: Judgements) -> dict[str, Any]:
+def _policy(groups: Groups, judgements: Judgements, equal: Equal) -> dict[str, Any]:
     """pass@1, over how many problems, and what is missing of problems and of their solutions."""
-    pools = _pools(groups, judgements)
+    pools = _pools(groups, judgements, equal)
     outcomes = [outcome for pool in pools for outcome in pool.outcomes]
     return {
         "pass_at_1": pass_at_1(pools),
@@ -134,6 +131,7 @@ def _policy(groups: Groups, judgements: Judgements) -> dict[str, Any]:
         "missing": tally(
             None if pool.decided else UNDECIDED if pool.outcomes else NO_SOLUTION for pool in pools
         ),
+        "solutions": len(outcomes),
         "undecided_solutions": outcomes.count(None),
     }  # fmt: skip
 
@@ -154,8 +152,8 @@ def _headline(selection: Mapping[str, Any]) -> tuple[dict[str, float | None], di
     )
 
 
-def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
-    """The problems' candidates as selection sees them; a vote counts answers by their text."""
+def _pools(test: Groups, judgements: Judgements, equal: Equal) -> list[Pool]:
+    """The problems' candidates as selection sees them; equal answers have one text."""
     outcomes = judgements["outcome"]
     pools = []
     for problem_id, found in test.items():
@@ -163,7 +161,7 @@ def _pools(test: Groups, judgements: Judgements) -> list[Pool]:
         pools.append(
             Pool(
                 problem_id,
-                tuple(s.answer for s in found),
+                candidates([s.answer for s in found], equal),
                 right,
                 tuple(len(s.token_ids) for s in found),
                 found[0].prompt_tokens if found else 0,
@@ -204,22 +202,24 @@ def _scores(judgement: Judgement, judge: str) -> list[float | None] | None:
     return scores[-1:] if judge == "orm" else scores
 
 
-def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int]]]:
-    """Tokens that a reward model read, and wrote if it does, per candidate; the others come with the sample."""
+def _scoring(test: Groups, judgements: Judgements) -> dict[str, list[list[int | None]]]:
+    """Tokens that a reward model read, and wrote if it does, per candidate, None where it failed; the others come with
+    the sample."""
+
+    def tokens(said: Judgement) -> int | None:
+        return None if said.failure else said.prompt_tokens + said.generated_tokens
+
     return {
-        name: [
-            [judgements[name][s.id].prompt_tokens + judgements[name][s.id].generated_tokens for s in found]
-            for found in test.values()
-        ]
+        name: [[tokens(judgements[name][s.id]) for s in found] for found in test.values()]
         for name in RANKERS
         if judgements.get(name)
     }
 
 
-def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> dict[str, Any]:
+def _selection(dev: Groups, test: Groups, judgements: Judgements, seed: int, equal: Equal) -> dict[str, Any]:
     if not any(test.values()):
         return {}
-    return selection_metrics(_pools(test, judgements), _rankers(dev, test, judgements), seed)
+    return selection_metrics(_pools(test, judgements, equal), _rankers(dev, test, judgements), seed)
 
 
 def _judge(judgements: Judgements, judge: str, test: Groups, policy: LabelPolicy) -> dict[str, Any]:
@@ -269,9 +269,9 @@ def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> di
     if not truth or not prm or not any(test.values()):
         return dict.fromkeys(("threshold", "judge", "position_only", "length_only"))
 
-    def side(groups: Groups) -> tuple[list[list[float | None]], Part]:
+    def side(groups: Groups) -> tuple[list[StepScores], Part]:
         found = [s for several in groups.values() for s in several if s.steps]
-        return [[step.score for step in prm[s.id].steps] for s in found], Part(
+        return [scores_of(prm[s.id]) for s in found], Part(
             [s.problem_id for s in found],
             [[step.label for step in truth[s.id].steps] for s in found],
             [[len(step) for step in s.steps] for s in found],
@@ -280,11 +280,7 @@ def _process(dev: Groups, test: Groups, judgements: Judgements, seed: int) -> di
 
     (dev_scores, dev_part), (scores, part) = side(dev), side(test)
     threshold, chosen_on = choose_on(dev_part, "dev", dev_scores)
-    asked = [prm[s.id] for found in test.values() for s in found if s.steps]
-    said: list[FirstError] = [
-        Missing(why) if (why := why_not_judged(judgement)) else first_error(steps, threshold)
-        for judgement, steps in zip(asked, scores, strict=True)
-    ]
+    said = [first_error(steps, threshold) for steps in scores]
     return {
         "threshold": threshold,
         "threshold_chosen_on": chosen_on,

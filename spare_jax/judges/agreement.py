@@ -6,7 +6,7 @@ and nothing of a world's truth.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spare_jax.prompts.solve import one_line
 from spare_jax.prompts.verify import StepVerification, format_verification
@@ -16,13 +16,17 @@ from spare_jax.selection import voting
 _RESULT = re.compile(r"\s*\$?(-?[0-9](?:[0-9.,/-]*[0-9])?)")
 
 
-def agreement(solutions: Sequence[Solution], seed: int) -> list[Judgement]:
+def agreement(
+    solutions: Sequence[Solution], seed: int, equal: Callable[[str | None, Sequence[str]], bool | None]
+) -> list[Judgement]:
     """A verification, in the grammar of prompts/verify.py, of each of a problem's solutions that has steps.
 
-    Ties between answers are broken as in selection/voting.py; where nobody has an answer, nobody and nothing is right.
+    Answers that are `equal` (the task's `answers_equal`) are one. Ties between answers are broken as in
+    selection/voting.py; where nobody has an answer, nobody and nothing is right.
     """
-    answer = voting.majority([s.answer for s in solutions], solutions[0].problem_id, seed)
-    agreeing = [s for s in solutions if s.answer == answer is not None]
+    answers = voting.candidates([s.answer for s in solutions], equal)
+    usual = voting.majority(answers, solutions[0].problem_id, seed)
+    agreeing = [s for s, answer in zip(solutions, answers, strict=True) if answer == usual is not None]
     stated = {states(step) for solution in agreeing for step in solution.steps}
     return [_verification(s, s in agreeing, stated) for s in solutions if s.steps]
 

@@ -111,10 +111,18 @@ def combine(
         raise ValueError("an ensemble needs judgements of the same solution, with as many steps each")
     if (rule == "weighted") != (weights is not None and weights.members == tuple(j.judge for j in judgements)):
         raise ValueError("rule weighted, and no other, needs the weights of these members: fit them on a truth set")
-    spent = {f"{of}_tokens": sum(getattr(j, f"{of}_tokens") for j in judgements) for of in ("prompt", "generated")}
+    read, written = sum(j.prompt_tokens for j in judgements), sum(j.generated_tokens for j in judgements)
     if failures := [f"{j.judge}: {j.failure}" for j in judgements if j.failure]:
         nothing = (StepJudgement(),) * len(judgements[0].steps)
-        return Judgement(judgements[0].solution_id, judge, nothing, parsed=False, failure="; ".join(failures), **spent)
+        return Judgement(
+            judgements[0].solution_id,
+            judge,
+            nothing,
+            parsed=False,
+            prompt_tokens=read,
+            generated_tokens=written,
+            failure="; ".join(failures),
+        )
     steps = []
     for said in zip(*(j.steps for j in judgements), strict=True):
         labels = [step.label for step in said]
@@ -132,7 +140,8 @@ def combine(
         judge=judge,
         steps=tuple(steps),
         outcome=next((j.outcome for j in judgements if j.outcome is not None), None),
-        **spent,
+        prompt_tokens=read,
+        generated_tokens=written,
     )
 
 

@@ -90,7 +90,7 @@ def majority(solution: Solution, found: Sequence[Judgement], judge: str) -> Judg
     where all did, the solution is not judged. The text is that of the verifications that voted, one behind the other.
     """
     voters = [said for said in found if not said.failure]
-    read, written = (sum(getattr(said, f"{of}_tokens") for said in found) for of in ("prompt", "generated"))
+    read, written = sum(said.prompt_tokens for said in found), sum(said.generated_tokens for said in found)
     if not voters:
         return not_judged(solution, judge, found[0].failure, found[0].text, read, written)
     answers = [StepJudgement(said.outcome, missed=said.outcome is None) for said in voters]

@@ -44,7 +44,8 @@ def first_error(
     if not numbers.has_any(path):
         return aside, numbers.why_absent()
     threshold, part = numbers.number(chosen_at), numbers.get(f"{chosen_at}_chosen_on.part")
-    chosen = f"chosen on {part}" if isinstance(part, str) else "not chosen"
+    known = numbers.number(f"{chosen_at}_chosen_on.f1") is not None
+    chosen = f"chosen on {part}" if isinstance(part, str) and known else "not chosen"
     name = judge if threshold is None else f"{judge} at {decimal(threshold, 3)}, {chosen}"
     rows = [("prm", (text(name) + numbers.missing(f"{path}.judge"), *_cells(numbers, f"{path}.judge")))]
     if numbers.get(f"{path}.at_half") is not None:

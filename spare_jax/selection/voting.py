@@ -1,6 +1,6 @@
 """Majority and weighted votes over the answers of one problem's candidate solutions.
 
-Answers come as canonical keys: equal strings are the same answer (the task decides what is equivalent). None and
+Answers come as keys: equal strings are the same answer (`candidates` makes them so, by the task's comparison). None and
 blank strings are "no answer" and win nothing while any candidate has one. Ties are broken at random, by a digest
 of seed, problem id and answer: never by the position of a candidate.
 """
@@ -9,12 +9,49 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 # Weights are counted in units of their maximum / 2**40, so that a sum does not depend on the order of its terms.
 _WEIGHT_BITS = 40
+
+
+# Per problem: comparisons, and how many of them may stay undecided, before answers count by their text alone.
+_MOST_COMPARISONS = 2000
+_MOST_UNDECIDED = 4
+
+
+def candidates(
+    answers: Sequence[str | None], equal: Callable[[str | None, Sequence[str]], bool | None]
+) -> tuple[str | None, ...]:
+    r"""The answers of one problem with one text for all that are equal: "\frac{1}{2}", "0.5" and "\dfrac12" are "0.5".
+
+    The text is the shortest one, of these the first by the alphabet. The distinct answers are taken in this order,
+    and each joins the first class whose text it is equal to: so the order of `answers` does not show, and where
+    equality is not transitive ("x=5", "5", "y=5") the classes are the same every time. An undecided comparison joins
+    nothing. After 2,000 comparisons, or 4 undecided ones, what is left counts by its text: slow answers are few, or an
+    attack.
+
+    Args:
+      equal: the task's `answers_equal`.
+    """
+    texts: dict[str, str] = {}
+    classes: list[str] = []
+    asked = undecided = 0
+    for answer in sorted({a for a in answers if a is not None and a.strip()}, key=lambda a: (len(a), a)):
+        texts[answer] = answer
+        for text in classes:
+            if asked >= _MOST_COMPARISONS or undecided >= _MOST_UNDECIDED:
+                break
+            verdict = equal(answer, (text,))
+            asked, undecided = asked + 1, undecided + (verdict is None)
+            if verdict:
+                texts[answer] = text
+                break
+        if texts[answer] == answer:
+            classes.append(answer)
+    return tuple(None if answer is None else texts.get(answer, answer) for answer in answers)
 
 
 @dataclasses.dataclass(frozen=True)

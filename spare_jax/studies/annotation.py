@@ -19,9 +19,10 @@ from typing import Any
 from spare_jax import judging, splits, stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
-from spare_jax.evaluation.missing import NO_TRUTH, Missing, why_not_judged
+from spare_jax.evaluation.missing import NO_TRUTH
 from spare_jax.evaluation.process_errors import (
     FirstError,
+    StepScores,
     choose_threshold,
     first_error,
     first_error_difference,
@@ -30,6 +31,7 @@ from spare_jax.evaluation.process_errors import (
     judge_metrics,
     kappa,
     said_first_error,
+    scores_of,
 )
 from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.judges import ensemble
@@ -38,6 +40,7 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
+from spare_jax.selection.voting import candidates
 from spare_jax.studies.collect import cell
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
@@ -393,7 +396,7 @@ def _by_position(
 def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
     seen = [
-        (_length(item), is_correct(run.task, item.gold, item.solution))
+        (_length(item), is_correct(run.task, item.gold, item.solution) is True)
         for item in learnt
         if splits.split_of(item.problem.id) == "train" and item.gold
     ]
@@ -412,14 +415,12 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
     """What step scores buy: the gain over majority in and out of distribution, and the first errors they find."""
     result: dict[str, Any] = {}
     sides = {"dev": "dev", "test": "in_distribution", splits.HELD_OUT: "out_of_distribution"}
-    scores: dict[str, list[list[float | None]]] = {side: [] for side in sides.values()}
-    said: dict[str, list[Judgement]] = {side: [] for side in sides.values()}
+    scores: dict[str, list[StepScores]] = {side: [] for side in sides.values()}
     real: dict[str, list[FirstError]] = {side: [] for side in sides.values()}
     pools: dict[str, dict[str, list[tuple[LabelledSolution, Judgement]]]] = {side: {} for side in sides.values()}
     for item, judgement in zip(ranked, scored, strict=True):
         side = sides[splits.split_of(item.problem.id)]
-        scores[side].append([step.score for step in judgement.steps])
-        said[side].append(judgement)
+        scores[side].append(scores_of(judgement))
         real[side].append(first_false(_labels([_truth(run, item)]), NO_TRUTH))
         pools[side].setdefault(item.problem.id, []).append((item, judgement))
     threshold = choose_threshold(scores["dev"], real["dev"])
@@ -427,7 +428,7 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
         of_side = [
             Pool(
                 problem_id,
-                tuple(item.solution.answer for item, _ in found),
+                candidates([item.solution.answer for item, _ in found], run.task.answers_equal),
                 tuple(is_correct(run.task, item.gold, item.solution) if item.gold else None for item, _ in found),
             )
             for problem_id, found in pools[side].items()
@@ -435,10 +436,6 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
         steps = [
             [None if j.failure else [step.score for step in j.steps] for _, j in found]
             for found in pools[side].values()
-        ]
-        found = [
-            Missing(why) if (why := why_not_judged(j)) else first_error(of, threshold)
-            for j, of in zip(said[side], scores[side], strict=True)
         ]
         selection = selection_metrics(of_side, {"prm": steps}, run.config.seed)
         result[side] = {
@@ -448,7 +445,7 @@ def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgem
             "best_of_n": selection["prm"]["best_of_n"],
             "minus_majority": selection["prm_minus_majority"],
             "n": selection["n"],
-            "first_error": first_error_metrics(found, real[side]),
+            "first_error": first_error_metrics([first_error(s, threshold) for s in scores[side]], real[side]),
         }
     return result
 

@@ -35,6 +35,7 @@ from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Soluti
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.beam import Found, SearchSettings, read_before_steps, search
+from spare_jax.selection.voting import candidates
 from spare_jax.studies.collect import cell
 
 RULES = ("majority", "weighted", "best_of_n")
@@ -162,8 +163,8 @@ def _pools(run: Run, found: Mapping[str, Sequence[Solution]], gold: Mapping[str,
     return [
         Pool(
             problem_id,
-            tuple(s.answer for s in several),
-            tuple(is_correct(run.task, gold[problem_id], s) for s in several),
+            candidates([s.answer for s in several], run.task.answers_equal),
+            tuple(bool(is_correct(run.task, gold[problem_id], s)) for s in several),
         )
         for problem_id, several in found.items()
     ]

@@ -1,7 +1,7 @@
-"""Final answers of mathematical text: found, brought to one form, compared.
+r"""Final answers of mathematical text: found, and compared.
 
-Numbers are exact fractions and need no library. What is no plain number may go to math-verify, which runs in a process
-of its own (answer_worker.py): it can neither be interrupted from inside nor trusted with the text of a model.
+Plain numbers are exact fractions and need no library (numbers.py). What is none goes to a `MathVerifier`, whose process
+(answer_worker.py) can be interrupted and bears the text of a model.
 """
 
 import json
@@ -10,148 +10,225 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Self
 
-# Up to 30 digits, with commas between thousands or none: more digits are noise, and costly noise.
-_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30})"
-_NUMBER = re.compile(
-    rf"""(?<![\w.,])(?<![0-9]:)
-    (?P<sign>[-+])?
-    (?:US)?[$£€¥]?
-    (?P<inner_sign>[-+])?
-    (?:(?P<whole>[0-9]{{1,30}})[ ](?=[0-9]+/[0-9]))?
-    (?P<top>{_DIGITS}(?:\.[0-9]{{1,30}})?|\.[0-9]{{1,30}})
-    (?:/(?P<bottom>{_DIGITS}))?
-    (?![.,:/]?[0-9]|[eE^][-+]?[0-9])
-    """,
-    re.VERBOSE,
-)
-_DRESSING = (
-    (re.compile(r"[−–]"), "-"),
-    (re.compile(r"½"), " 1/2"),
-    (re.compile(r"¼"), " 1/4"),
-    (re.compile(r"¾"), " 3/4"),
-    (re.compile(r"\\[()\[\]!,;:]|\*\*|\{(?=,\})|(?<=\{,)\}"), ""),
-    (re.compile(r"\\(?=[$%])"), ""),
-    (re.compile(r"\\(?:text|mathrm|mathbf|textbf)\s?\{([^{}]{0,80})\}"), r" \1 "),
-    (re.compile(r"(?<=[0-9])(?=\\[dt]?frac)"), " "),
-    (re.compile(r"\\[dt]?frac\s?\{([0-9,]{1,30})\}\s?\{([0-9,]{1,30})\}"), r"\1/\2"),
-    (re.compile(r"\\[dt]?frac\s?([0-9])([0-9])(?![0-9])"), r"\1/\2"),
-    (re.compile(r"[^\S\n]+"), " "),
-)
+from spare_jax.tasks.dressing import ascii_text, canonical_text, undressed
+from spare_jax.tasks.numbers import LONGEST_ANSWER, UNITS, canonical_number, numbers_in, parse_number, with_slashes
+
 _MARK = re.compile(
-    r"####|\\boxed\s?\{|\banswer(?:[*_ ]{0,4}[:=]|\s(?:is|are|will\sbe|would\sbe)\b\s?:?)", re.IGNORECASE
+    r"####|\\(?:boxed|fbox)\s?\{|答(?:案|え)?\s?(?:应该是|應該是|等于|是|为|為|は|[:=])\s?:?"
+    r"|\banswer(?:\sto\s(?:the|this)\s(?:question|problem))?"
+    r"(?:[*_ ]{0,4}[:=]|\s(?:is|are|was|will\sbe|would\sbe|must\sbe|should\sbe)(?:n['’]t)?\b\s?:?)",
+    re.IGNORECASE,
 )
-_BOX = re.compile(r"\\(?:boxed|fbox)(?:\s?\{|\s+([^\s{}$\\]{1,30}))")
-# Nobody's answer is longer, and what is longer is not parsed.
-LONGEST_ANSWER = 500
-
-
-def parse_number(text: str) -> Fraction | None:
-    r"""The number that `text` states, None where it states none, several, or an expression.
-
-    Currency signs, thousands commas, a percent sign, a unit behind the number, a full stop and LaTeX's dressing are
-    passed over: "$1,080.00", "72%", "72 eggs." and "\frac{1}{2}" are 1080, 72, 72 and 1/2. A percentage is the
-    number before the sign: a question that asks for a percentage is answered by 20, not by 0.2.
-    """
-    if len(text) > LONGEST_ANSWER:
-        return None
-    text = _undressed(text)
-    matches = list(_NUMBER.finditer(text))
-    if len(matches) != 1:
-        return None
-    rest = text[: matches[0].start()] + " " + text[matches[0].end() :]
-    # A digit or a sign of arithmetic beside the number: an expression.
-    return None if re.search(r"[0-9+*/^=<>(){}\\_]|-\s", rest) else _value(matches[0])
-
-
-def canonical_number(value: Fraction) -> str:
-    """One text per number: "72", "0.5", "-1/3"."""
-    rest, places = value.denominator, 0
-    for prime in (2, 5):
-        power = 0
-        while rest % prime == 0:
-            rest, power = rest // prime, power + 1
-        places = max(places, power)
-    if rest != 1:
-        return f"{value.numerator}/{value.denominator}"
-    digits = f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
-    sign = "-" if value < 0 else ""
-    return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+_MOST_MARKS = 100  # that only deny something; what stands before so many is not looked at
+_BRACE = re.compile(r"\\(?:boxed|fbox)(?:\s?\{|\s+([^\s{}$\\]{1,30}))|\\.|[{}]", re.DOTALL)
+# What may stand between the boxes of one statement: "$\boxed{1}$ and $y = \boxed{2}$".
+_JOINT = re.compile(
+    r"(?:[^\S\n]|[$,;&~]|\\[()\[\],;! ]|\\q?quad|\\(?:text|mbox)\s?\{[^\S\n]*(?:and|or)[^\S\n]*\}|\b(?:and|or)\b"
+    r"|\b[A-Za-z](?:_\{?\w\}?)?[^\S\n]?=)*"
+)
+_NEGATED = re.compile(r"[*_:\s]*(?:not|no\slonger|never|isn['’]t)\b", re.IGNORECASE)
+_INSTEAD = re.compile(
+    r"\b(?:but(?:\s(?:rather|instead|is|it\sis))?|rather|instead|it\s(?:is|should\sbe|must\sbe)|it['’]s)\b[\s:,]*",
+    re.IGNORECASE,
+)
+_DENIAL = re.compile(r"(?<![.!?])(?:[,;]|\s)\s?(?:(?:and|but)\s)?(?:not|rather\sthan|instead\sof)\s")
+_DISPLAY = re.compile(r"(?:\\\[|\$\$)\s*(.{1,400}?)\s*(?:\\\]|\$\$)", re.DOTALL)
+_FORMULA = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
+# What makes a number behind which it stands a part of an expression: "5x", "5!", "5 x", "5 - 3".
+_CONTINUED = re.compile(r"[^\W\d_]|[_^!(]|\s?\\|\s[b-zB-HJ-Z](?![^\W\d_]|['’])|\s?[-+*/^]\s?[0-9(\\]")
+# How much of a solution without a mark is searched for its last number, from the end.
+_SEARCHED = 20_000
 
 
 def extract_number(steps: Sequence[str]) -> str | None:
     r"""The final answer of a solution to a word problem, in canonical form; None where it states none.
 
-    What follows the last "the answer is", "####" or "\boxed{" counts: the number behind the last equals sign, else the
-    first one. Without such a mark it is the last number of the last step that has one. A marked expression in LaTeX
-    ("\boxed{2\sqrt{4}}") is returned as it is.
+    What `stated_answer` finds counts: of an equation the last side that is a plain number, else the first number there
+    is; an expression (in LaTeX, or a number with mathematics beside it, "5x") as it stands. Without a mark it is the
+    last number of the last step that has one. An empty box is no answer, whatever stands before it.
     """
-    stated = stated_answer("\n".join(steps))
-    if stated:
-        result = stated.rsplit("=", 1)[-1]
-        if parse_number(result) is None and "\\" in _undressed(stated):
-            return stated
-        if numbers := _numbers(result) or _numbers(stated):
-            return canonical_number(numbers[0])
-    return next((canonical_number(n[-1]) for n in map(_numbers, reversed(steps)) if n), None)
-
-
-def stated_answer(text: str) -> str | None:
-    """What follows the last mark of an answer on its line, or stands in the last box; None without a mark."""
-    marks = list(_MARK.finditer(text))
-    if not marks:
+    text = "\n".join(steps)
+    stated = stated_answer(text)
+    if stated == "" and boxes(text):
         return None
-    start = marks[-1].end()
-    if marks[-1].group().startswith("\\"):
-        inside = braced(text[start : start + LONGEST_ANSWER])
-        return inside if inside is None else inside.strip()
-    return text[start : start + LONGEST_ANSWER].split("\n", 1)[0].strip()
-
-
-def boxed_answer(text: str) -> str | None:
-    r"""What stands in the last "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text; None where there is none.
-
-    Braces are matched; a box that is never closed is none.
-    """
-    for match in reversed(list(_BOX.finditer(text))):
-        found = match[1] or (braced(text[match.end() : match.end() + LONGEST_ANSWER]) or "").strip()
-        if found:
+    if stated:
+        prose = re.sub(r"(?<=[0-9])!(?=\s|$)", "", stated)  # an exclamation; in a formula, a factorial
+        result = of_equation(prose)
+        if (number := parse_number(result)) is not None:
+            return canonical_number(number)
+        if "\\" in undressed(stated):
+            return stated
+        if found := _number_at(result, first=True) or _number_at(prose, first=True):
             return found
+    left = _SEARCHED
+    for step in reversed(steps):
+        if found := _number_at(step[-min(left, LONGEST_ANSWER * 4) :], first=False):
+            return found
+        if (left := left - len(step)) <= 0:
+            break
     return None
 
 
-def answers_equal(predicted: str | None, accepted: Sequence[str], verifier: "MathVerifier | None" = None) -> bool:
-    """Whether an answer is one of the accepted ones: as a number, as text, or else by math-verify.
+def stated_answer(text: str) -> str | None:
+    r"""What a solution states as its answer; None without a mark of one.
 
-    Two plain numbers are decided by their values alone. `verifier` is asked where one of the two is an expression; a
-    comparison that it cannot decide in time is not equal (and counted there).
+    That is what follows the last "the answer is", "####" or "\boxed{" on its line, or below it where nothing does.
+    Where it is said what the answer is not, it is what it is instead ("not 20 but 18"); a statement that only denies is
+    none.
+    """
+    text = ascii_text(text)
+    for mark in reversed(list(_MARK.finditer(text))[-_MOST_MARKS:]):
+        if mark[0].startswith("\\"):
+            return boxed_answer(text) or ("" if boxes(text) else None)
+        stated = _behind(text[mark.end() : mark.end() + LONGEST_ANSWER])
+        if _NEGATED.match(stated) or mark[0].rstrip(" :").endswith("t"):
+            if (instead := _INSTEAD.search(stated)) is None:
+                continue
+            stated = stated[instead.end() :]
+        denied = _DENIAL.search(stated)
+        return stated[: denied.start()].strip() if denied and denied.start() else stated.strip()
+    return None
+
+
+def _behind(text: str) -> str:
+    """A line behind a mark, or the display or line below it where there is nothing."""
+    line, _, below = text.partition("\n")
+    said = line.strip().strip("*_:").strip()
+    if said not in ("", r"\[", "$$"):
+        return (display[1] if (display := _DISPLAY.match(said)) else line).strip()
+    below = said + "\n" + below
+    if display := _DISPLAY.match(below.strip()):
+        return display[1]
+    return "" if said else next((line.strip() for line in below.split("\n") if line.strip()), "")
+
+
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""Where each "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text begins and ends, and what stands in it.
+
+    Braces are matched in one pass. A box that is never closed, or has more than LONGEST_ANSWER characters, is none, and
+    of boxes in boxes the inner ones count.
+    """
+    found: list[tuple[int, int, str]] = []
+    opened: list[tuple[int, int] | None] = []
+    for match in _BRACE.finditer(text):
+        token = match[0]
+        if match[1] is not None:
+            found.append((match.start(), match.end(), match[1]))
+        elif token == "{":
+            opened.append(None)
+        elif token[-1] == "{" and len(token) > 2:
+            opened.append((match.start(), match.end()))
+        elif token == "}" and opened and (box := opened.pop()) is not None:
+            start, inside = box
+            has_inner = bool(found) and found[-1][0] > start
+            if match.start() - inside <= LONGEST_ANSWER and not has_inner:
+                found.append((start, match.end(), text[inside : match.start()].strip()))
+    return found
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""What stands in the last box that is not empty; None where there is none.
+
+    Boxes that one statement puts side by side are one answer: "$\boxed{1}$ and $\boxed{-2}$" is "1, -2", and with "or"
+    it is "1 or -2", since that may also part two ways to write one number.
+    """
+    found = [box for box in boxes(text) if box[2]]
+    if not found:
+        return None
+    joined, after = found[-1][2], found[-1][0]
+    for box in reversed(found[:-1]):
+        between = text[box[1] : after]
+        if len(between) > 80 or not between.strip("$ ") or not _JOINT.fullmatch(between):
+            break
+        if box[2] != joined:
+            joined = box[2] + (" or " if re.search(r"\bor\b", between) else ", ") + joined
+        after = box[0]
+    return joined
+
+
+def of_equation(text: str) -> str:
+    """The side of an equation that is its result: the last that is a plain number, else the last."""
+    sides = _EQUALS.split(text)
+    return next((side for side in reversed(sides) if parse_number(side) is not None), sides[-1])
+
+
+def formula_of(stated: str) -> str:
+    r"""The mathematics of a stated answer: without the words behind it ("$\frac{1}{2}$ of the cake. I am sure.")."""
+    formulas = list(_FORMULA.finditer(stated))
+    if not formulas or stated[: formulas[0].start()].strip("*_ "):
+        return re.split(r"(?<=[^A-Z\s.])\.\s", stated, maxsplit=1)[0]
+    joined = [formulas[0]]
+    for formula in formulas[1:]:
+        if not _JOINT.fullmatch(stated[joined[-1].end() : formula.start()]):
+            break
+        joined.append(formula)
+    rest = stated[joined[-1].end() :]
+    if len(joined) < len(formulas) and not re.match(r"\s*[.;]", rest):
+        return stated
+    return ", ".join(next(filter(None, formula.groups())).strip() for formula in joined)
+
+
+def _number_at(text: str, first: bool) -> str | None:
+    """The first or the last number of a text; with the mathematics that belongs to it where there is some."""
+    text = with_slashes(text)
+    found = list(numbers_in(text))
+    if not found:
+        return None
+    start, end, value = found[0 if first else -1]
+    word = re.match(r"[^\W\d_]+", text[end:])
+    if (word and (word[0] in UNITS or word[0] in ("st", "nd", "rd", "th"))) or not _CONTINUED.match(text, end):
+        return canonical_number(value)
+    if text[end : end + 1] == "!" and not text[end + 1 : end + 2].strip():
+        return canonical_number(value)
+    return re.split(r"[.,;:!?]?(?:\s[^\W\d_]{2,}|[,;.]\s|$)", text[start:], maxsplit=1)[0] or None
+
+
+def answers_equal(
+    predicted: str | None, accepted: Sequence[str], verifier: "MathVerifier | None" = None
+) -> bool | None:
+    """Whether an answer is one of the accepted ones: as a number, as text but for its look, or else as mathematics.
+
+    Two plain numbers are decided by their values alone. `verifier` is asked where one of the two is an expression;
+    without one they are different. Each pair is decided the same in both orders.
+
+    Returns:
+      True or False; None where no accepted answer is equal and a comparison is undecided. No answer is never right.
     """
     if predicted is None:
         return False
-    number = parse_number(predicted)
+    undecided = False
     for answer in accepted:
-        other = parse_number(answer)
-        if number is not None and other is not None:
-            equal = number == other
-        else:
-            equal = predicted.strip() == answer.strip() or (
-                verifier is not None and verifier.equal(predicted, answer) is True
-            )
-        if equal:
+        verdict = _same(predicted, answer, verifier)
+        if verdict:
             return True
-    return False
+        undecided |= verdict is None
+    return None if undecided else False
+
+
+def _same(first: str, second: str, verifier: "MathVerifier | None") -> bool | None:
+    if first.strip() == second.strip():
+        return True
+    if max(len(first), len(second)) > LONGEST_ANSWER:
+        return False
+    one, other = parse_number(first), parse_number(second)
+    if one is not None and other is not None:
+        return one == other
+    if canonical_text(first) == canonical_text(second):
+        return True
+    return verifier.equal(first, second) if verifier is not None else False
 
 
 class MathVerifier:
-    """math-verify behind a time limit: a process that is killed and replaced when a comparison does not end.
+    """Compares mathematics behind a time limit, in a process that survives what it compares (answer_worker.py).
 
     The process starts with the first comparison and ends with this one, however this one ends. For one thread.
 
     Args:
-      time_limit: seconds per comparison.
+      time_limit: seconds per comparison. Starting the process is no part of it, nor is what came before.
       memory: bytes of address space that the process may take.
 
     Attributes:
@@ -159,8 +236,9 @@ class MathVerifier:
     """
 
     _START_LIMIT = 120.0
+    _GRACE = 0.15  # for the process to say that the time is over
 
-    def __init__(self, time_limit: float = 5.0, memory: int = 4 << 30):
+    def __init__(self, time_limit: float = 0.8, memory: int = 4 << 30):
         self.time_limit = time_limit
         self.memory = memory
         self.undecided = 0
@@ -176,8 +254,9 @@ class MathVerifier:
         """Whether two answers are the same mathematics; plain text or LaTeX, with or without its dollar signs.
 
         Returns:
-          None where there is no verdict: the time or the memory ran out, or math-verify failed. What it cannot read
-          equals nothing (False), and so does what is longer than `LONGEST_ANSWER` characters.
+          None where there is no verdict: the time or the memory ran out, the numbers are too large to compute, or
+          math-verify calls equal what nobody can check. What neither it nor we can read equals nothing (False), and so
+          does what is longer than `LONGEST_ANSWER` characters. The same for both orders.
 
         Raises:
           RuntimeError: the process does not start.
@@ -187,7 +266,7 @@ class MathVerifier:
         _, connection = self._worker or self._start()
         reply = b""
         try:
-            connection.settimeout(self.time_limit)
+            connection.settimeout(self.time_limit + self._GRACE)
             connection.sendall(json.dumps([predicted, accepted]).encode() + b"\n")
             reply = connection.recv(1)
         except OSError:  # out of time, or the process died
@@ -214,7 +293,7 @@ class MathVerifier:
         with theirs:
             process = subprocess.Popen(
                 # -P: a module that lies beside the script must not stand for one of the same name elsewhere.
-                [sys.executable, "-P", str(script), str(theirs.fileno()), str(self.time_limit + 1), str(self.memory)],
+                [sys.executable, "-P", str(script), str(theirs.fileno()), str(self.time_limit), str(self.memory)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -231,24 +310,6 @@ class MathVerifier:
             self.close()
             raise RuntimeError("the process that compares answers does not start: check that math-verify is installed")
         return self._worker
-
-
-def _undressed(text: str) -> str:
-    for pattern, plain in _DRESSING:
-        text = pattern.sub(plain, text)
-    return text
-
-
-def _numbers(text: str) -> list[Fraction]:
-    return [n for n in map(_value, _NUMBER.finditer(_undressed(text))) if n is not None]
-
-
-def _value(match: re.Match[str]) -> Fraction | None:
-    bottom = int((match["bottom"] or "1").replace(",", ""))
-    if bottom == 0:
-        return None
-    value = Fraction(match["top"].replace(",", "")) / bottom + int(match["whole"] or 0)
-    return -value if "-" in (match["sign"], match["inner_sign"]) else value
 
 
 def braced(text: str) -> str | None:

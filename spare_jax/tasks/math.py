@@ -17,11 +17,14 @@ from spare_jax.tasks.answers import (
     MathVerifier,
     answers_equal,
     boxed_answer,
-    canonical_number,
-    parse_number,
+    boxes,
+    formula_of,
+    of_equation,
     stated_answer,
 )
+from spare_jax.tasks.dressing import ascii_text
 from spare_jax.tasks.exemplars import answer_form
+from spare_jax.tasks.numbers import canonical_number, parse_number
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.steps import split_prose, split_steps
 from spare_jax.tasks.task import Task, step_texts
@@ -91,13 +94,17 @@ def task(verifier: MathVerifier | None = None) -> Task:
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    r"""What stands in the last box, else behind the last "the answer is", else the last formula or number of the last
-    step (behind its last equals sign); None where there is none of these.
+    r"""What stands in the last box (or the boxes side by side in one statement), else behind the last "the answer is",
+    else the last formula or number of the last step (of an equation, its result); None where there is none of these, or
+    nothing in the box.
 
     A plain number is returned in its canonical form, anything else without dollar signs and the final full stop.
     """
     text = "\n".join(steps)
-    found = boxed_answer(text) or stated_answer(text) or (_last_formula(steps[-1]) if steps else None)
+    found = boxed_answer(text)
+    if found is None and not boxes(text):
+        stated = stated_answer(text)
+        found = _result(formula_of(stated)) if stated else _last_formula(steps[-1]) if steps else None
     if not found:
         return None
     found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
@@ -106,11 +113,15 @@ def extract_answer(steps: Sequence[str]) -> str | None:
     return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
 
 
+def _result(stated: str) -> str:
+    """The number that an equation of numbers comes to ("18 = 3 * 6"); anything else as it stands."""
+    letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", stated))
+    return stated if letters else of_equation(stated)
+
+
 def _last_formula(step: str) -> str | None:
-    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(step[-4000:])]
-    if not formulas or "boxed" in formulas[-1]:  # an empty box is no answer, and what stands before it neither
-        return None
-    return formulas[-1].rsplit("=", 1)[-1].strip()
+    formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(ascii_text(step[-4000:]))]
+    return of_equation(formulas[-1]).strip() if formulas else None
 
 
 def context_sentences(problem: Problem) -> tuple[str, ...]:

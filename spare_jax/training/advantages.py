@@ -233,8 +233,15 @@ def coin(seed: int, solution: Solution, draw: str) -> Judgement:
     return Judgement(solution.id, "random", outcome=digest[0] % 2 == 1)
 
 
-def vote(problem_id: str, solutions: Sequence[Solution], seed: int) -> list[Judgement]:
-    """y = the answer is that of the majority of the group (TTRL, arXiv 2504.16084); ties as in selection/voting.py.
-    Where nobody has an answer, nobody is right."""
-    chosen = voting.majority([s.answer for s in solutions], problem_id, seed)
-    return [Judgement(s.id, "majority_vote", outcome=chosen is not None and s.answer == chosen) for s in solutions]
+def vote(
+    problem_id: str,
+    solutions: Sequence[Solution],
+    seed: int,
+    equal: Callable[[str | None, Sequence[str]], bool | None],
+) -> list[Judgement]:
+    """y = the answer is that of the majority of the group (TTRL, arXiv 2504.16084), where answers that are `equal` (the
+    task's `answers_equal`) are one; ties as in selection/voting.py. Where nobody has an answer, nobody is right."""
+    answers = voting.candidates([s.answer for s in solutions], equal)
+    chosen = voting.majority(answers, problem_id, seed)
+    right = [chosen is not None and answer == chosen for answer in answers]
+    return [Judgement(s.id, "majority_vote", outcome=y) for s, y in zip(solutions, right, strict=True)]

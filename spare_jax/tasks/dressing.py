@@ -1,0 +1,150 @@
+r"""Mathematical text without what is only its look: one spelling for everything that is written in several.
+
+"$\dfrac12$", "½" and "\frac{1}{2}" become "\frac{1}{2}"; digits and punctuation of all scripts become ASCII; fonts,
+sizes, dollar signs and thin spaces go. What has a meaning stays: "3²" becomes "3^{2}" and "√3" becomes "\sqrt 3".
+"""
+
+import re
+import unicodedata
+
+_SYMBOLS = {
+    "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "―": "-", "√": r"\sqrt ", "∛": r"\sqrt[3]",
+    "∜": r"\sqrt[4]", "π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "✕": r"\times ", "÷": "/", "⁄": "/",
+    "∕": "/", "±": r"\pm ", "∓": r"\mp ", "≤": r"\leq ", "≥": r"\geq ", "⩽": r"\leq ", "⩾": r"\geq ",
+    "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "•": " ", "∗": r"\cdot ", "≠": r"\neq ",
+    "≈": r"\approx ", "∈": r"\in ", "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset ",
+    "ℝ": r"\mathbb{R}", "ℂ": r"\mathbb{C}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+    "°": r"^{\circ}", "º": r"^{\circ}", "∘": r"^{\circ}", "⌊": r"\lfloor ", "⌋": r"\rfloor ",
+    "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": r"\langle ", "⟩": r"\rangle ", "∣": "|", "′": "'",
+    "∖": r"\setminus ", "∠": r"\angle ", "△": r"\triangle ", "。": ".", "、": ",", "،": ",", "٫": ".",
+    "٬": ",", "؛": ";", "｡": ".", "！": ".", "∶": ":", "µ": r"\mu ", "∑": r"\sum ", "∫": r"\int ",
+    "→": r"\to ", "⇒": r"\Rightarrow ", "∏": r"\prod ", "∂": r"\partial ", "∇": r"\nabla ", "…": r"\ldots ",
+}  # fmt: skip
+for _code in (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA)):  # Greek letters, capital and small
+    _letter = unicodedata.name(chr(_code), "").replace("LAMDA", "LAMBDA").split(" ")
+    if len(_letter) == 4:
+        _SYMBOLS[chr(_code)] = f"\\{_letter[3].lower() if _letter[1] == 'SMALL' else _letter[3].capitalize()} "
+_SYMBOLS["ς"] = r"\sigma "
+
+_RAISED = re.compile(r"[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
+_LOWERED = re.compile(r"[₀-₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜᵢⱼ]+")
+# Letters of scripts that are written without blanks: they end a number as a blank does.
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_BESIDE = re.compile(rf"(?<=[{_UNSPACED}])(?=[0-9A-Za-z\\$+-])|(?<=[0-9A-Za-z}}])(?=[{_UNSPACED}])")
+
+
+def ascii_text(text: str) -> str:
+    """Text with the digits, blanks, punctuation and mathematical signs of all scripts in ASCII and LaTeX.
+
+    Linear in the text. Other letters stay as they are; those of Chinese, Japanese and Korean are parted by a blank from
+    numbers and Latin letters beside them.
+    """
+    if text.isascii():
+        return text
+    text = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)
+    text = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)
+    return _BESIDE.sub(" ", text.translate(_IN_ASCII))
+
+
+class _Table(dict[int, str]):
+    """What `str.translate` puts in the place of a character; found once per character."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = found = _in_ascii(chr(code))
+        return found
+
+
+_IN_ASCII = _Table()
+
+
+def _in_ascii(character: str) -> str:
+    if character.isascii():
+        return character
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
+    kind = unicodedata.category(character)
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    if kind in ("Zs", "Zl", "Zp"):
+        return "\n" if kind != "Zs" else " "
+    if kind == "Cf":  # joiners and marks of direction show nothing
+        return ""
+    plain = unicodedata.normalize("NFKC", character)
+    if kind == "No" and "⁄" in plain:
+        top, bottom = plain.split("⁄")
+        return rf"\frac{{{top}}}{{{bottom or 1}}}"
+    if plain != character and len(plain) <= 4:
+        return "".join(map(_spelled, plain))
+    return character
+
+
+def _spelled(character: str) -> str:
+    return _SYMBOLS.get(character, character)
+
+
+# A letter in upright type behind a number is a unit: "5\text{ m}". Others are what they are without it.
+_UNIT_LETTERS = {"m": "metres", "g": "grams", "s": "seconds", "h": "hours", "L": "litres", "l": "litres"}
+_UNIT_LETTER = re.compile(r"(?<=[0-9})])\s*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])")
+_SPELLINGS = (
+    (re.compile(r"\\[()\[\]]|(?<![\w^*)\]}])\*\*(?=\S)|(?<=\S)\*\*(?=[\s.,;:!?]|$)"), " "),
+    (re.compile(r"\*\*"), "^"),
+    (re.compile(r"(?<=[-+])\s?\\?\$"), ""),
+    (re.compile(r"\\?\$"), " "),
+    (re.compile(r"\\!|\{\}|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\.?"), ""),
+    (re.compile(r"\\(?:quad|qquad|enspace|thinspace|,|;|:|>| |/)|~|\\[hv]space\*?\{[^{}]{0,20}\}"), " "),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\(?=[%#&])"), ""),
+    (re.compile(r"\^\s?\{\s?\\(?:circ|degree)\s?\}|\^\s?\\circ(?![a-zA-Z])|\^?\\(?:text)?degree(?![a-zA-Z])"), "°"),
+    (re.compile(r"\\(?:dfrac|tfrac|cfrac|frac)(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\[dt]?binom(?![a-zA-Z])"), r"\\binom"),
+    (re.compile(r"\\(?:leqslant|leqq|le)(?![a-zA-Z])"), r"\\leq "),
+    (re.compile(r"\\(?:geqslant|geqq|ge)(?![a-zA-Z])"), r"\\geq "),
+    (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s?="), r"\\neq "),
+    (re.compile(r"<="), r"\\leq "),
+    (re.compile(r">="), r"\\geq "),
+    (re.compile(r"!=(?!=)"), r"\\neq "),
+    (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\\(?:varnothing|empty)(?![a-zA-Z])"), r"\\emptyset "),
+    (re.compile(r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])"), "|"),
+    (re.compile(r"\\(?:lbrace)(?![a-zA-Z])"), r"\\{"),
+    (re.compile(r"\\(?:rbrace)(?![a-zA-Z])"), r"\\}"),
+    (re.compile(r"\\(?:cdotp|ast|times|cdot)(?![a-zA-Z])|\*"), r" \\cdot "),
+    (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+    (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+    (re.compile(r"\\(?:dotsc|dotsb|dots|cdots)(?![a-zA-Z])"), r"\\ldots "),
+    (re.compile(r"\\(?:bar|overline)\s?(?=[0-9{])|(?<=[0-9.])\\dot\s?(?=[0-9{])"), r"\\overline "),
+    (re.compile(r"\\overline ([0-9])"), r"\\overline {\1}"),
+    (re.compile(r"\\frac\s*([0-9])"), r"\\frac{\1}"),
+    (re.compile(r"(\\frac\{[^{}]{1,99}\})\s*([0-9a-zA-Z])"), r"\1{\2}"),
+)  # fmt: skip
+_FONT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textup|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathnormal|"
+    r"boldsymbol|bm|bold|pmb|emph|operatorname\*?|underline|ensuremath)(?:\s?\{([^{}]{0,200})\}|\s([A-Za-z0-9])(?![A-Za-z0-9]))"
+)
+_SWITCH = re.compile(r"\\(?:bf|rm|it|sf|tt|em|bfseries|boldmath)(?![a-zA-Z])\s?")
+_ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,20}\])?")
+_BLANKS = re.compile(r"\s+")
+
+
+def undressed(text: str) -> str:
+    """A short text (an answer) in one spelling; the module's first lines say what that is. Idempotent."""
+    text = ascii_text(text)
+    # Two backslashes end a row of a matrix; elsewhere somebody has escaped one.
+    text = _ROW_END.sub(r" \\cr ", text) if "\\begin" in text else text.replace("\\\\", "\\")
+    text = _UNIT_LETTER.sub(lambda m: f" {_UNIT_LETTERS[m[1]]} ", text)
+    for pattern, plain in _SPELLINGS:
+        text = pattern.sub(plain, text)
+    for _ in range(3):  # fonts inside fonts
+        text, found = _FONT.subn(lambda m: f" {m[1]} " if m[1] is not None else f" {m[2]} ", text)
+        if not found:
+            break
+    return _BLANKS.sub(" ", _SWITCH.sub("", text)).strip()
+
+
+def canonical_text(text: str) -> str:
+    """`undressed` without blanks that part nothing and without the final full stop: equal where two answers are the
+    same but for their look. (", " before a digit stays: "1, 200" is not 1,200.)"""
+    text = undressed(text).rstrip(" .")
+    return re.sub(r"(?<![A-Za-z0-9,]) |(?<=,) (?![0-9])| (?![A-Za-z0-9])", "", text)
