@@ -181,6 +181,9 @@ def test_a_policy_s_judge_is_asked_about_its_answers(work):
 def test_a_reward_model_that_has_changed_is_not_taken_for_the_one_that_paid(work, tmp_path):
     shutil.copytree(work.path, tmp_path / "work")
     (tmp_path / f"work/verifiers/{spark_cells.PAYS}/export/config.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"export is not as stage train_verifier-step_consistency-prm_cot wrote it"):
+        make(tmp_path / "work", "rl", PAID)
+    (tmp_path / "work/manifests/train_verifier-step_consistency-prm_cot.json").unlink()  # it comes from elsewhere
     with pytest.raises(StoreError, match=r"grpo-step_augmented .* made from another 'config\.models\.verifier\.path'"):
         make(tmp_path / "work", "rl", PAID)
     make(tmp_path / "work", "rl", "rlvr")  # which asks nobody
