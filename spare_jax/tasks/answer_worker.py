@@ -101,6 +101,8 @@ def compare(first: str, second: str) -> bool | None:
 
 
 def _by_math_verify(first: str, second: str) -> bool | None:
+    if not any("\\" in undressed(text) for text in (first, second)):  # words, or signs of no meaning
+        return False
     from math_verify import parse, verify  # a second's import, and of no use outside this process
 
     # The inner time limits are off: one that strikes answers False, which cannot be told from a verdict.

@@ -154,7 +154,7 @@ def _unwrapped(relation: Node) -> Node | None:
     if not any(map(symbols, sides)):
         return sides[-1] if _all(identical(sides[0], side) for side in sides[1:]) else None
     for name, value in ((sides[0], sides[-1]), (sides[-1], sides[0])):
-        if _is_name(name) and not symbols(name) & symbols(value):
+        if _is_name(name) and (name[0] == "applied" or not symbols(name) & symbols(value)):
             return value
     return None
 
