@@ -93,11 +93,21 @@ def _reversed_list(text: str) -> str | None:
 
 def _sides(text: str) -> str | None:
     parts = re.split(r"(?<![<>!\\])=", text)
-    return f"{parts[1].strip()} = {parts[0].strip()}" if len(parts) == 2 and "," not in text and "text" not in text else None
+    return (
+        f"{parts[1].strip()} = {parts[0].strip()}"
+        if len(parts) == 2 and "," not in text and "text" not in text
+        else None
+    )
 
 
 def _is_expression(text: str) -> bool:
-    return not re.search(r"[=<>,:]|\\(?:le|ge|in|text|cup|pm|begin|mbox|ne|approx|to|infty)|[a-z]{3}(?<!rac|qrt|\\pi)", text)
+    return not re.search(
+        r"[=<>,:]|\\(?:le|ge|in|text|cup|pm|begin|mbox|ne|approx|to|infty)|[a-z]{3}(?<!rac|qrt|\\pi)", text
+    )
+
+
+def _is_exact(text: str) -> bool:
+    return _is_expression(text) and "." not in text and "%" not in text
 
 
 REWRITINGS: dict[str, Rule] = {
@@ -121,7 +131,7 @@ REWRITINGS: dict[str, Rule] = {
     r"thousands by {,} and \!": _thousands(",\\!"),
     "thousands by thin spaces": _thousands("\\,"),
     "thousands by blanks": _thousands(" "),
-    "a unit in words": lambda text: rf"{text}\text{{ units}}" if parse_number(text) is not None and "\\" not in text else None,
+    "a unit in words": lambda text: rf"{text}\text{{ units}}" if re.fullmatch(r"-?[0-9./]+", text) else None,
     "a percent sign": lambda text: rf"{text}\%" if _whole(text) else None,
     "unary plus": lambda text: f"+{text}" if re.fullmatch(r"[0-9.]+|\\frac\{[0-9]+\}\{[0-9]+\}", text) else None,
     "x = before it": lambda text: f"x = {text}" if _is_expression(text) and "x" not in text else None,
@@ -170,22 +180,24 @@ CHANGES: dict[str, Rule] = {
         if re.search(r"(?<=[\w}) ])[-+](?=[\w\\ {(])", text) and "text" not in text
         else None
     ),
-    "an exponent": _where(r"\^\{?([0-9])\}?(?![0-9])", lambda m: f"^{{{int(m[1]) + 1}}}"),
+    "an exponent": _where(r"\^(?:\{([0-9])\}|([0-9])(?![0-9]))", lambda m: f"^{{{int(m[1] or m[2]) + 1}}}"),
     "a letter": _letter,
     "a factor of 2": lambda text: (
-        f"2({text})" if _is_expression(text) and "." not in text and "%" not in text and parse_number(text) != 0 else None
+        f"2({text})" if _is_exact(text) and parse_number(text) != 0 else None
     ),
     "an endpoint": _where(r"^\(([^()]+,[^()]+)\]$|^\[([^()\[\]]+,[^()\[\]]+)\)$", lambda m: f"({m[1] or m[2]})"),
     "an endpoint that is closed": _where(r"^\[([^()\[\]]+,[^()\[\]]+)\]$", r"[\1)"),
     "the last digit": _digit,
     "the first digit": _first_digit,
-    "one item less": lambda text: ",".join(parts[1:]) if (parts := _items(text)) and len(set(parts)) == len(parts) else None,
+    "one item less": lambda text: (
+        ",".join(parts[1:]) if (parts := _items(text)) and len(set(parts)) == len(parts) else None
+    ),
     "< for ≤, or ≤ for <": lambda text: (
         _where(r"\\leq?(?![a-z])", "<")(text) or _where(r"(?<!\\)<", r"\\le ")(text) if "text" not in text else None
     ),
     "the inverse": lambda text: (
         rf"\frac{{1}}{{{text}}}"
-        if _is_expression(text) and "." not in text and "%" not in text and parse_number(text) not in (0, 1, -1)
+        if _is_exact(text) and parse_number(text) not in (0, 1, -1)
         else None
     ),
 }  # fmt: skip

@@ -310,6 +310,8 @@ class _Reader:
                 node = ("power", node, self.argument())
             elif text == "_":
                 self.at += 1
+                if node[0] == "number" and self.at >= 3 and self.tokens[self.at - 3][0] in ("letter", "segment"):
+                    raise Unreadable("digits that are letters")
                 node = _subscripted(node, self.raw_argument())
             elif text == "!" and kind == "sign":
                 self.at += 1
@@ -364,7 +366,7 @@ class _Reader:
         if kind == "number":
             return self.repeating(text) or ("number", _number(text))
         if kind == "letter":
-            if text in ("f", "g") and self.peek()[1] == "(":
+            if self.is_applied(text):
                 return ("applied", text, self.tuple_of(*self.next()))
             return ("symbol", text)
         if kind == "segment":
@@ -405,6 +407,13 @@ class _Reader:
             return self.matrix()
         raise Unreadable(f"{text!r}" if text else "it ends too early")
 
+    def is_applied(self, name: str) -> bool:
+        """Whether a letter is a function of what stands behind it: f and g of anything, others of one sign, "x(t)"."""
+        if self.peek()[1] != "(":
+            return False
+        one = self.peek(1)[0] in ("number", "letter", "name") and self.peek(2)[1] == ")"
+        return name in ("f", "g") or (one and self.peek(1)[1] not in _FUNCTIONS)
+
     def digit_argument(self) -> Node:
         r"""An argument of \frac and its like, which without braces is one digit of a number."""
         kind, text = self.peek()
@@ -435,6 +444,8 @@ class _Reader:
     def named(self, name: str) -> Node:
         if name in _NAMES:
             return _NAMES[name]
+        if name not in _FUNCTIONS and self.is_applied(name):
+            return ("applied", name, self.tuple_of(*self.next()))
         if name not in _FUNCTIONS:
             return ("symbol", f"\\{name}")
         subscript = self.subscript() if self.peek()[1] == "_" else None

@@ -43,7 +43,9 @@ UNITS = frozenset(
     """.split()  # noqa: SIM905
 )
 _BETWEEN = re.compile(r"[\s)},;:]*")
-_RATE = re.compile(r"(?:\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9])))?(?:\s?/\s?(?:h|s|hr|min|sec|second|minute|hour|day)\b)?")
+_RATE = re.compile(
+    r"(?:\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9])))?(?:\s?/\s?(?:h|s|hr|min|sec|second|minute|hour|day)\b)?"
+)
 _AREA = re.compile(r"\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9]))")
 # Words that are mathematics or logic, and so no dressing.
 _MEANINGFUL = frozenset(
