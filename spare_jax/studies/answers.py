@@ -16,12 +16,12 @@ from typing import NamedTuple
 from spare_jax.studies.markdown import table
 from spare_jax.tasks import competition, gsm8k, math
 from spare_jax.tasks.answers import MathVerifier, answers_equal
-from spare_jax.tasks.numbers import parse_number
+from spare_jax.tasks.numbers import canonical_number, parse_number
 
 Rule = Callable[[str], str | None]
 
 
-class Exception_(NamedTuple):
+class Wrong(NamedTuple):
     """A pair that was decided otherwise than its rule says."""
 
     rule: str
@@ -31,12 +31,13 @@ class Exception_(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """What was found of the pairs of all rules: pairs, those decided as they should be, undecided ones, by rule."""
+    """By rule how many pairs there were, how many were decided as they should be and how many not at all; and those
+    that came out wrong."""
 
     pairs: Counter[str]
     right: Counter[str]
     undecided: Counter[str]
-    exceptions: list[Exception_]
+    exceptions: list[Wrong]
 
 
 def _where(pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> Rule:
@@ -64,19 +65,8 @@ def _thousands(separator: str) -> Rule:
 def _decimal(text: str) -> str | None:
     """A fraction whose decimals end, as one."""
     value = parse_number(text) if re.fullmatch(r"-?\\d?frac\{?[0-9]+\}?\{?[0-9]+\}?", text) else None
-    if value is None or not re.fullmatch("(?:2|5)*", "".join(_primes(value.denominator))):
-        return None
-    return f"{float(value):.12f}".rstrip("0").rstrip(".")
-
-
-def _primes(number: int) -> list[str]:
-    found, prime = [], 2
-    while number > 1 and prime < 1000:
-        while number % prime == 0:
-            found.append(str(prime))
-            number //= prime
-        prime += 1
-    return found if number == 1 else ["x"]
+    number = canonical_number(value) if value is not None else "/"
+    return None if "/" in number else number
 
 
 def _items(text: str) -> list[str] | None:
@@ -227,7 +217,7 @@ def tried(answers: list[str], rules: dict[str, Rule], equal: bool, verifier: Mat
                 one, back = answers_equal(answer, [other], verifier), answers_equal(other, [answer], verifier)
                 known[pair] = one if one is back else not equal
                 if known[pair] is not equal:
-                    found.exceptions.append(Exception_(name, answer, other, known[pair]))
+                    found.exceptions.append(Wrong(name, answer, other, known[pair]))
             found.pairs[name] += 1
             found.right[name] += known[pair] is equal
             found.undecided[name] += known[pair] is None
@@ -241,12 +231,19 @@ def main(path: str, share: str = "1") -> None:
         for title, rules, equal in (("Equal", REWRITINGS, True), ("Different", CHANGES, False)):
             found = [(name, answers, tried(answers, rules, equal, verifier)) for name, answers in sets]
             rows = [
-                (name, f"{len(answers):,}", *(f"{sum(counted.values()):,}" for counted in t[:3]))
+                (
+                    name,
+                    f"{len(answers):,}",
+                    *(f"{sum(counted.values()):,}" for counted in (t.pairs, t.right, t.undecided)),
+                )
                 for name, answers, t in found
             ]
             print(f"\n{title}, by data set\n")
             print(table(("answers of", "answers", "pairs", title.lower(), "undecided"), rows))
-            by_rule = [(rule, *(f"{sum(t[i][rule] for *_, t in found):,}" for i in range(3))) for rule in rules]
+            by_rule = []
+            for rule in rules:
+                counted = [(t.pairs[rule], t.right[rule], t.undecided[rule]) for *_, t in found]
+                by_rule.append((rule, *(f"{sum(column):,}" for column in zip(*counted, strict=True))))
             print(f"\n{title}, by rule\n")
             print(table(("rule", "pairs", title.lower(), "undecided"), by_rule))
             print("\nExceptions\n")

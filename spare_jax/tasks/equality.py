@@ -202,7 +202,8 @@ def _same_relation(first: Node, second: Node) -> bool | None:
         return _all((_same_item(first[2][0], second[2][0]), _same_lists(_items([first[2][1]]), _items([second[2][1]]))))
     if set(signs) == set(other_signs) == {"="}:
         if not symbols(first) | symbols(second):
-            return _sides_equal(first[2], second[2])
+            orders = [_sides_equal(first[2], sides) for sides in (second[2], second[2][::-1])]
+            return True if True in orders else None if None in orders else False
         ours, theirs = (_ends(relation) for relation in (first, second))
         if ours is None or theirs is None:
             return _sides_equal(first[2], second[2])
@@ -307,7 +308,7 @@ def _defined(node: Node, point: Point) -> bool:
 def _points(names: frozenset[str], far: bool = False) -> list[Point]:
     """Four points, a function of the names alone: two of positive numbers, two of both signs. And six far from zero,
     for functions that go in steps."""
-    near = [{name: _stand_in(f"{k}/{name}", k >= 2) for name in names} for k in range(4)]
+    near: list[Point] = [{name: _stand_in(f"{k}/{name}", k >= 2) for name in names} for k in range(4)]
     return near + [{name: 101 * _stand_in(f"{k}/{name}", k >= 8) for name in names} for k in range(4, 10) if far]
 
 
