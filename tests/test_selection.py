@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from spare_jax.selection.aggregate import AGGREGATIONS, aggregate
 from spare_jax.selection.best_of_n import best_of_n, top_scored
-from spare_jax.selection.voting import ballot, majority, weighted, winners
+from spare_jax.selection.voting import ballot, candidates, majority, weighted, winners
+from spare_jax.tasks.answers import MathVerifier, answers_equal
 
 answers_strategy = st.lists(st.sampled_from(["1", "2", "3", "\ud800", "", "  ", None]), max_size=9)
-candidates = st.lists(
+pools = st.lists(
     st.tuples(
         st.sampled_from(["1", "2", "3", "", None]), st.none() | st.floats(0, 1) | st.sampled_from([0.1, 0.2, 0.3])
     ),
@@ -55,7 +56,7 @@ def test_votes_by_hand():
     assert best_of_n(answers, [0.1, 0.2, 0.3, 0.4], "p") == "3"
 
 
-@given(candidates, st.randoms(), st.integers(0, 3))
+@given(pools, st.randoms(), st.integers(0, 3))
 @settings(deadline=None)
 def test_no_rule_looks_at_positions(pool, random, seed):
     shuffled = list(pool)
@@ -114,7 +115,7 @@ def test_unscored_candidates_come_last_but_before_no_answer():
     assert best_of_n([None, ""], [0.9, 0.8], "p") is None
 
 
-@given(candidates.filter(bool), st.integers(0, 2**9 - 1))
+@given(pools.filter(bool), st.integers(0, 2**9 - 1))
 @settings(deadline=None)
 def test_drawing_a_subset_is_the_same_as_having_only_it(pool, bits):
     answers, scores = [a for a, _ in pool], [s for _, s in pool]
@@ -142,3 +143,56 @@ def test_unusable_weights_are_errors(scores):
 
 def test_best_of_n_takes_log_probabilities_as_they_are():
     assert best_of_n(["1", "2"], [-0.5, -0.1], "p") == "2"
+
+
+# Equal answers are one
+
+
+WRITTEN = (r"\frac{1}{2}", "0.5", r"\dfrac12", "1/2", r"\frac{2}{4}", r"\sqrt{4}", "2", "x+1", "1+x", None, " ")
+
+
+@pytest.fixture(scope="module")
+def equal():
+    with MathVerifier(time_limit=30) as verifier:
+        yield lambda answer, accepted: answers_equal(answer, accepted, verifier)
+
+
+def test_equal_answers_have_one_text_and_one_vote(equal):
+    found = candidates(WRITTEN, equal)
+    assert found == ("0.5",) * 5 + ("2",) * 2 + ("1+x",) * 2 + (None, " ")
+    assert majority(candidates((r"\frac{1}{2}", "0.5", r"\dfrac12", "7", "7"), equal), "p") == "0.5"
+    scores = [0.2, 0.2, 0.2, 0.5]
+    assert weighted(candidates((r"\frac{1}{2}", "0.5", r"\dfrac12", "7"), equal), scores, "p") == "0.5"
+    assert best_of_n(candidates((r"\frac{1}{2}", "7"), equal), [0.9, 0.1], "p") == r"\frac{1}{2}"
+
+
+@given(st.permutations(WRITTEN))
+@settings(deadline=None, max_examples=20)
+def test_classes_do_not_look_at_positions(equal, order):
+    assert dict(zip(order, candidates(order, equal), strict=True)) == dict(
+        zip(WRITTEN, candidates(WRITTEN, equal), strict=True)
+    )
+
+
+def test_classes_are_the_same_where_equality_is_not_transitive(equal):
+    for order in (("x=5", "5", "y=5"), ("y=5", "x=5", "5")):
+        assert set(candidates(order, equal)) == {"5"}
+
+
+def test_what_is_undecided_joins_nothing_and_work_is_bounded():
+    asked = []
+
+    def undecided(answer, accepted):
+        asked.append(answer)
+
+    answers = [f"answer {i}" for i in range(200)]
+    assert candidates(answers, undecided) == tuple(answers) and len(asked) == 4
+    asked.clear()
+    assert candidates(answers, lambda answer, accepted: bool(asked.append(answer))) == tuple(answers)
+    assert len(asked) == 2000
+
+
+@given(st.lists(st.sampled_from(["1", "1.0", "2", None, ""]), max_size=9))
+@settings(deadline=None)
+def test_with_equal_texts_alone_nothing_changes(answers):
+    assert candidates(answers, lambda answer, accepted: answer in accepted) == tuple(answers)

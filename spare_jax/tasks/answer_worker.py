@@ -4,10 +4,11 @@ usage: python -P answer_worker.py SOCKET SECONDS BYTES, where SOCKET is the numb
 "0" different and "?" undecided. Pairs are compared in a child process that has everything imported already: one that
 takes SECONDS, or more than BYTES of memory, or dies, is killed and replaced at no cost to the pairs that follow.
 
-A pair is compared by `equality.py`, which knows what it reads. What that cannot read goes to math-verify, which reads
-nearly everything, and not always as it stands there: it drops letters, and it calls equal what differs by little. So
-it is believed where it says "different", and where it says "equal" of two texts all of whose letters it has read and
-whose values agree in 40 digits.
+A pair is compared by `equality.py`, which knows what it reads. Sums, products, integrals and limits, which that cannot
+read, go to math-verify, which reads nearly everything, and not always as it stands there: it drops letters, and it
+calls equal what differs by little. So it is believed where it says "different", and where it says "equal" of two texts
+all of whose letters it has read and whose values agree in 40 digits. What else
+cannot be read equals nothing but itself.
 """
 
 import contextlib
@@ -101,6 +102,8 @@ def compare(first: str, second: str) -> bool | None:
 
 
 def _by_math_verify(first: str, second: str) -> bool | None:
+    if not any(_OPERATOR.search(text) for text in (first, second)):
+        return False
     from math_verify import parse, verify  # a second's import, and of no use outside this process
 
     # The inner time limits are off: one that strikes answers False, which cannot be told from a verdict.
@@ -115,7 +118,9 @@ def _by_math_verify(first: str, second: str) -> bool | None:
     return _agree(one[0], other[0])
 
 
-# Commands that are no letters of an expression.
+# What math-verify is asked for. Of other texts that cannot be read it would take a part for the whole.
+_OPERATOR = re.compile(r"\\(?:i{0,3}nt|sum|prod|lim)(?![a-zA-Z])|[∑∏∫]")
+# Commands are no letters of an expression.
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _LETTER = re.compile(r"[A-Za-z]")
 

@@ -4,6 +4,7 @@ Plain numbers are exact fractions and need no library (numbers.py). What is none
 (answer_worker.py) can be interrupted and bears the text of a model.
 """
 
+import functools
 import json
 import re
 import socket
@@ -42,6 +43,7 @@ _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 _CONTINUED = re.compile(r"[^\W\d_]|[_^!(]|\s?\\|\s[b-zB-HJ-Z](?![^\W\d_]|['’])|\s?[-+*/^]\s?[0-9(\\]")
 # How much of a solution without a mark is searched for its last number, from the end.
 _SEARCHED = 20_000
+_DIGIT = re.compile(r"[\d¼-¾⅐-⅞]")
 
 
 def extract_number(steps: Sequence[str]) -> str | None:
@@ -56,16 +58,15 @@ def extract_number(steps: Sequence[str]) -> str | None:
     if stated == "" and boxes(text):
         return None
     if stated:
-        prose = re.sub(r"(?<=[0-9])!(?=\s|$)", "", stated)  # an exclamation; in a formula, a factorial
-        result = of_equation(prose)
+        result = of_equation(stated)
         if (number := parse_number(result)) is not None:
             return canonical_number(number)
-        if "\\" in undressed(stated):
+        if "\\" in undressed(stated) or stated == boxed_answer(text):
             return stated
-        if found := _number_at(result, first=True) or _number_at(prose, first=True):
+        if found := _number_at(result, first=True) or _number_at(stated, first=True):
             return found
     left = _SEARCHED
-    for step in reversed(steps):
+    for step in filter(_DIGIT.search, reversed(steps)):
         if found := _number_at(step[-min(left, LONGEST_ANSWER * 4) :], first=False):
             return found
         if (left := left - len(step)) <= 0:
@@ -89,6 +90,7 @@ def stated_answer(text: str) -> str | None:
             if (instead := _INSTEAD.search(stated)) is None:
                 continue
             stated = stated[instead.end() :]
+        stated = re.sub(r"(?<=[0-9])!(?=\s|$)", "", stated)  # an exclamation; in a formula "!" is a factorial
         denied = _DENIAL.search(stated)
         return stated[: denied.start()].strip() if denied and denied.start() else stated.strip()
     return None
@@ -106,12 +108,15 @@ def _behind(text: str) -> str:
     return "" if said else next((line.strip() for line in below.split("\n") if line.strip()), "")
 
 
-def boxes(text: str) -> list[tuple[int, int, str]]:
+@functools.lru_cache(maxsize=2)  # the same text is asked for several times in a row
+def boxes(text: str) -> tuple[tuple[int, int, str], ...]:
     r"""Where each "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text begins and ends, and what stands in it.
 
     Braces are matched in one pass. A box that is never closed, or has more than LONGEST_ANSWER characters, is none, and
     of boxes in boxes the inner ones count.
     """
+    if "box" not in text:
+        return ()
     found: list[tuple[int, int, str]] = []
     opened: list[tuple[int, int] | None] = []
     for match in _BRACE.finditer(text):
@@ -127,7 +132,7 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
             has_inner = bool(found) and found[-1][0] > start
             if match.start() - inside <= LONGEST_ANSWER and not has_inner:
                 found.append((start, match.end(), text[inside : match.start()].strip()))
-    return found
+    return tuple(found)
 
 
 def boxed_answer(text: str) -> str | None:

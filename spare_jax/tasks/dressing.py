@@ -101,6 +101,9 @@ _SPELLINGS = (
     (re.compile(r"\\(?:leqslant|leqq|le)(?![a-zA-Z])"), r"\\leq "),
     (re.compile(r"\\(?:geqslant|geqq|ge)(?![a-zA-Z])"), r"\\geq "),
     (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s?="), r"\\neq "),
+    (re.compile(r"\^\s?(?:\{\s?\\prime\s?\}|\\prime(?![a-zA-Z]))"), "'"),
+    (re.compile(r"\b([ap])\.\s?m\.?(?![a-z])"), r"\1m"),
+    (re.compile(r"\bsq\."), "sq"),
     (re.compile(r"<="), r"\\leq "),
     (re.compile(r">="), r"\\geq "),
     (re.compile(r"!=(?!=)"), r"\\neq "),
@@ -121,18 +124,22 @@ _SPELLINGS = (
 )  # fmt: skip
 _FONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textup|textsf|texttt|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathnormal|"
-    r"boldsymbol|bm|bold|pmb|emph|operatorname\*?|underline|ensuremath)(?:\s?\{([^{}]{0,200})\}|\s([A-Za-z0-9])(?![A-Za-z0-9]))"
+    r"boldsymbol|bm|bold|pmb|emph|operatorname\*?|underline|ensuremath|boxed|fbox)(?:\s?\{([^{}]{0,200})\}|\s([A-Za-z0-9])(?![A-Za-z0-9]))"
 )
+_FONT_NAME = re.compile(
+    r"\\(?:mathrm|mathbf|mathit|mathsf|boldsymbol|bm|bold|pmb|textbf|text|mbox|boxed|fbox)\s?(?=\{)"
+)  # with groups inside
 _SWITCH = re.compile(r"\\(?:bf|rm|it|sf|tt|em|bfseries|boldmath)(?![a-zA-Z])\s?")
+_ESCAPED = re.compile(r"\\{2,}")
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,20}\])?")
 _BLANKS = re.compile(r"\s+")
 
 
 def undressed(text: str) -> str:
-    """A short text (an answer) in one spelling; the module's first lines say what that is. Idempotent."""
+    """A short text (an answer) in one spelling; the module's first lines say what that is."""
     text = ascii_text(text)
     # Two backslashes end a row of a matrix; elsewhere somebody has escaped one.
-    text = _ROW_END.sub(r" \\cr ", text) if "\\begin" in text else text.replace("\\\\", "\\")
+    text = _ROW_END.sub(r" \\cr ", text) if "\\begin" in text else _ESCAPED.sub(r"\\", text)
     text = _UNIT_LETTER.sub(lambda m: f" {_UNIT_LETTERS[m[1]]} ", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
@@ -140,7 +147,20 @@ def undressed(text: str) -> str:
         text, found = _FONT.subn(lambda m: f" {m[1]} " if m[1] is not None else f" {m[2]} ", text)
         if not found:
             break
-    return _BLANKS.sub(" ", _SWITCH.sub("", text)).strip()
+    text = _BLANKS.sub(" ", _SWITCH.sub("", _FONT_NAME.sub("", text))).strip()
+    return text[1:-1].strip() if _is_group(text) else text
+
+
+def _is_group(text: str) -> bool:
+    """Whether one pair of braces holds all of a text."""
+    if text[:1] != "{" or text[-1:] != "}" or text[-2:] == r"\}":
+        return False
+    depth = 0
+    for i, match in enumerate(braces := list(re.finditer(r"\\.|[{}]", text))):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return i == len(braces) - 1
+    return False
 
 
 def canonical_text(text: str) -> str:

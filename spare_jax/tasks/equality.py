@@ -154,7 +154,7 @@ def _unwrapped(relation: Node) -> Node | None:
     if not any(map(symbols, sides)):
         return sides[-1] if _all(identical(sides[0], side) for side in sides[1:]) else None
     for name, value in ((sides[0], sides[-1]), (sides[-1], sides[0])):
-        if _is_name(name) and not symbols(name) & symbols(value):
+        if _is_name(name) and (name[0] == "applied" or not symbols(name) & symbols(value)):
             return value
     return None
 
@@ -201,6 +201,9 @@ def _same_relation(first: Node, second: Node) -> bool | None:
             return _same_lists(_items([relation[2][1]]), _items([interval]))
         return _all((_same_item(first[2][0], second[2][0]), _same_lists(_items([first[2][1]]), _items([second[2][1]]))))
     if set(signs) == set(other_signs) == {"="}:
+        if not symbols(first) | symbols(second):
+            orders = [_sides_equal(first[2], sides) for sides in (second[2], second[2][::-1])]
+            return True if True in orders else None if None in orders else False
         ours, theirs = (_ends(relation) for relation in (first, second))
         if ours is None or theirs is None:
             return _sides_equal(first[2], second[2])
@@ -276,7 +279,8 @@ def symbols(node: Any) -> frozenset[str]:
 def identical(first: Node, second: Node) -> bool | None:
     """Whether two expressions have the same value at every point that is tried, and at one at least."""
     names, seen = symbols(first) | symbols(second), False
-    for point in _points(names):
+    steps = _holds((first, second), "lfloor", "lceil")
+    for point in _points(names, far=steps):
         try:
             verdict = _agree(lambda at=point: evaluate(first, at), lambda at=point: evaluate(second, at))
         except TooLarge:
@@ -301,9 +305,11 @@ def _defined(node: Node, point: Point) -> bool:
     return True
 
 
-def _points(names: frozenset[str]) -> list[Point]:
-    """Four points, a function of the names alone: two of positive numbers, two of both signs."""
-    return [{name: _stand_in(f"{k}/{name}", k >= 2) for name in names} for k in range(4)]
+def _points(names: frozenset[str], far: bool = False) -> list[Point]:
+    """Four points, a function of the names alone: two of positive numbers, two of both signs. And six far from zero,
+    for functions that go in steps."""
+    near: list[Point] = [{name: _stand_in(f"{k}/{name}", k >= 2) for name in names} for k in range(4)]
+    return near + [{name: 101 * _stand_in(f"{k}/{name}", k >= 8) for name in names} for k in range(4, 10) if far]
 
 
 def _stand_in(name: str, signed: bool) -> Fraction:

@@ -36,7 +36,8 @@ _RELATIONS = {"=": "=", "<": "<", ">": ">", "leq": "<=", "geq": ">=", "neq": "!=
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<number>
-        (?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
+        (?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|\.(?=[/)+*-]))?
+        |\.[0-9]+)
     (?P<power>[eE][-+]?[0-9]{1,3}(?![0-9a-zA-Z.]))?
     |(?P<command>\\[A-Za-z]+|\\[{}|])
     |(?P<letters>[^\W\d_]{3,}(?:['’-][^\W\d_]{2,})+|[^\W\d_]+)
@@ -53,6 +54,7 @@ _OPEN = {
     r"\lceil": r"\rceil",
 }
 _CLOSERS = frozenset((")", "]", "}", r"\}", r"\rangle"))
+_MARKED = (r"\overline", r"\angle", r"\triangle", r"\hat", r"\vec", r"\dot", r"\ddot", r"\tilde")  # other symbols
 _DEEPEST = 60
 
 
@@ -293,8 +295,8 @@ class _Reader:
             return True
         if kind == "sign":
             return text in ("(", "[", "{") or (text == "|" and not self.bars)
-        opens = (r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\langle", r"\mathbb", r"\overline", r"\angle")
-        return kind == "command" and text in (*opens, r"\triangle", r"\hat", r"\vec")
+        opens = (r"\frac", r"\sqrt", r"\binom", r"\lfloor", r"\lceil", r"\langle", r"\mathbb", *_MARKED)
+        return kind == "command" and text in opens
 
     def factor(self) -> Node:
         self.depth += 1
@@ -308,6 +310,8 @@ class _Reader:
                 node = ("power", node, self.argument())
             elif text == "_":
                 self.at += 1
+                if node[0] == "number" and self.at >= 3 and self.tokens[self.at - 3][0] in ("letter", "segment"):
+                    raise Unreadable("digits that are letters")
                 node = _subscripted(node, self.raw_argument())
             elif text == "!" and kind == "sign":
                 self.at += 1
@@ -362,7 +366,7 @@ class _Reader:
         if kind == "number":
             return self.repeating(text) or ("number", _number(text))
         if kind == "letter":
-            if text in ("f", "g") and self.peek()[1] == "(":
+            if self.is_applied(text):
                 return ("applied", text, self.tuple_of(*self.next()))
             return ("symbol", text)
         if kind == "segment":
@@ -395,11 +399,20 @@ class _Reader:
             return (text[1:], node)
         if text == r"\mathbb":
             return ("numbers", self.raw_argument())
-        if text in (r"\overline", r"\angle", r"\triangle", r"\hat", r"\vec"):
+        if kind == "word" and text.isupper():
+            return ("symbol", text)
+        if text in _MARKED:
             return ("symbol", f"{text} {self.raw_argument()}")
         if text == r"\begin":
             return self.matrix()
         raise Unreadable(f"{text!r}" if text else "it ends too early")
+
+    def is_applied(self, name: str) -> bool:
+        """Whether a letter is a function of what stands behind it: f and g of anything, others of one sign, "x(t)"."""
+        if self.peek()[1] != "(":
+            return False
+        one = self.peek(1)[0] in ("number", "letter", "name") and self.peek(2)[1] == ")"
+        return name in ("f", "g") or (one and self.peek(1)[1] not in _FUNCTIONS)
 
     def digit_argument(self) -> Node:
         r"""An argument of \frac and its like, which without braces is one digit of a number."""
@@ -431,6 +444,8 @@ class _Reader:
     def named(self, name: str) -> Node:
         if name in _NAMES:
             return _NAMES[name]
+        if name not in _FUNCTIONS and self.is_applied(name):
+            return ("applied", name, self.tuple_of(*self.next()))
         if name not in _FUNCTIONS:
             return ("symbol", f"\\{name}")
         subscript = self.subscript() if self.peek()[1] == "_" else None
@@ -472,6 +487,11 @@ class _Reader:
         """What stands in brackets, the first of which is taken: a group, or a tuple, interval or set."""
         if opener == r"\{" and self.takes(r"\}"):
             return ("set",)
+        if opener == r"\{" and self.peek()[0] == "letter" and self.peek(1)[1] in ("|", ":"):
+            self.at += 2  # {x | x > 2}
+            members = self.item()
+            self.needs(r"\}")
+            return ("set", members)
         self._part_numbers()
         entries = [self.entry()]
         while self.takes(",", ";"):
@@ -527,8 +547,10 @@ def _subscripted(node: Node, subscript: str) -> Node:
     """A symbol with an index is another symbol; a number with one is written in that base, if it can be."""
     if node[0] == "symbol":
         return ("symbol", f"{node[1]}_{subscript}")
-    if node[0] != "number" or node[1].denominator != 1:
+    if node[0] != "number":
         raise Unreadable("a subscript of an expression")
+    if node[1].denominator != 1:
+        return ("symbol", f"{node[1]}_{subscript}")
     digits, base = str(node[1].numerator), subscript.replace(" ", "")
     if base.isdigit() and 2 <= int(base) <= 36 and all(int(digit) < int(base) for digit in digits):
         return ("number", Fraction(int(digits, int(base))))

@@ -70,7 +70,7 @@ ANSWER: the final answer does not answer the question.
 
 ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
-_FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w])")
+_FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.^{])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w^])")
 _BOLD = re.compile(r"^\\(?:text|math)bf\s?\{\(?(-?[0-9.,]+)\)?\}$")
 
 
@@ -120,6 +120,8 @@ def _result(stated: str) -> str:
 
 
 def _last_formula(step: str) -> str | None:
+    if "\\boxed" in step:  # a box that is never closed: the text is cut off
+        return None
     formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(ascii_text(step[-4000:]))]
     return of_equation(formulas[-1]).strip() if formulas else None
 

@@ -13,7 +13,7 @@ LONGEST_ANSWER = 500
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}(?![0-9])|[1-9][0-9]{0,2}(?:[ ][0-9]{3}){1,9}(?![0-9])|[0-9]{1,30})"
 _CURRENCY = r"(?:(?:US|CA|AU|HK)?[$£€¥₹₩]|(?:USD|EUR|GBP|Rs\.?)\s)"
 _NUMBER = re.compile(
-    rf"""(?<![\w.,])(?<![0-9]:)
+    rf"""(?<![\w.,^])(?<![0-9]:)(?<![\^_]\{{)
     (?P<sign>[-+])?
     {_CURRENCY}?
     (?P<inner_sign>[-+])?
@@ -31,7 +31,7 @@ _SPACED_SIGN = re.compile(r"(?<=^[-+])\s+")
 
 # What may stand before a plain number, and behind it before the words.
 _BEFORE = re.compile(
-    r"(?:\s|[\"'`({]|\\approx|=|about|USD|EUR|GBP|US|Rs\.?|approximately|approx\.?|around|roughly|exactly|only|just)*",
+    r"(?:\s|[({]|\\approx|=|about|USD|EUR|GBP|US|Rs\.?|approximately|approx\.?|around|roughly|exactly|only|just)*",
     re.I,
 )
 _SIGNS = re.compile(r"\s?(?:%|°|€|£|¢|₹|[Pp]ercent\b|st\b|nd\b|rd\b|th\b|\^\s?\{?\s?(?:st|nd|rd|th)\s?\}?)?")
@@ -41,6 +41,10 @@ UNITS = frozenset(
     mm cm dm km nm kg mg ml mL cl dl kL in ft yd mi lb lbs oz pt qt gal hr hrs min mins sec secs ms am pm mph kph
     rpm cc ha kW kWh MW Hz kHz MHz GB MB KB kB TB USD EUR GBP CAD AUD INR JPY MPH AM PM
     """.split()  # noqa: SIM905
+)
+_BETWEEN = re.compile(r"[\s)},;:]*")
+_RATE = re.compile(
+    r"(?:\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9])))?(?:\s?/\s?(?:h|s|hr|min|sec|second|minute|hour|day)\b)?"
 )
 _AREA = re.compile(r"\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9]))")
 # Words that are mathematics or logic, and so no dressing.
@@ -68,6 +72,8 @@ def parse_number(text: str) -> Fraction | None:
     """
     if len(text) > LONGEST_ANSWER:
         return None
+    if text[:1] in "\"'`" and text[:1] == text[-1:]:
+        text = text[1:-1]
     text = _SPACED_SIGN.sub("", with_slashes(text))
     match = _NUMBER.search(text)
     if match is None or not _BEFORE.fullmatch(text, 0, match.start()):
@@ -82,20 +88,18 @@ def dressing_behind(text: str, start: int) -> int | None:
     dressing."""
     at = _SIGNS.match(text, start).end()  # pyright: ignore[reportOptionalMemberAccess]: it matches nothing, too
     touching, scale, articles = at == start or text[at - 1] != " ", 1, True
-    while match := re.compile(r"[\s\"'`)},;:]*").match(text, at):
+    while match := _BETWEEN.match(text, at):
         spaced = " " in match[0] or not touching
         word = _WORD.match(text, match.end())
         if word is None:
             rest = text[match.end() :]
-            return scale if re.fullmatch(r"[\s.,;:!?\"'`)}]*", rest) and (at > start or "!" not in rest) else None
+            return scale if re.fullmatch(r"[\s.,;:!?)}]*", rest) and (at > start or "!" not in rest) else None
         if not (spaced or word[0] in UNITS) or not is_dressing(word[0], articles):
             return None
         scale *= SCALES.get(word[0].lower(), 1) if articles else 1
         at, touching, articles = word.end(), True, False
-        if area := _AREA.match(text, at):
+        if area := (_RATE if word[0] in UNITS else _AREA).match(text, at):
             at = area.end()
-        if text[at : at + 1] == "/" or text[at : at + 2] == " /":
-            return None
     return None
 
 

@@ -14,6 +14,7 @@ from spare_jax.formats.fields import optional
 from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.tasks import sparp_exemplars
 from spare_jax.tasks.exemplars import answer_form
+from spare_jax.tasks.numbers import LONGEST_ANSWER
 from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Task, cut_behind, split_sentences, step_texts
 
@@ -79,7 +80,7 @@ def extract_answer(steps: Sequence[str]) -> str | None:
     """The relations behind the last "the answer is" in alphabetical order, "above, left"; None where there are none."""
     for step in reversed(steps):
         if match := _STATED.search(step):
-            return canonical(_PARTED.split(match[1])) or None
+            return canonical(_PARTED.split(match[1][:LONGEST_ANSWER])) or None
     return None
 
 
