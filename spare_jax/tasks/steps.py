@@ -21,7 +21,7 @@ _BOUNDARY = re.compile(
     rf"(?:(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY}[.,;]))\s+|(?<={DISPLAY})\s*)"
     rf"(?=[\"'“‘(\[*_]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
 )
-_MARKER = re.compile(rf"\W*(?:\(?[0-9]{{1,3}}\\?[.)]|{STEP_WORD}[.:]?)\W*$", re.IGNORECASE)
+_MARKER = re.compile(rf"\W*(?:\(?(?:[0-9]{{1,3}}|[IVX]{{1,4}}|[a-z])\\?[.)]|{STEP_WORD}[.:]?)\W*$", re.IGNORECASE)
 _SAYS = re.compile(rf"[^\W_]|[{DISPLAY}{INLINE}]")
 _INITIAL = re.compile(r"(?:^|\b[A-Z][a-z]{1,15} |\b[A-Z]\. ?)[A-Z]\.$")
 _CODA = re.compile(r"I hope (?:it|this) is correct")
