@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -41,7 +41,7 @@ _FORMULA = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 # What makes a number behind which it stands a part of an expression: "5x", "5!", "5 x", "5 - 3".
 _CONTINUED = re.compile(r"[^\W\d_]|[_^!(]|\s?\\|\s[b-zB-HJ-Z](?![^\W\d_]|['’])|\s?[-+*/^]\s?[0-9(\\]")
-# How much of a solution without a mark is searched for its last number, from the end.
+# How much of a solution's end is searched first, for a statement, and alone, for its last number where it states none.
 _SEARCHED = 20_000
 _DIGIT = re.compile(r"[\d¼-¾⅐-⅞]")
 
@@ -82,7 +82,7 @@ def stated_answer(text: str) -> str | None:
     none.
     """
     text = ascii_text(text)
-    for mark in reversed(list(_MARK.finditer(text))[-_MOST_MARKS:]):
+    for mark in _marks(text):
         if mark[0].startswith("\\"):
             return boxed_answer(text) or ("" if boxes(text) else None)
         stated = _behind(text[mark.end() : mark.end() + LONGEST_ANSWER])
@@ -94,6 +94,14 @@ def stated_answer(text: str) -> str | None:
         denied = _DENIAL.search(stated)
         return stated[: denied.start()].strip() if denied and denied.start() else stated.strip()
     return None
+
+
+def _marks(text: str) -> Iterator[re.Match[str]]:
+    """The marks of an answer from the last one on. The end of a long text is searched first: there it stands."""
+    near = max(0, len(text) - _SEARCHED)
+    yield from reversed(list(_MARK.finditer(text, near))[-_MOST_MARKS:])
+    if near:
+        yield from reversed(list(_MARK.finditer(text, 0, near))[-_MOST_MARKS:])
 
 
 def _behind(text: str) -> str:
@@ -141,6 +149,11 @@ def boxed_answer(text: str) -> str | None:
     Boxes that one statement puts side by side are one answer: "$\boxed{1}$ and $\boxed{-2}$" is "1, -2", and with "or"
     it is "1 or -2", since that may also part two ways to write one number.
     """
+    end = text[-_SEARCHED:]
+    return _last_boxes(end) or (_last_boxes(text) if len(end) < len(text) else None)
+
+
+def _last_boxes(text: str) -> str | None:
     found = [box for box in boxes(text) if box[2]]
     if not found:
         return None

@@ -26,6 +26,7 @@ for _code in (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA)):  # Greek letters, cap
         _SYMBOLS[chr(_code)] = f"\\{_letter[3].lower() if _letter[1] == 'SMALL' else _letter[3].capitalize()} "
 _SYMBOLS["ς"] = r"\sigma "
 
+_ROOT = re.compile(r"([√∛∜])\s?([0-9]{1,30}(?:\.[0-9]{1,30})?)")
 _RAISED = re.compile(r"[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀-₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜᵢⱼ]+")
 # Letters of scripts that are written without blanks: they end a number as a blank does.
@@ -41,6 +42,7 @@ def ascii_text(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = _ROOT.sub(r"\1{\2}", text)  # of the whole number: "√16" is no \sqrt 1 6
     text = _RAISED.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)
     text = _LOWERED.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}".replace("−", "-"), text)
     return _BESIDE.sub(" ", text.translate(_IN_ASCII))
@@ -116,7 +118,7 @@ _SPELLINGS = (
     (re.compile(r"\\(?:cdotp|ast|times|cdot)(?![a-zA-Z])|\*"), r" \\cdot "),
     (re.compile(r"\\div(?![a-zA-Z])"), "/"),
     (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
-    (re.compile(r"\\(?:dotsc|dotsb|dots|cdots)(?![a-zA-Z])"), r"\\ldots "),
+    (re.compile(r"\\(?:dotsc|dotsb|dots|cdots)(?![a-zA-Z])|\.\.\."), r"\\ldots "),
     (re.compile(r"\\(?:bar|overline)\s?(?=[0-9{])|(?<=[0-9.])\\dot\s?(?=[0-9{])"), r"\\overline "),
     (re.compile(r"\\overline ([0-9])"), r"\\overline {\1}"),
     (re.compile(r"\\frac\s*([0-9])"), r"\\frac{\1}"),
