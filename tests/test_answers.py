@@ -145,7 +145,7 @@ def test_what_is_too_large_is_undecided_and_neither_right_nor_wrong():
         assert answers_equal("9^{9^{9^{9}}}", ["7", "9^{9^{9^9}}"], verifier) is None
         assert answers_equal("7", ["9^{9^{9^{9}}}", "7"], verifier) is True
         assert answers_equal(None, ["9^{9^{9^{9}}}"], verifier) is False
-            assert verifier.undecided == 2, "a pair is compared once, in either order"
+        assert verifier.undecided == 2, "a pair is compared once, in either order"
         solution = Solution("p/0", "p", ("x",), "((9!)!)!", "stop")
         assert is_correct(task, Gold("p", ("7",)), solution) is None
         assert outcome(task, Gold("p", ("7",)), solution).outcome is None
