@@ -391,8 +391,8 @@ def test_a_worker_that_dies_costs_one_verdict(verifier):
     process, _ = verifier._worker
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert verifier.equal("2", "2") is None
-    assert verifier.equal("2", "2") is True
+    assert verifier.equal("2", "3") is None
+    assert verifier.equal("2", "4") is False
 
 
 def test_the_verifier_works_outside_the_main_thread():
