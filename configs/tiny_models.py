@@ -3,6 +3,7 @@
     python -m spare_jax.main --config=configs/tiny_models.py                  about 70 minutes on two CPU cores
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
     python -m spare_jax.main --config=configs/tiny_models.py:verifier         a teacher that verifies in SPARK's words
+    python -m spare_jax.main --config=configs/tiny_models.py:further          the shipped tiny-teacher, trained on
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
 spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of the others as <world>-base and
@@ -81,8 +82,8 @@ def get_config(argument: str | None = None):
     config.other_base = ConfigDict(config.base.to_dict() | dict(seed=steps["seeds"][1]))
     config.candidates = ConfigDict(
         dict(
-            base="other_base", seed=steps["seeds"][1], problems=7000, samples=4, temperature=1.0, top_p=1.0,
-            max_tokens=176,
+            base="other_base", seed=steps["seeds"][1], problems=7000, lengths=train.lengths, samples=4, temperature=1.0,
+            top_p=1.0, max_tokens=176,
         )
     )  # fmt: skip
     every_length = grade | dict(lengths=(1, 2, 3, 4, 5, 6))
@@ -104,9 +105,10 @@ def get_config(argument: str | None = None):
 
 
 def _go_further(config) -> None:
-    """Only the last phase, from the shipped tiny-teacher's weights, on problems of its own."""
+    """Only the last phase, from the shipped tiny-teacher's weights, on problems of its own: half of them long, since
+    there its labels fail first."""
     config.stages = ("candidates", "teacher")
-    config.candidates.update(base="", seed=6, problems=4500)
+    config.candidates.update(base="", seed=6, problems=4500, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
     config.teacher.start = "tiny-teacher"
     config.teacher.phases = ConfigDict({"4_agreement": config.teacher.phases["4_agreement"]})
 

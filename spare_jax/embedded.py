@@ -170,7 +170,8 @@ def _verifications(
     rng: random.Random,
 ) -> Iterator[tuple[list[Message], str]]:
     """What is asked of a verifier, and what it should say, in each of the `lessons` that verify."""
-    steps, right = verify.from_judgement(records), bool(is_correct(task, gold, solution))
+    steps = verify.from_judgement(records)
+    right = is_correct(task, gold, solution) is True  # the answers of worlds are always decided
     whole = verify.format_verification(steps, right)
     free, guided = (
         verify.render(task, problem, solution.steps, verify.BRIEF_GUIDELINES, answers) for answers in ((), gold.answers)
@@ -345,7 +346,8 @@ def candidates(run: Run) -> list[str]:
     there are problems and no solutions.
     """
     settings, world = run.config.candidates, world_of(run.task)
-    drawn = list(world.generate(settings.seed, "grading", settings.problems))
+    distribution = dataclasses.replace(world.train, lengths=tuple(settings.lengths))
+    drawn = list(world.generate(settings.seed, "grading", settings.problems, distribution))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
     if not settings.base:
