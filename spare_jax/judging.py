@@ -12,7 +12,7 @@ from typing import Any
 from spare_jax import programs
 from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
-from spare_jax.evaluation.process_errors import choose_threshold
+from spare_jax.evaluation.process_errors import choose_threshold, said_first_error, scores_of
 from spare_jax.formats import files
 from spare_jax.judges import ensemble
 from spare_jax.judges.alignment import alignment
@@ -309,9 +309,8 @@ def learn_ensemble(
     by_name = {member: dict(zip(names, judgements, strict=True)) for member, judgements in members.items()}
     weights = ensemble.fit(by_name, dict(zip(names, truths, strict=True)))
     combined = [ensemble.combine(said, "weighted", weights) for said in zip(*members.values(), strict=True)]
-    known = [(said, truth) for said, truth in zip(combined, truths, strict=True) if not said.failure]
-    scores = [[step.score for step in said.steps] for said, _ in known]
-    return weights, choose_threshold(scores, [truth.first_error for _, truth in known])
+    first_errors = [said_first_error(truth, len(truth.steps)) for truth in truths]
+    return weights, choose_threshold([scores_of(said) for said in combined], first_errors)
 
 
 def decided(judgement: Judgement, threshold: float) -> Judgement:

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 import safetensors.numpy
+from chat_server import Server
 from judge_cases import GOLD, PROBLEM, TASK, TOKENIZER, ask, solution
-from test_endpoint import Server
 from tests_config import config_of
 
 from spare_jax import assets, main
@@ -158,8 +158,7 @@ def server(monkeypatch):
     monkeypatch.delenv(endpoint.KEY_VARIABLE, raising=False)
     monkeypatch.setattr(endpoint, "_LONGEST_WAIT", 0.01)
     yield made
-    made.http.shutdown()
-    made.http.server_close()
+    made.close()
 
 
 def judged_run(tmp_path, judge):

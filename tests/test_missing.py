@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from chat_server import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_endpoint import Server
 from tests_config import config_of
 
 from spare_jax import main, policies, splits
@@ -375,8 +375,7 @@ def server(monkeypatch):
     found = Server()
     monkeypatch.setenv(endpoint.URL_VARIABLE, found.url)
     yield found
-    found.http.shutdown()
-    found.http.server_close()
+    found.close()
 
 
 def bench(tmp_path, server, refused):

@@ -32,6 +32,7 @@ PREFIX = "endpoint:"  # of a model's path in the config: "endpoint:<the server's
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
 _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+_FOR_GOOD = (400, 404, 413, 422)  # what is wrong with the request, such as a text beyond the model's context
 _NOBODY_BEHIND = (502, 503, 504)  # what a proxy says of a server that is not there
 _LONGEST_WAIT = 60.0
 _TIMEOUT = 600.0
@@ -212,7 +213,8 @@ class EndpointEngine:
             if error.code in _TRY_AGAIN:
                 after, nobody = _seconds(error.headers.get("Retry-After")), error.code in _NOBODY_BEHIND
                 raise _Again(f"status {error.code}{said}", after, nobody) from None
-            raise _Refused(f"the server refused with status {error.code}{said}") from None
+            passing = error.code not in _FOR_GOOD
+            raise _Refused(f"the server refused with status {error.code}{said}", passing) from None
         except TooLarge:
             raise _Again(f"its answer is larger than {largest:,} bytes") from None
         except (ValueError, RecursionError):
