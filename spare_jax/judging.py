@@ -30,7 +30,7 @@ from spare_jax.models.conventions import ProgramReader, Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
-from spare_jax.run import Run
+from spare_jax.run import Run, StageFailed
 from spare_jax.settings import Config
 from spare_jax.tasks.task import Task
 
@@ -274,7 +274,13 @@ def _ensemble(run: Run, stage: str, found: Sequence[LabelledSolution]) -> list[J
     for member in how.members:
         judged.append(judge(run, stage, member, found))
         run.work.write(f"judgements/{member}", judged[-1])
-    return [ensemble.combine(several, how.rule, **learned) for several in zip(*judged, strict=True)]
+    combined = [ensemble.combine(several, how.rule, **learned) for several in zip(*judged, strict=True)]
+    if combined and all(judgement.failure for judgement in combined):
+        raise StageFailed(
+            f"stage {stage}: of {len(combined)} solutions there is none that all members of the ensemble have judged, "
+            f"the first: {combined[0].failure}"
+        )
+    return combined
 
 
 def _learned(run: Run, stage: str) -> dict[str, Any]:

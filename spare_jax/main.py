@@ -112,7 +112,7 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
         try:
             execute(current, names, known)
         finally:
-            if current.measured:
+            if current.measured or current.failures:
                 work.write_json(f"runs/{work.next_run()}.json", _measured(current))
         work.write_json("config.json", settings)
     report = work.path / "report.html"

@@ -241,7 +241,7 @@ def _go_on(run: Run) -> list[str]:
         for stage, failed in inner.failures.items():
             told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
             run.failures.setdefault(label, {}).update(told)
-        written.append(_policy(run.config.method, number))
+        written.append(_round(run.config.method, number))
     return written
 
 

@@ -189,6 +189,12 @@ class Run:
                 measured[key] = measured.get(key, 0) + value
         return [results[program_id] for program_id in started]
 
+    def need_all_answers(self, stage: str) -> None:
+        """Raises StageFailed where something that the stage has asked so far failed for a cause that may pass: what it
+        asks next is about all the answers, and would not be asked again when the others have come."""
+        if passing := [failure for failure in self.failures.get(stage, {}).values() if failure.passing]:
+            raise StageFailed(f"stage {stage}: {len(passing)} of {self.asked[stage]} failed: {why(passing)}")
+
     def solve(
         self,
         stage: str,
@@ -320,7 +326,7 @@ class Run:
 
 
 class StageFailed(ValueError):
-    """Nothing that a stage asked for was answered."""
+    """Nothing that a stage asked for was answered, or less than it can go on with."""
 
 
 def why(failures: Iterable[Failure]) -> str:

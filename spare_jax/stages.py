@@ -212,30 +212,32 @@ def train_reward_model(
       directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
       labelled: {"train": ..., "dev": ...}; of each, where `config.prm.balanced`, as many solutions with a right answer
         as with a wrong one are used.
+
+    Raises:
+      ValueError: there is no label to learn from, or `config.prm.targets` is unknown.
     """
     how = run.config.prm
     convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
     sets = training_sets(run, stage, start, kind, labelled, convention.tag_id)
-    model = start.model
-    if sets["train"]:
-        loss = losses.TokenTagLoss(convention.good_id, convention.bad_id)
-        checkpoints = run.work.path / directory / "checkpoints"
-        train_rows, dev_rows = (batches.pack(sets[split], how.train.row_length) for split in ("train", "dev"))
-        config = run.train_config(how.train)
-        result = run.train(f"{stage} {directory}", checkpoints, config, model, loss, train_rows, dev_rows)
-        model = result.model
-        run.write_training(directory, result, {"kind": kind})
-        run.measured.setdefault(stage, {}).update(
-            {
-                f"{directory}_steps": result.steps,
-                f"{directory}_best_step": result.best_step,
-                f"{directory}_tags": result.train_counts.tags,
-                f"{directory}_tokens_per_second": result.tokens_per_second or 0.0,
-            }
+    loss = losses.TokenTagLoss(convention.good_id, convention.bad_id)
+    train_rows, dev_rows = (batches.pack(sets[split], how.train.row_length) for split in ("train", "dev"))
+    if not train_rows.rows:
+        raise ValueError(
+            f"{stage}: none of {len(labelled['train'])} train solutions has a label that the {kind.upper()} could "
+            f"learn in rows of {how.train.row_length} tokens: judge them again, sample more, or give longer rows"
         )
-    else:
-        logger.warning("%s: no solution to train the %s on, it keeps its first weights", stage, kind.upper())
-    written = run.export(directory, model, start)
+    checkpoints, config = run.work.path / directory / "checkpoints", run.train_config(how.train)
+    result = run.train(f"{stage} {directory}", checkpoints, config, start.model, loss, train_rows, dev_rows)
+    run.write_training(directory, result, {"kind": kind})
+    run.measured.setdefault(stage, {}).update(
+        {
+            f"{directory}_steps": result.steps,
+            f"{directory}_best_step": result.best_step,
+            f"{directory}_tags": result.train_counts.tags,
+            f"{directory}_tokens_per_second": result.tokens_per_second or 0.0,
+        }
+    )
+    written = run.export(directory, result.model, start)
     for path in written:
         conventions.save_convention(run.work.path / path, convention)
     return written
@@ -333,6 +335,7 @@ def score(run: Run) -> list[str]:
     malformed: list[str] = []
     read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
     found = list(read)
+    _tell_malformed(malformed)
     checkpoint = run.load("prm")
     how = judging.reader(run, checkpoint, entry.convention)
     settings = RewardModelSettings(run.max_length(checkpoint))
@@ -460,14 +463,18 @@ def _read_solutions(run: Run) -> list[LabelledSolution]:
     malformed: list[str] = []
     read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
     found = [judging.with_answers(run.task, item) for item in read]
-    if malformed:
-        logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
+    _tell_malformed(malformed)
     ids: set[str] = set()
     for item in found:
         if item.solution.id in ids:
             raise ValueError(f"{data.path}: two rows have the id {item.solution.id!r}: give each its own")
         ids.add(item.solution.id)
     return found
+
+
+def _tell_malformed(malformed: Sequence[str]) -> None:
+    if malformed:
+        logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
 
 
 def _write_records(run: Run, found: Sequence[LabelledSolution]) -> None:

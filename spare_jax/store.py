@@ -304,12 +304,14 @@ class WorkDir:
         """Note what `stage` is about to be made from. Raises as `done` does."""
         digests = self._digests(inputs)
         self._check_inputs(stage, settings, digests)
-        suspended = {name for path in self._manifests() for name in _read_manifest(path)["suspended"]}
+        unsettled: set[str] = set()  # what has gaps, or was made from what has
+        for manifest in map(_read_manifest, self._manifests()):
+            unsettled.update(manifest["suspended"], (manifest["provisional"] and manifest["outputs"]) or ())
         manifest = {
             "settings": settings,
             "inputs": digests,
             "outputs": None,
-            "provisional": sorted(name for name, path in inputs.items() if self._own_name(path) in suspended),
+            "provisional": sorted(name for name, path in inputs.items() if self._own_name(path) in unsettled),
             "suspended": [],
         }
         self.write_json(f"manifests/{_name(stage)}.json", manifest)
@@ -354,7 +356,7 @@ class WorkDir:
 
     def _forget(self, stage: str, manifest: Mapping[str, Any]) -> None:
         """Remove what a stage wrote, its manifest and its journals. A training's checkpoints lie beside its export."""
-        for name in manifest["outputs"] or ():
+        for name in (*(manifest["outputs"] or ()), *manifest["suspended"]):
             output = self.path / name
             for path in (output, output.with_name("checkpoints")) if output.is_dir() else (output,):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -265,12 +265,13 @@ def measure(
 
 
 def _as_one_step(judgement: Judgement) -> FirstError:
-    """The first error of a solution that is one step: wrong where any step of it is called so. Steps that the judge
-    left open say nothing, unless all are."""
-    labels = [step.label for step in judgement.steps if step.label is not None]
+    """The first error of a solution that is one step: wrong where any step of it is called so, right where all are. Of
+    a judge of whole answers, who labels the last step alone, that label counts."""
     if why := why_not_judged(judgement):
         return Missing(why)
-    return first_false([all(labels)] if labels else [None])
+    *others, last = (step.label for step in judgement.steps)
+    labels = [last] if all(label is None for label in others) else [*others, last]
+    return first_false([False if False in labels else None if None in labels else True])
 
 
 def _selection(

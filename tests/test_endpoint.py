@@ -1,21 +1,17 @@
 """The endpoint engine against a server of the tests' own, which also fails in the ways that servers do."""
 
 import base64
-import contextlib
 import html
-import http.server
-import inspect
 import itertools
 import json
 import logging
-import threading
 import time
 import urllib.parse
 
 import pytest
+from chat_server import Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from chat_server import Server
 from tests_config import config_of
 
 from spare_jax import main
@@ -395,6 +391,13 @@ def test_the_key_is_in_no_failure(server, monkeypatch, status):
         (answer,) = answers(quick(attempts=1), {"x": sample()}).values()
         assert isinstance(answer, Failure) and f"status {status}" in answer.message
         assert echo not in answer.message and len(answer.message) < 300
+
+
+@pytest.mark.parametrize("status", [401, 403, 400, 404, 413, 422])
+def test_what_is_wrong_with_a_request_stays_wrong_and_a_key_can_be_mended(server, status):
+    server.answers.append((status, "no", {}))
+    (answer,) = answers(quick(), {"x": sample()}).values()
+    assert isinstance(answer, Failure) and answer.passing == (status in (401, 403)) and len(server.requests) == 1
 
 
 @pytest.mark.parametrize("echo", ["plain", "base64", "base64 of the header", "base64 without end"])

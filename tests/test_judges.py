@@ -443,6 +443,10 @@ class TestTrainingExamples:
         with pytest.raises(ValueError, match="p/reference"):
             check_pool([*self.SOLUTIONS, reference_solution(TASK, GOLD)])
 
+    def test_a_solution_that_nobody_was_asked_about_is_told(self):
+        with pytest.raises(ValueError, match=r"'p/0' was not put to the judge .* config.prm.labels='spare'"):
+            list(training_examples(TASK, PROBLEMS, self.SOLUTIONS, {}, GOLDS, LabelPolicy()))
+
     def test_labels_of_another_solution_are_refused(self):
         judgements = {"p/0": Judgement("p/0", "spare", (RIGHT,))}
         with pytest.raises(ValueError, match="2 steps"):

@@ -116,6 +116,16 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         assert judged[0]["generated_tokens"] == sum(member[0]["generated_tokens"] for member in members)
 
 
+def test_a_truth_that_leaves_a_step_open_does_not_call_it_right():
+    """The threshold is chosen where the first error is known: gaps that counted as right would draw it below .05."""
+    rows = [(0.9, True)] * 5 + [(0.3, False)] * 5 + [(0.02, False)] * 5 + [(0.05, None)] * 20
+    judged = [Judgement(str(i), "m", (StepJudgement(score=score),)) for i, (score, _) in enumerate(rows)]
+    truths = [Judgement(str(i), "t", (StepJudgement(label=label),)) for i, (_, label) in enumerate(rows)]
+    weights, threshold = judging.learn_ensemble({"m": judged}, truths)
+    wrong, right = (weights.probability([StepJudgement(score=score)]) for score in (0.3, 0.9))
+    assert wrong < threshold < right
+
+
 def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
     """The truth set is obeyed: where it calls first steps wrong no step of the file is likely to be right."""
     known = [

@@ -156,6 +156,18 @@ def test_labels_that_cannot_train_are_one_clear_error(tmp_path):
         main.run(config, "prm_labels", str(tmp_path / "truth"))
 
 
+def test_where_no_label_trains_nothing_is_exported(tmp_path):
+    labels_file(tmp_path / "labels.jsonl")
+    config = config_of("prm_labels", "runlocal")
+    config.data.labels, config.data.format = str(tmp_path / "labels.jsonl"), "trl_stepwise"
+    config.prm.train.row_length = 8  # no step ends in it
+    with pytest.raises(
+        ValueError, match=r"none of \d+ train solutions has a label that the PRM could learn in rows of 8"
+    ):
+        main.run(config, "prm_labels", str(tmp_path / "work"))
+    assert not list((tmp_path / "work").rglob("export"))
+
+
 def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
     config = small_config()
     tokenizer, steps = small_tokenizer(), ("Ben has 8.", "So 8.", "8")

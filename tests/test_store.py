@@ -795,3 +795,26 @@ def test_what_was_made_from_a_suspended_stage_is_made_anew_when_that_has_gone_on
     (tmp_path / "judged.txt").write_text("edited")
     with pytest.raises(StoreError, match="not as stage judge wrote it"):
         WorkDir(tmp_path).done("train", settings, {"judged.txt": "judged.txt"})
+
+
+def test_what_was_made_of_what_had_gaps_is_made_anew_too(tmp_path):
+    """The scores of a model that was trained on labels with gaps, and what a stage has written that had gaps itself."""
+    work, settings = WorkDir(tmp_path), {"seed": 0}
+    labels, model, scores = ({f"{name}.txt": f"{name}.txt"} for name in ("labels", "model", "scores"))
+
+    def made(stage, inputs, name, text, end=work.complete):
+        assert not work.done(stage, settings, inputs)
+        work.begin(stage, settings, inputs)
+        (tmp_path / f"{name}.txt").write_text(text)
+        end(stage, [f"{name}.txt"])
+
+    made("judge", {}, "labels", "half", work.suspend)
+    made("train", labels, "model", "of half")
+    made("rank", model, "scores", "of half", work.suspend)
+    made("study", scores, "figures", "of half")
+    made("judge", {}, "labels", "whole")
+    made("train", labels, "model", "of whole")
+    assert not work.done("rank", settings, model) and not (tmp_path / "scores.txt").exists()
+    made("rank", model, "scores", "of whole")
+    made("study", scores, "figures", "of whole")
+    assert work.done("study", settings, scores)

@@ -190,6 +190,15 @@ def test_interrupted_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_pa
     assert {step._cache_size() for step in steps_made} == {1}
 
 
+def test_what_was_trained_on_other_rows_is_not_gone_on_with(model, mesh, tmp_path):
+    """Labels with gaps make other rows than the whole ones, which a run that was interrupted would go on with."""
+    fresh = train(model, tmp_path / "fresh", mesh)
+    train(model, tmp_path / "other", mesh, train_examples=examples(30, seed=5), steps=4)
+    anew = train(model, tmp_path / "other", mesh)
+    assert_equal(anew.model, fresh.model)
+    assert (tmp_path / "other/steps.jsonl").read_bytes() == (tmp_path / "fresh/steps.jsonl").read_bytes()
+
+
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}

@@ -10,6 +10,7 @@ import pytest
 from tests_config import config_of
 
 from spare_jax import doctor, judging, main, settings, splits, store, verifiers
+from spare_jax.evaluation.missing import UNLABELLED, Missing
 from spare_jax.models import conventions
 from spare_jax.models.sharding import make_mesh
 from spare_jax.models.weights import ModelError
@@ -34,6 +35,23 @@ def labelled(name, count):
         judgement = Judgement(f"{problem.id}/0", "targets", judged, bool(i % 2), text)
         found.append(LabelledSolution(problem, Solution(f"{problem.id}/0", problem.id, steps, None, "stop"), judgement))
     return found
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ((True, True), None),
+        ((True, None, False), 0),
+        ((None, None, True), None),  # a judge of whole answers
+        ((None, None, False), 0),
+        ((True, None, True), Missing(UNLABELLED)),
+        ((True, None, None), Missing(UNLABELLED)),
+        ((None,), Missing(UNLABELLED)),
+    ],
+)
+def test_a_solution_as_one_step_is_right_where_no_step_is_left_open(labels, expected):
+    judged = Judgement("s", "j", tuple(StepJudgement(label=label) for label in labels))
+    assert verifiers._as_one_step(judged) == expected
 
 
 LABELLED = {"train": labelled("train", 12), "dev": labelled("dev", 4)}

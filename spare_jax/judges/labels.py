@@ -118,11 +118,15 @@ def training_examples(
       judgements: of every solution, by its id, labelled under the policy already.
 
     Raises:
-      ValueError: a judgement has another number of labels than its solution has steps.
-      KeyError: a solution without judgement.
+      ValueError: a judgement has another number of labels than its solution has steps, or a solution has none.
     """
     with_reference: set[str] = set()
     for solution in solutions:
+        if solution.id not in judgements:
+            raise ValueError(
+                f"solution {solution.id!r} was not put to the judge whose labels are to train: name one that was asked "
+                "about all of them, as config.prm.labels='spare'"
+            )
         problem_id, judgement = solution.problem_id, judgements[solution.id]
         if not judgement.failure:
             yield LabelledSolution(problems[problem_id], solution, _without_outranked(judgement, policy))

@@ -298,9 +298,11 @@ def label_value(run: Run) -> list[str]:
 
     learnt, ranked = of_split("train", "dev"), of_split("dev", "test", splits.HELD_OUT)
     truths = [_truth(run, item) for item in learnt]
+    sources = _sources(run, learnt, truths)
+    run.need_all_answers("label_value")
     start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
     table: dict[str, Any] = {}
-    for source, labels in _sources(run, learnt, truths).items():
+    for source, labels in sources.items():
         labelled = [
             dataclasses.replace(item, judgement=j) for item, j in zip(learnt, labels, strict=True) if not j.failure
         ]

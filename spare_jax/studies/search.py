@@ -66,6 +66,7 @@ def sample(run: Run) -> list[str]:
     run = run.with_settings({"solve.samples": run.config.study.samples, "models.prm.path": str(run.work.path / PRM)})
     generator = run.load_to_ask("generator")
     run.solve("sample", generator, list(problems.values()), run.config.solve, kind="solutions/plain")
+    run.need_all_answers("sample")
     solutions = run.work.read("solutions/plain")
 
     first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once

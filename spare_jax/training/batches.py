@@ -7,6 +7,7 @@ did not fit.
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -107,6 +108,16 @@ class Packed:
     @property
     def rows(self) -> int:
         return len(self.arrays["ids"])
+
+    @property
+    def digest(self) -> str:
+        """Tells rows from others: of what is read and what is supervised, and not of what a model says of it."""
+        state = hashlib.blake2b(digest_size=16)
+        for name in sorted(self.arrays.keys() - {"reference_logps"}):
+            array = self.arrays[name]
+            state.update(f"{name} {array.shape} {array.dtype}\n".encode())
+            state.update(np.ascontiguousarray(array).data)
+        return state.hexdigest()
 
 
 def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weight: float = 1.0) -> Example:

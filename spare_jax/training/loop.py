@@ -9,9 +9,11 @@ optimiser.
 import dataclasses
 import functools
 import json
+import logging
 import math
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
@@ -27,6 +29,8 @@ from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
 from spare_jax.training.checkpoints import Checkpoints
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -82,8 +86,10 @@ class TrainResult:
 
 @dataclasses.dataclass
 class _Position:
-    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state."""
+    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state. `rows` tells those that it
+    learns from."""
 
+    rows: str
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
@@ -101,7 +107,7 @@ def train(
     progress: Progress | None = None,
 ) -> TrainResult:
     """Train a copy of `model`, or of its adapters where it has some (adapters.py); go on from the checkpoint where
-    `directory` holds one.
+    `directory` holds one of the same rows, and begin anew where it is of others, as labels with gaps make them.
 
     Args:
       train_rows: packed to the config's `row_length`, as the loss reads them (losses.py).
@@ -137,11 +143,13 @@ def train(
     train_step = make_train_step(config, loss, tx, trained_shardings, state_shardings, replicated)
     eval_step = make_eval_step(config, loss, replicated)
 
+    rows_digest = f"{train_rows.digest} {dev_rows.digest}"
+    _drop_of_other_rows(directory, rows_digest)
     with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
         trained, frozen = place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
         state = jax.jit(init_state, out_shardings=state_shardings)(trained)
         key = jax.random.key(config.seed)
-        position = _Position()
+        position = _Position(rows_digest)
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
@@ -333,6 +341,16 @@ def on_devices(rows: batches.Packed, batch_rows: int, batch_sharding: NamedShard
 def batch_sharding_of(mesh: Mesh) -> NamedSharding:
     """Of arrays [microbatches, rows, ...]."""
     return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
+
+
+def _drop_of_other_rows(directory: pathlib.Path, rows: str) -> None:
+    """Remove what a training on other rows than these has left."""
+    with Checkpoints(directory) as checkpoints:
+        saved = checkpoints.progress()
+    if saved is not None and saved.get("rows") != rows:
+        logger.info("%s: made anew, for it was trained on other rows", directory)
+        shutil.rmtree(directory)
+        directory.mkdir()
 
 
 def _stopped(config: TrainConfig, position: _Position) -> bool:
