@@ -242,8 +242,10 @@ def _without_model(of: Callable[[Task, LabelledSolution], Judgement]) -> Callabl
 
 
 def _outcome(task: Task, item: LabelledSolution) -> Judgement:
+    """The outcome, with nothing said of any step."""
     require_answers(_gold(item), "outcome")
-    return outcome(task, _gold(item), item.solution)
+    said = outcome(task, _gold(item), item.solution)
+    return replace(said, steps=not_judged(item.solution, said.judge, "").steps)
 
 
 def _truth(run: Run) -> tuple[_Start, _Engines]:

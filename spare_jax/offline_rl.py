@@ -13,12 +13,15 @@ The last four are stages of a method: a work directory holds any number of metho
 
 import dataclasses
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from spare_jax import policies, preferences, splits, stages
 from spare_jax.evaluation.statistics import mean_or_none
+from spare_jax.jsonlines import digest
 from spare_jax.judges.labels import reference_solution
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
@@ -232,7 +235,7 @@ def _go_on(run: Run) -> list[str]:
     written, label = [], STAGES["train_policy"].label("train_policy", run.config)
     for number in range(2, run.config.rounds + 1):
         work = WorkDir(run.work.path / _round(run.config.method, number))
-        work.path.mkdir(parents=True, exist_ok=True)
+        _begin_round(work, run.work.path / _policy(run.config.method, number - 1))
         begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
         names = ("sample_policy", "judge", "pair", "train_policy")
         inner = dataclasses.replace(begun, work=work, failures={}, asked=Counter())
@@ -241,8 +244,18 @@ def _go_on(run: Run) -> list[str]:
         for stage, failed in inner.failures.items():
             told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
             run.failures.setdefault(label, {}).update(told)
-        written.append(_round(run.config.method, number))
+        written.append(_policy(run.config.method, number))
     return written
+
+
+def _begin_round(work: WorkDir, policy: Path) -> None:
+    """Make the directory of a round that begins with `policy`, or keep it where it was begun with the same one: what
+    stands before a round is made anew when its gaps are filled."""
+    begun = {"policy": digest(policy) if policy.exists() else ""}
+    if work.path.exists() and not ((work.path / "begun.json").exists() and work.read_json("begun.json") == begun):
+        shutil.rmtree(work.path)
+    work.path.mkdir(parents=True, exist_ok=True)
+    work.write_json("begun.json", begun)
 
 
 def _as_ids(run: Run, start: Checkpoint, preference: Preference) -> batches.Pair:

@@ -167,7 +167,7 @@ def preference_pairs(
 
     Raises:
       RecordError: a judgement has another number of labels than its solution has steps.
-      KeyError: a solution without judgement.
+      ValueError: a solution without judgement.
     """
     counts = Counter[str](problems=len(problems))
     of_problem: dict[str, list[Solution]] = {problem_id: [] for problem_id in sorted(problems)}
@@ -231,7 +231,8 @@ def _distinct(
     kept = []
     for solution in sorted(found, key=lambda s: s.id):
         counts["solutions"] += 1
-        judgement = judgements[solution.id]
+        if (judgement := judgements.get(solution.id)) is None:
+            raise ValueError(f"solution {solution.id!r} has no judgement to make pairs by: run the stage judge first")
         if not solution.steps:
             counts["without_steps"] += 1
             continue

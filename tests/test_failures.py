@@ -137,10 +137,11 @@ def message(content, reason="stop", **more):
     return lambda body: {"choices": [{"message": {"content": content} | more, "finish_reason": reason}] * body["n"]}
 
 
-PASSING = {
+FAILURES = {
     "429": (429, "slow down", {"Retry-After": "0"}),
     "500": (500, "", {}),
     "401": (401, "who are you", {}),
+    "400": (400, "the context is 4096 tokens", {}),
     "malformed": "malformed",
     "no choices": {"choices": []},
     "null": message(None),
@@ -149,6 +150,12 @@ PASSING = {
     "refusal": message(None, refusal="I cannot help with that."),
     "filtered": message("", "content_filter"),
 }
+FOR_GOOD = (
+    "400",
+    "tool calls",
+    "refusal",
+    "filtered",
+)  # asked in the same way, the server would answer in the same way
 
 
 @pytest.fixture
@@ -177,12 +184,13 @@ def judgements(tmp_path, judge):
     return {row["solution_id"]: row for row in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize("failure", PASSING)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("judge", GOOD)
 def test_a_server_that_fails_labels_nothing_and_is_asked_again(judge, failure, tmp_path, server):
-    server.reply = lambda body: PASSING[failure](body) if callable(PASSING[failure]) else PASSING[failure]
-    with pytest.raises(StageFailed, match=r"stage annotate: all of 2 failed: .*the same command asks again"):
+    server.reply = lambda body: FAILURES[failure](body) if callable(FAILURES[failure]) else FAILURES[failure]
+    with pytest.raises(StageFailed, match=r"stage annotate: all of 2 failed: ") as failed:
         judged_run(tmp_path, judge)
+    assert ("the same command asks again" in str(failed.value)) == (failure not in FOR_GOOD)
     assert {path.name for path in (tmp_path / "work").iterdir()} <= {"manifests", ".lock", "runs"} | {
         path.name for path in (tmp_path / "work").glob("*.journal.jsonl")
     }

@@ -116,6 +116,12 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         assert judged[0]["generated_tokens"] == sum(member[0]["generated_tokens"] for member in members)
 
 
+def test_the_outcome_labels_no_step_of_a_file(tmp_path):
+    work = annotate(tmp_path, ROWS[:2], "outcome")
+    assert [row["outcome"] for row in read(work / "judgements/outcome.jsonl")] == [False, True]
+    assert not read(work / "trl_stepwise.jsonl") and (work / "report.html").exists()
+
+
 def test_a_truth_that_leaves_a_step_open_does_not_call_it_right():
     """The threshold is chosen where the first error is known: gaps that counted as right would draw it below .05."""
     rows = [(0.9, True)] * 5 + [(0.3, False)] * 5 + [(0.02, False)] * 5 + [(0.05, None)] * 20

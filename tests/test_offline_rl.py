@@ -109,6 +109,16 @@ def test_what_failed_in_a_round_has_failed_in_the_stage(tmp_path, monkeypatch):
     assert list(found) == [f"rounds/{n}/judge/spare/train-0/0" for n in (2, 3)] and found.popitem()[1].passing
 
 
+def test_a_round_is_made_anew_where_the_policy_that_it_begins_with_was(tmp_path):
+    work, policy = WorkDir(tmp_path / "rounds/2"), tmp_path / "export"
+    policy.mkdir()
+    for weights, kept in (("of half", False), ("of half", True), ("of whole", False)):
+        (policy / "weights").write_text(weights)
+        offline_rl._begin_round(work, policy)
+        assert (work.path / "solutions.jsonl").exists() is kept
+        (work.path / "solutions.jsonl").write_text("")
+
+
 def test_pairs_keep_to_the_rule_of_their_method(work):
     golds = {g.problem_id: g for g in work.read("gold")}
     outcomes = {j.solution_id: j for j in work.read("judgements/outcome")}

@@ -38,6 +38,12 @@ LIMITS = st.fixed_dictionaries(
 )
 
 
+def test_a_solution_that_was_not_judged_at_all_is_told():
+    solutions = [Solution("p/0", "p", ("a",), None, "stop")]
+    with pytest.raises(ValueError, match=r"'p/0' has no judgement .* run the stage judge"):
+        preference_pairs(TASK, {"p": Problem("p", "?")}, {}, solutions, {}, PairSettings())
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     problems: dict
