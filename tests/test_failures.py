@@ -191,6 +191,7 @@ def test_a_server_that_fails_labels_nothing_and_is_asked_again(judge, failure, t
     with pytest.raises(StageFailed, match=r"stage annotate: all of 2 failed: ") as failed:
         judged_run(tmp_path, judge)
     assert ("the same command asks again" in str(failed.value)) == (failure not in FOR_GOOD)
+    assert len(json.loads((tmp_path / "work/runs/1.json").read_text())["failures"]["annotate"]) == 2
     assert {path.name for path in (tmp_path / "work").iterdir()} <= {"manifests", ".lock", "runs"} | {
         path.name for path in (tmp_path / "work").glob("*.journal.jsonl")
     }
@@ -221,6 +222,21 @@ def test_half_of_the_rows_fail_and_are_asked_again(judge, tmp_path, server):
     assert again and all("Two and two, b?" in text for text in again), "what was answered is not asked again"
     assert all(not row["failure"] for row in judgements(tmp_path, judge).values())
     assert judged_run(tmp_path, judge) == "" and len(server.requests) == before + len(again), "done before"
+
+
+def test_an_ensemble_of_which_each_row_lacks_a_member_has_judged_none(tmp_path, server):
+    def one_member_each(body):
+        text = json.dumps(body["messages"])
+        rollout = body["messages"][-1]["role"] == "assistant"
+        return (
+            (503, "", {})
+            if rollout == ("Two and two, b?" in text)
+            else message(GOOD["rollouts" if rollout else "spare"])(body)
+        )
+
+    server.reply = one_member_each
+    with pytest.raises(StageFailed, match=r"of 2 solutions there is none that all members of the ensemble have judged"):
+        judged_run(tmp_path, "ensemble")
 
 
 # Models whose weights are not finite, and judges who do not know

@@ -193,7 +193,7 @@ def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
 
 
 @pytest.mark.parity
-def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path):
+def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path, caplog):
     parity = pytest.importorskip("convention_parity")
     parity.make("qwen_math_prm", tmp_path / "model")
     rows = [
@@ -202,10 +202,13 @@ def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path):
         {"question": "How many?", "solution": []},
         {"id": "b", "question": "How many?", "solution": ["word " * 2000, "Two."]},
     ]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "half a row\n")
     config = config_of("score", "runlocal")
+    config.data.on_error = "skip"
     config.data.path, config.models.prm.path = str(tmp_path / "x.jsonl"), str(tmp_path / "model")
+    caplog.set_level("WARNING", logger="spare_jax")
     main.run(config, "score", str(tmp_path / "work"))
+    assert "1 malformed rows were skipped, the first: " in caplog.text
     found = [json.loads(line) for line in (tmp_path / "work" / "scores.jsonl").read_text().splitlines()]
     assert [row["id"] for row in found] == ["b", "a", "x-00003/0", "b"]
     assert found[1]["steps"] == ["One.", "Two."]

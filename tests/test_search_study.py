@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from spare_jax import main, splits
 from spare_jax.evaluation.curves import subsets
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
-from spare_jax.records import Solution, StepJudgement
-from spare_jax.run import Run
+from spare_jax.programs import Failure
+from spare_jax.records import Problem, Solution, StepJudgement
+from spare_jax.run import Run, StageFailed
 from spare_jax.store import WorkDir
 from spare_jax.studies import search
 
@@ -52,6 +54,21 @@ def test_equal_tokens_lie_straight_between_two_sizes():
         assert found == pytest.approx(n)
         np.testing.assert_allclose(values, right)
     assert curve.at(5)[0] == 1 and curve.at(700)[0] == 4
+
+
+def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
+    """A journal knows scores by the place of a sample: they would be believed of others when the missing ones come."""
+    config, model = config_of("search_study", "runlocal"), SimpleNamespace()
+    run = Run(config, WorkDir(tmp_path), None, None)
+    run.work.write("problems", [Problem("test-0", "?")])
+
+    def solve(run, stage, *_, **__):
+        run.failures[stage], run.asked[stage] = {"sample/test-0": Failure("the server does not answer")}, 1
+
+    monkeypatch.setattr(Run, "solve", solve)
+    monkeypatch.setattr(Run, "load_to_ask", lambda *_: model)
+    with pytest.raises(StageFailed, match=r"1 of 1 failed: the server does not answer .*the same command asks again"):
+        search.sample(run)
 
 
 @pytest.fixture(scope="module")
