@@ -224,10 +224,15 @@ def make_targets(
         voted={str(n): count for n, count in sorted(Counter(choice.voted for choice in choices).items())},
         tied=sum(choice.tied for choice in choices),
         unmatched=sum(choice.unmatched for choice in choices),
-        passes=sum(said.generated_tokens > 0 for said in asked),
+        passes=sum(_is_written(said) for said in asked) if MODES[name].verifications != AGREEMENT else 0,
         tokens=sum(said.prompt_tokens + said.generated_tokens for said in asked),
     )
     return kept, counts
+
+
+def _is_written(said: Judgement) -> bool:
+    """Whether a verifier wrote it, be it nothing; a server may not say of how many tokens a text is."""
+    return bool(said.text) or said.generated_tokens > 0
 
 
 def _choices(run: Run, mode: Mode) -> list[Choice]:

@@ -485,3 +485,12 @@ def test_the_paper_s_settings():
     assert (solve.samples, solve.temperature, solve.top_p, solve.max_tokens) == (8, 0.7, 0.95, 8192)
     assert (asked.votes, asked.temperature, asked.top_p, asked.guidelines) == (16, 0.8, 0.95, "")
     assert config.spark.targets[-2:] == ("reference_guided", "agreement") and config.data.train_problems == 8000
+
+
+def test_a_text_of_which_no_tokens_are_known_was_a_pass():
+    """As of a server that says nothing of its usage; agreement asks nobody."""
+    said = Judgement("s", "verification_000", (StepJudgement(label=True),), True, "It is right.")
+    choice = spark.consistency.single([said], spark.ConsistencySettings())
+    for mode, passes in (("single", 1), ("agreement", 0)):
+        _, counts = spark.make_targets(mode, [choice], {}, spark.QualityFilter(grammar=False))
+        assert counts.passes == passes and counts.kept == 1
