@@ -41,7 +41,11 @@ DIFFERENT = r"""
     \begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}2\\1\end{pmatrix}       ; \overline{AB} | \overline{AC} ; ABC | ACB
     \text{even} | \text{odd} ; (C) | (D)  ; north | south   ; \dfrac23 \approx 0.67 | \dfrac23 ; 0.56 = 56\% | 0.56 = 57\%
     \lfloor\frac{2n}{5}\rfloor | \lfloor\frac{2n}{6}\rfloor ; \sum_{k=1}^{5} k | \sum_{k=1}^{6} k ; \log_2 3 | \log_3 2
-    \sin 30 | \sin 30^\circ ; I(0)e^{-t} | I(0)e^{-w}
+    \sin 30 | \sin 30^\circ ; I(0)e^{-t} | I(0)e^{-w} ; 0.\overline{3} | 0.\overline{33}1 ; 2^3^2 | 64
+    \tan^{-1} x | \cot x ; f^{-1}(2) | f(2) ; P(5,2) | P(2,5) ; {n \choose 2} | {n \choose 3} ; {1 \over x} | x ; negative 7 | 7
+    \mathbb{R}\setminus\{2\} | \mathbb{R} ; \mathbb{R}\setminus\{-2\} | (-\infty,2)\cup(2,\infty) ; 21_{\text{five}} | 21_{\text{six}}
+    \begin{cases}x=1\\y=2\end{cases} | x=2,y=1 ; \begin{cases}x&x>0\\-x&x\le 0\end{cases} | x ; x\approx 2.35 | 2.36 ; |x|=5 | 5
+    1, 200 | 1200 ; 1 \pmod 4 | 1 \pmod 5 ; 9:30 a.m. | 9:30 PM ; \text{Area}=12 | 13 ; 9.8 m/s^2 | 9.7
 """
 EQUAL = r"""
     \{\} | \varnothing ; ∅ | \emptyset    ; 0.\overline{6} | \frac{2}{3} ; 0.1\bar{6} | 1/6 ; 1.2e-3 | 0.0012 ; 6.02E23 | 6.02\times10^{23}
@@ -56,6 +60,11 @@ EQUAL = r"""
     $1,080.00 | 1080   ; 5 million | 5000000 ; 50\% | 50    ; 90^\circ | 90   ; £3.50 | 3.5      ; 12:30 | 12 : 30 ; (B) | \text{B}
     １２ | 12          ; ３．５ | 3.5     ; （1，2） | (1,2); ٤٢ | 42         ; 3½ | \frac72    ; \text{Monday} | monday
     \begin{bmatrix}1&2\end{bmatrix} | \begin{pmatrix}1 & 2\end{pmatrix} ; \sum_{k=1}^{4}k | 10 ; \int_0^1 2x\,dx | 1
+    9.8\text{ m/s}^2 | 9.8 ; 5 m/s | 5    ; 3\ \mathrm{kg/m^3} | 3 ; 36^\circ\text{C} | 36 ; 36°C | 36 ; negative 7 | -7 ; *7* | 7
+    \mathbb{R}\setminus\{1,-1\} | (-\infty,-1)\cup(-1,1)\cup(1,\infty) ; x\in\mathbb{R}-\{2\} | x\ne 2 ; 21_{\text{five}} | 21_5
+    \sin^{-1}\frac12 | \frac{\pi}{6} ; f^{-1}(x)=x+1 | x+1 ; {5 \choose 2} | 10 ; {1 \over 2} | 0.5 ; C(5,2) | C(5, 2)
+    \begin{cases}x=1\\y=2\end{cases} | y=2, x=1 ; x\approx 2.35 | 2.35 ; \text{Area}=12 | 12 ; |AB|=5 | 5 ; m\angle A=60^\circ | 60
+    9:30 a.m. | 9:30 AM ; 9:30\text{ p.m.} | 9:30 pm ; 1,2,\dots,9 | 1, 2, \ldots, 9 ; 1 \pmod 4 | 1\pmod{4} ; "even" | even
 """
 
 
