@@ -114,7 +114,9 @@ _RULE = re.compile(r"(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|=+|</?\w{1,20}>)
 _OPENING_TAG = re.compile(r"<\w")
 _DISPLAYED = re.compile(rf"[{DISPLAY}\s.,;:]+$")
 _TABLE_RULE = re.compile(r"^[ \t]*([-|:][-|: \t]*)$", re.MULTILINE)
-_LINE_START = re.compile(rf"\n\s*|(?<=[.!?])[^\S\n]+(?=\*{{0,2}}(?i:{STEP_WORD})[:.*]|[0-9]{{1,2}}\.[^\S\n]+[A-Z*])")
+_LINE_START = re.compile(
+    rf"\n\s*|(?<=[.!?])[^\S\n]+(?=\*{{0,2}}(?i:{STEP_WORD})[:.*]|\(?[0-9]{{1,2}}[.)][^\S\n]+[A-Z*])"
+)
 DRESS = " \t*_"
 
 
@@ -146,7 +148,7 @@ def _classified(place: Line, shown: str) -> Line:
     if sign.isalpha() or sign == INLINE:
         if sign in "SsAaFfTt" and (match := _PLAIN_HEADING.match(shown)):
             return place._replace(kind="step" if match[1] else "answer", level=8, bare=match.end() == len(shown))
-        return place
+        return place._replace(bare=bool(_SECTION_TITLE.fullmatch(shown.rstrip(". "))))
     if sign == DISPLAY or sign in "-*_=<":
         if _DISPLAYED.match(shown):
             return place._replace(kind="display")
