@@ -5,7 +5,7 @@ import time
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_data import folder
 
@@ -113,6 +113,30 @@ def test_these_are_equal_in_both_orders(verifier, one, other):
         ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{7}$", "7,5,3"),
         ("It is $\\boxed{15\\frac{39}{40}}$, or $\\boxed{\\frac{639}{40}}$.", "639/40"),
         ("Here $\\boxed{2}$.\nThere $\\boxed{4}$.", "4"),
+        ("The answer is negative 7.", "-7"),
+        ("The answer is *18*.", "18"),
+        ("*Answer: 18*", "18"),
+        ("The answer is ... 18!", "18"),
+        ("The answer is 1.5e3.", "1500"),
+        ("The answer is 10^6.", "1000000"),
+        ("The answer is 5 because 3 + 4 = 7 and 7 - 2 = 5.5 - 0.5.", "5"),
+        ("Answer: 18\nThe answer is correct: 9 * 2 = 20 - 2.", "18"),
+        ("The answer is $\\$5.50$.", "5.5"),
+        ("The answer is $5$ since $2+3=5$, and $7-1=6$.", "5"),
+        ("The answer is $5$, which is $2+3$.", "5"),
+        ("The answer is 5, which is 2 + 3 = 4 + 1.", "5"),
+        ("The answer is $\\frac{1}{2}$ or $0.5$.", "0.5"),
+        ("The answer is $\\boxed{2}$, not $\\boxed{3}$.", "2"),
+        ("It is $\\boxed{2}$ rather than $\\boxed{3}$.", "2"),
+        ("So $\\boxed{\\text{}}$.", None),
+        ("5 + 3 = 8\n$\\boxed{\\ }$", None),
+        ("5 + 3 = 8\n\\boxed{?}", None),
+        ("### Answer\n\n\\[\n18\n\\]", "18"),
+        ("The final answer is\n\\begin{align*}\nx &= 18\n\\end{align*}", "18"),
+        ("<think>5 or 6?</think>\n<answer>18</answer>", "18"),
+        ("La respuesta es 18.\nTengo 3 dudas.", "18"),
+        ("Die Antwort lautet 18.\nDas war Aufgabe 3.", "18"),
+        ("정답: 18\n(20 - 2)", "18"),
     ],
 )
 @pytest.mark.parametrize("module", [gsm8k, math])
@@ -128,6 +152,11 @@ def test_the_mathematics_of_a_sentence_without_the_words_behind_it(verifier):
         (("The answer is $5$. I hope it is correct.",), "5"),
         (("The answer is $\\frac{1}{2}$ of the cake.",), "\\frac{1}{2}"),
         (("So the roots: the answer is $1$ and $-2$.",), "1, -2"),
+        (("Thus the answers are $1$, $-2$, and $3$.",), "1, -2, 3"),
+        (("The answer is $5$, as $5 = 2 + 3$.",), "5"),
+        (("<answer>\\frac{1}{2}</answer>",), "\\frac{1}{2}"),
+        (("Thus\n\\[ x = \\frac{3}{4}. \\]",), "\\frac{3}{4}"),
+        (("The answer is $\\frac{1}{2}$.", "We see that the answer is correct."), "\\frac{1}{2}"),
     ):
         assert task.extract_answer(steps) == answer
 
@@ -212,6 +241,7 @@ def same(one, other):
 
 
 @settings(deadline=None, max_examples=300)
+@example("1_", "")
 @given(st.one_of(EXPRESSIONS, JUNK), st.one_of(EXPRESSIONS, JUNK))
 def test_equality_is_symmetric_and_reflexive(one, other):
     assert same(one, other) == same(other, one)

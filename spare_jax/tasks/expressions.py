@@ -357,7 +357,10 @@ class _Reader:
     def raw_argument(self) -> str:
         """A subscript, as it stands."""
         if not self.takes("{"):
-            return self.next()[1]
+            kind, text = self.next()
+            if kind == "end":
+                raise Unreadable("a subscript that is missing")
+            return text
         start, depth = self.at, 1
         while depth:
             kind, text = self.next()
