@@ -65,6 +65,7 @@ EQUAL = r"""
     \sin^{-1}\frac12 | \frac{\pi}{6} ; f^{-1}(x)=x+1 | x+1 ; {5 \choose 2} | 10 ; {1 \over 2} | 0.5 ; C(5,2) | C(5, 2)
     \begin{cases}x=1\\y=2\end{cases} | y=2, x=1 ; x\approx 2.35 | 2.35 ; \text{Area}=12 | 12 ; |AB|=5 | 5 ; m\angle A=60^\circ | 60
     9:30 a.m. | 9:30 AM ; 9:30\text{ p.m.} | 9:30 pm ; 1,2,\dots,9 | 1, 2, \ldots, 9 ; 1 \pmod 4 | 1\pmod{4} ; "even" | even
+    3 \, \mathrm{m} | 3 ; .\overline{6} | \frac23 ; \log_5 125 | 3
 """
 
 

@@ -86,7 +86,9 @@ def _spelled(character: str) -> str:
 
 # A letter in upright type behind a number is a unit: "5\text{ m}". Others are what they are without it.
 _UNIT_LETTERS = {"m": "metres", "g": "grams", "s": "seconds", "h": "hours", "L": "litres", "l": "litres"}
-_UNIT_LETTER = re.compile(r"(?<=[0-9})])\s*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])")
+_UNIT_LETTER = re.compile(
+    r"(?<=[0-9})])(?:\s|\\[, ;:]|~)*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])"
+)
 # Units with a quotient, which would read as letters: "m/s^2", "\mathrm{kg/m^3}".
 _UNIT_POWER = r"(?:\s?\^\s?(?:\{\s?-?[0-9]\s?\}|[0-9]))?"
 _RATED = rf"(?:[kcm]?[mg]|mg|[mk]?L|ft|mi|N|J){_UNIT_POWER}\s?/\s?(?:s|h|hr|min|sec|c?m|kg|mol){_UNIT_POWER}"
@@ -134,6 +136,7 @@ _SPELLINGS = (
     (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
     (re.compile(r"\\(?:dotsc|dotsb|dots|cdots)(?![a-zA-Z])|\.\.\."), r"\\ldots "),
     (re.compile(r"\\(?:bar|overline)\s?(?=[0-9{])|(?<=[0-9.])\\dot\s?(?=[0-9{])"), r"\\overline "),
+    (re.compile(r"(?<![0-9])\.(?=\\overline)"), "0."),
     (re.compile(r"\\overline ([0-9])"), r"\\overline {\1}"),
     (re.compile(r"\\frac\s*([0-9])"), r"\\frac{\1}"),
     (re.compile(r"(\\frac\{[^{}]{1,99}\})\s*([0-9a-zA-Z])"), r"\1{\2}"),
