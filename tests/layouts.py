@@ -147,6 +147,9 @@ MORE: tuple[tuple[str, int], ...] = (
     ("Proof.\n\nWe have x = 3. So y = 4.", 2),
     ("## Step 1: Add\n2 + 3 = 5\n\n## Step 2: Find the result\n5 * 2 = 10\n\nThe final answer is: $\\boxed{10}$", 3),
     ("Step 1: Add.\n2 + 3 = 5\n\nStep 2: State the final answer.\nThe final answer is 5.", 2),
+    ("1. Step 1: Add 2 and 3.\n2. Step 2: Double it.", 2),
+    ("*Step 1*\nAdd 2 and 3.\n*Step 2*\nDouble it.", 2),
+    ("|AB| = 3. |BC| = 4. So |AC| = 5.", 3),
     ("  \n\n", 1),
     ("", 0),
 )

@@ -103,6 +103,7 @@ _BOLD = re.compile(
     r"(?:\*\*([^*\n]{1,200})\*\*|__([^_\n]{1,200})__|\\textbf\s?\{([^{}\n]{1,200})\}"
     r"|\\(?:sub)*section\*?\s?\{([^{}\n]{1,200})\})\s*(:?)\s*"
 )
+_ITALIC = re.compile(r"\*([^*\s][^*\n]{0,199})\*\s*$")
 _HASHES = re.compile(r"(#{1,6})(?:\s+|(?=Step))(.*)")
 _ANSWER_MARK = re.compile(rf"####\s*(?![0-9]{{1,3}}[.)]\s)[-+]?[$£€0-9.({INLINE}\\]")
 _PLAIN_HEADING = re.compile(
@@ -125,6 +126,8 @@ def lines_of(hidden: str) -> list[Line]:
     first = len(hidden) - len(hidden.lstrip())
     starts, befores, ends = [first], [hidden[:first]], []
     for match in _LINE_START.finditer(hidden, first):
+        if "\n" not in match[0] and _ITEM.fullmatch(hidden, starts[-1], match.start()):  # "1. Step 1: Add."
+            continue
         ends.append(match.start())
         starts.append(match.end())
         befores.append(match[0])
@@ -180,6 +183,8 @@ def _heading(place: Line, shown: str) -> Line:
             return place
         if not rest and not numbered and (title.endswith((".", "!", "?")) or "=" in title):
             return place
+    elif (match := _ITALIC.match(shown)) and _NUMBERED.match(match[1]):
+        title, level, rest = match[1], 7, ""
     else:
         return place
     if match := _NUMBERED.match(title):

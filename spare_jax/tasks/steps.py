@@ -19,7 +19,7 @@ LONGEST = 100_000
 _TAG = re.compile(r"(?:</step>|\bки\b)\s*", re.IGNORECASE)
 _BOUNDARY = re.compile(
     rf"(?:(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY}[.,;]))\s+|(?<={DISPLAY})\s*)"
-    rf"(?=[\"'“‘(\[*_]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
+    rf"(?=[\"'“‘(\[*_|]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
 )
 _MARKER = re.compile(
     rf"\W*(?:\(?(?:[0-9]{{1,3}}|[IVX]{{1,4}}|[a-z])\\?[.)]|{STEP_WORD}[.:]?|(?:solution|proof)[.:])\W*$", re.IGNORECASE
