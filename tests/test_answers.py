@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 from cpu_seconds import cpu_seconds
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from real_data import folder
 
@@ -42,7 +42,11 @@ DIFFERENT = r"""
     \begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}2\\1\end{pmatrix}       ; \overline{AB} | \overline{AC} ; ABC | ACB
     \text{even} | \text{odd} ; (C) | (D)  ; north | south   ; \dfrac23 \approx 0.67 | \dfrac23 ; 0.56 = 56\% | 0.56 = 57\%
     \lfloor\frac{2n}{5}\rfloor | \lfloor\frac{2n}{6}\rfloor ; \sum_{k=1}^{5} k | \sum_{k=1}^{6} k ; \log_2 3 | \log_3 2
-    \sin 30 | \sin 30^\circ ; I(0)e^{-t} | I(0)e^{-w}
+    \sin 30 | \sin 30^\circ ; I(0)e^{-t} | I(0)e^{-w} ; 0.\overline{3} | 0.\overline{33}1 ; 2^3^2 | 64
+    \tan^{-1} x | \cot x ; f^{-1}(2) | f(2) ; P(5,2) | P(2,5) ; {n \choose 2} | {n \choose 3} ; {1 \over x} | x ; negative 7 | 7
+    \mathbb{R}\setminus\{2\} | \mathbb{R} ; \mathbb{R}\setminus\{-2\} | (-\infty,2)\cup(2,\infty) ; 21_{\text{five}} | 21_{\text{six}}
+    \begin{cases}x=1\\y=2\end{cases} | x=2,y=1 ; \begin{cases}x&x>0\\-x&x\le 0\end{cases} | x ; x\approx 2.35 | 2.36 ; |x|=5 | 5
+    1, 200 | 1200 ; 1 \pmod 4 | 1 \pmod 5 ; 9:30 a.m. | 9:30 PM ; \text{Area}=12 | 13 ; 9.8 m/s^2 | 9.7
 """
 EQUAL = r"""
     \{\} | \varnothing ; ∅ | \emptyset    ; 0.\overline{6} | \frac{2}{3} ; 0.1\bar{6} | 1/6 ; 1.2e-3 | 0.0012 ; 6.02E23 | 6.02\times10^{23}
@@ -57,6 +61,12 @@ EQUAL = r"""
     $1,080.00 | 1080   ; 5 million | 5000000 ; 50\% | 50    ; 90^\circ | 90   ; £3.50 | 3.5      ; 12:30 | 12 : 30 ; (B) | \text{B}
     １２ | 12          ; ３．５ | 3.5     ; （1，2） | (1,2); ٤٢ | 42         ; 3½ | \frac72    ; \text{Monday} | monday
     \begin{bmatrix}1&2\end{bmatrix} | \begin{pmatrix}1 & 2\end{pmatrix} ; \sum_{k=1}^{4}k | 10 ; \int_0^1 2x\,dx | 1
+    9.8\text{ m/s}^2 | 9.8 ; 5 m/s | 5    ; 3\ \mathrm{kg/m^3} | 3 ; 36^\circ\text{C} | 36 ; 36°C | 36 ; negative 7 | -7 ; *7* | 7
+    \mathbb{R}\setminus\{1,-1\} | (-\infty,-1)\cup(-1,1)\cup(1,\infty) ; x\in\mathbb{R}-\{2\} | x\ne 2 ; 21_{\text{five}} | 21_5
+    \sin^{-1}\frac12 | \frac{\pi}{6} ; f^{-1}(x)=x+1 | x+1 ; {5 \choose 2} | 10 ; {1 \over 2} | 0.5 ; C(5,2) | C(5, 2)
+    \begin{cases}x=1\\y=2\end{cases} | y=2, x=1 ; x\approx 2.35 | 2.35 ; \text{Area}=12 | 12 ; |AB|=5 | 5 ; m\angle A=60^\circ | 60
+    9:30 a.m. | 9:30 AM ; 9:30\text{ p.m.} | 9:30 pm ; 1,2,\dots,9 | 1, 2, \ldots, 9 ; 1 \pmod 4 | 1\pmod{4} ; "even" | even
+    3 \, \mathrm{m} | 3 ; .\overline{6} | \frac23 ; \log_5 125 | 3
 """
 
 
@@ -105,6 +115,30 @@ def test_these_are_equal_in_both_orders(verifier, one, other):
         ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{7}$", "7,5,3"),
         ("It is $\\boxed{15\\frac{39}{40}}$, or $\\boxed{\\frac{639}{40}}$.", "639/40"),
         ("Here $\\boxed{2}$.\nThere $\\boxed{4}$.", "4"),
+        ("The answer is negative 7.", "-7"),
+        ("The answer is *18*.", "18"),
+        ("*Answer: 18*", "18"),
+        ("The answer is ... 18!", "18"),
+        ("The answer is 1.5e3.", "1500"),
+        ("The answer is 10^6.", "1000000"),
+        ("The answer is 5 because 3 + 4 = 7 and 7 - 2 = 5.5 - 0.5.", "5"),
+        ("Answer: 18\nThe answer is correct: 9 * 2 = 20 - 2.", "18"),
+        ("The answer is $\\$5.50$.", "5.5"),
+        ("The answer is $5$ since $2+3=5$, and $7-1=6$.", "5"),
+        ("The answer is $5$, which is $2+3$.", "5"),
+        ("The answer is 5, which is 2 + 3 = 4 + 1.", "5"),
+        ("The answer is $\\frac{1}{2}$ or $0.5$.", "0.5"),
+        ("The answer is $\\boxed{2}$, not $\\boxed{3}$.", "2"),
+        ("It is $\\boxed{2}$ rather than $\\boxed{3}$.", "2"),
+        ("So $\\boxed{\\text{}}$.", None),
+        ("5 + 3 = 8\n$\\boxed{\\ }$", None),
+        ("5 + 3 = 8\n\\boxed{?}", None),
+        ("### Answer\n\n\\[\n18\n\\]", "18"),
+        ("The final answer is\n\\begin{align*}\nx &= 18\n\\end{align*}", "18"),
+        ("<think>5 or 6?</think>\n<answer>18</answer>", "18"),
+        ("La respuesta es 18.\nTengo 3 dudas.", "18"),
+        ("Die Antwort lautet 18.\nDas war Aufgabe 3.", "18"),
+        ("정답: 18\n(20 - 2)", "18"),
     ],
 )
 @pytest.mark.parametrize("module", [gsm8k, math])
@@ -120,6 +154,11 @@ def test_the_mathematics_of_a_sentence_without_the_words_behind_it(verifier):
         (("The answer is $5$. I hope it is correct.",), "5"),
         (("The answer is $\\frac{1}{2}$ of the cake.",), "\\frac{1}{2}"),
         (("So the roots: the answer is $1$ and $-2$.",), "1, -2"),
+        (("Thus the answers are $1$, $-2$, and $3$.",), "1, -2, 3"),
+        (("The answer is $5$, as $5 = 2 + 3$.",), "5"),
+        (("<answer>\\frac{1}{2}</answer>",), "\\frac{1}{2}"),
+        (("Thus\n\\[ x = \\frac{3}{4}. \\]",), "\\frac{3}{4}"),
+        (("The answer is $\\frac{1}{2}$.", "We see that the answer is correct."), "\\frac{1}{2}"),
     ):
         assert task.extract_answer(steps) == answer
 
@@ -204,6 +243,7 @@ def same(one, other):
 
 
 @settings(deadline=None, max_examples=300)
+@example("1_", "")
 @given(st.one_of(EXPRESSIONS, JUNK), st.one_of(EXPRESSIONS, JUNK))
 def test_equality_is_symmetric_and_reflexive(one, other):
     assert same(one, other) == same(other, one)

@@ -96,7 +96,7 @@ def test_real_format_with_a_model_that_gets_everything_wrong(tmp_path, caplog):
 def test_where_nothing_is_judged_nothing_is_made_of_it(tmp_path):
     config = gsm8k_config(tmp_path, max_length=1024)
     for _ in range(2):
-        with pytest.raises(StageFailed, match=r"judge: all of 22 failed: the prompt of 1\d+ tokens leaves no room"):
+        with pytest.raises(StageFailed, match=r"judge: all of \d+ failed: the prompt of 1\d+ tokens leaves no room"):
             main.run(config, "gsm8k", str(tmp_path / "work"))
     assert not list((tmp_path / "work").glob("judgements/spare*")) and not (tmp_path / "work" / "prm").exists()
 

@@ -331,6 +331,9 @@ class TestAnnotateParse:
             ('{"student_step":1,"context":[1,2,"label":"INCORRECT"}', False),
             ('{"student_step":1,"explanation":"cut sh', None),
             ('{"student_step":1,"label":"INCOR', None),
+            ('{"student_step":"Step 1","label":"**Incorrect.**"}', False),
+            ('{"student_step":"1.","label":"partly correct"}', None),
+            ("{“student_step”: 1, “label”: “INCORRECT”}", False),
         ],
     )
     def test_a_broken_record_is_repaired_and_harms_no_other(self, broken, label):

@@ -53,6 +53,8 @@ def test_the_last_verdict_of_a_section_and_the_first_section_of_a_step_count():
     assert parsed.steps[1].correct is False and parsed.steps[1].title == "sum"
     assert parsed.steps[2] == StepVerification("cut", "and then", None)
     assert (parsed.duplicates, parsed.surplus, parsed.answer) == (1, 1, False)
+    on_windows = verify.parse(text.replace("\n", "\r\n"), 2)
+    assert on_windows.answer is False and on_windows.steps[1].correct is False
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,8 @@ UNKNOWN = "UNKNOWN"
 MAX_ID = 9999
 
 _OUR_IDS = re.compile(r"\[\s*(q|[crs]\s*\d+)\s*\]", re.IGNORECASE)
-_RECORD_START = re.compile(r"""\{\s*["']?student_step\b""")
-_ID = re.compile(r"\[?\s*[crs]?\s*([0-9]{1,9})\s*\]?", re.IGNORECASE)
+_RECORD_START = re.compile(r"""\{\s*["'“]?student_step\b""")
+_ID = re.compile(r"\[?\s*(?:step|[crs])?\s*([0-9]{1,9})\s*\]?[.:]?", re.IGNORECASE)
 # Control characters inside strings are accepted (models write raw newlines); Infinity and NaN become null.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda _: None)
 
@@ -148,7 +148,7 @@ def parse(text: str, n_steps: int) -> ParsedAnnotation:
         else:
             label = row.get("label")
             parsed.records[step] = StepJudgement(
-                label=LABELS.get(label.strip().upper()) if isinstance(label, str) else None,
+                label=LABELS.get(label.strip(" \t\r\n*_`.").upper()) if isinstance(label, str) else None,
                 explanation=_text(row.get("explanation")),
                 context=_ids(row.get("context")),
                 steps=_ids(row.get("steps")),
@@ -255,7 +255,7 @@ def _shallow(text: str) -> str:
 
 
 def _id(value: Any) -> int | None:
-    """A step or sentence number from 3, 3.0, "3", "s3" or "[s3]"."""
+    """A step or sentence number from 3, 3.0, "3", "s3", "[s3]" or "Step 3"."""
     if isinstance(value, str) and (match := _ID.fullmatch(value.strip())):
         return int(match[1])
     if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:

@@ -52,8 +52,10 @@ STEP = "**This step is {}.**"
 ANSWER = "**Verification: Is the answer correct (Yes/No)? {}**"
 _HEADING = re.compile(r"^## Step ([0-9]{1,9}):(.*)$", re.MULTILINE)
 _FIRST_HEADING = re.compile(r"^## Step 1:", re.MULTILINE)
-_STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t]*$", re.MULTILINE)
-ANSWER_VERDICT = re.compile(r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t]*$", re.MULTILINE)
+_STEP_VERDICT = re.compile(r"^\*\*This step is (correct|incorrect)\.\*\*[ \t\r]*$", re.MULTILINE)
+ANSWER_VERDICT = re.compile(
+    r"^\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)\*\*[ \t\r]*$", re.MULTILINE
+)
 
 VERDICTS = re.compile(
     r"\*\*(?:This step is|Verification: Is the answer correct \(Yes/No\)\?) (correct|incorrect|Yes|No)\b"

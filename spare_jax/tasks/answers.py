@@ -5,6 +5,7 @@ Plain numbers are exact fractions and need no library (numbers.py). What is none
 """
 
 import functools
+import itertools
 import json
 import re
 import socket
@@ -19,11 +20,17 @@ from spare_jax.tasks.numbers import LONGEST_ANSWER, UNITS, canonical_number, num
 
 _MARK = re.compile(
     r"####|\\(?:boxed|fbox)\s?\{|答(?:案|え)?\s?(?:应该是|應該是|等于|是|为|為|は|[:=])\s?:?"
-    r"|\banswer(?:\sto\s(?:the|this)\s(?:question|problem))?"
-    r"(?:[*_ ]{0,4}[:=]|\s(?:is|are|was|will\sbe|would\sbe|must\sbe|should\sbe)(?:n['’]t)?\b\s?:?)",
-    re.IGNORECASE,
+    r"|(?:정답|답)(?:은|[:=])|\b(?:respuesta|resposta|r[ée]ponse|risposta|antwort|ответ)(?:\sfinale?)?"
+    r"(?:[*_ ]{0,4}[:=]|\s(?:es|é|est|è|ist|lautet)\b\s?:?)"
+    r"|<answer>|^[#*_ ]{1,9}(?:the\s)?(?:final\s)?answer[*_ ]{0,4}$"
+    r"|\banswers?(?:\sto\s(?:the|this)\s(?:question|problem))?"
+    r"(?:[*_ ]{0,4}[:=]|\s(?:is|are|was|will\sbe|would\sbe|must\sbe|should\sbe)(?:n['’]t)?\b"
+    r"(?!\s(?:in)?(?:correct|right|wrong|reasonable|verified|confirmed|consistent)\b)\s?:?)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _MOST_MARKS = 100  # that only deny something; what stands before so many is not looked at
+# What fills a box with nothing. (A backslash and braces are the empty set.)
+_EMPTY = re.compile(r"(?:\\(?:text|mbox|mathrm|q?quad|phantom)(?![a-z])|\\(?![{}a-zA-Z])|[\s~{}$?._,;:!])*")
 _BRACE = re.compile(r"\\(?:boxed|fbox)(?:\s?\{|\s+([^\s{}$\\]{1,30}))|\\.|[{}]", re.DOTALL)
 # What may stand between the boxes of one statement: "$\boxed{1}$ and $y = \boxed{2}$".
 _JOINT = re.compile(
@@ -36,8 +43,17 @@ _INSTEAD = re.compile(
     re.IGNORECASE,
 )
 _DENIAL = re.compile(r"(?<![.!?])(?:[,;]|\s)\s?(?:(?:and|but)\s)?(?:not|rather\sthan|instead\sof)\s")
-_DISPLAY = re.compile(r"(?:\\\[|\$\$)\s*(.{1,400}?)\s*(?:\\\]|\$\$)", re.DOTALL)
-_FORMULA = re.compile(r"\$\$?([^$]{1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+_DISPLAY = re.compile(
+    r"(?:\\\[|\$\$|\\begin\{(?:equation|align|gather)\*?\})\s*(.{1,400}?)\s*"
+    r"(?:\\\]|\$\$|\\end\{(?:equation|align|gather)\*?\})",
+    re.DOTALL,
+)
+_FORMULA = re.compile(r"\$\$?((?:[^$\\]|\\.){1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
+# What begins a remark behind an answer: the next sentence, a reason, the end of a tag.
+_REMARK = re.compile(r"(?<=[^A-Z\s.])\.\s|,?\s(?:because|since)\b|,\swhich\b|</|<\|", re.IGNORECASE)
+_ASIDE = re.compile(r"(?:\s[a-z]+)?[\s,(]+(?:because|since|by|as|from|which|where|so|using|i\.e|that\sis)\b")
+_POWER = re.compile(r"\W*[0-9.]+\s?\^")
+_DENIED = re.compile(r"(?:\b(?:not|never|rather\sthan|instead\sof)|n['’]t)[\s:$*(\\]*$", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 # What makes a number behind which it stands a part of an expression: "5x", "5!", "5 x", "5 - 3".
 _CONTINUED = re.compile(r"[^\W\d_]|[_^!(]|\s?\\|\s[b-zB-HJ-Z](?![^\W\d_]|['’])|\s?[-+*/^]\s?[0-9(\\]")
@@ -58,10 +74,11 @@ def extract_number(steps: Sequence[str]) -> str | None:
     if stated == "" and boxes(text):
         return None
     if stated:
+        stated = _REMARK.split(stated, maxsplit=1)[0]
         result = of_equation(stated)
         if (number := parse_number(result)) is not None:
             return canonical_number(number)
-        if "\\" in undressed(stated) or stated == boxed_answer(text):
+        if "\\" in undressed(stated) or _POWER.match(stated) or stated == boxed_answer(text):
             return stated
         if found := _number_at(result, first=True) or _number_at(stated, first=True):
             return found
@@ -86,33 +103,36 @@ def stated_answer(text: str) -> str | None:
         if mark[0].startswith("\\"):
             return boxed_answer(text) or ("" if boxes(text) else None)
         stated = _behind(text[mark.end() : mark.end() + LONGEST_ANSWER])
-        if _NEGATED.match(stated) or mark[0].rstrip(" :").endswith("t"):
+        if _NEGATED.match(stated) or mark[0].rstrip(" :").endswith(("n't", "n’t")):
             if (instead := _INSTEAD.search(stated)) is None:
                 continue
             stated = stated[instead.end() :]
         stated = re.sub(r"(?<=[0-9])!(?=\s|$)", "", stated)  # an exclamation; in a formula "!" is a factorial
+        stated = re.sub(r"^(?:\\ldots|\.{2,})\s*", "", stated)
+        if stated.count("*") == 1:  # "*The answer is 8.*"
+            stated = stated.removesuffix("*")
         denied = _DENIAL.search(stated)
         return stated[: denied.start()].strip() if denied and denied.start() else stated.strip()
     return None
 
 
 def _marks(text: str) -> Iterator[re.Match[str]]:
-    """The marks of an answer from the last one on. The end of a long text is searched first: there it stands."""
+    """The marks of an answer from the last one on. The end of a long text is searched first: there it stands. A million
+    characters before it are searched then, no more: in LaTeX a text may be eleven times as long as it was."""
     near = max(0, len(text) - _SEARCHED)
     yield from reversed(list(_MARK.finditer(text, near))[-_MOST_MARKS:])
     if near:
-        yield from reversed(list(_MARK.finditer(text, 0, near))[-_MOST_MARKS:])
+        yield from reversed(list(_MARK.finditer(text, max(0, near - 1_000_000), near))[-_MOST_MARKS:])
 
 
 def _behind(text: str) -> str:
     """A line behind a mark, or the display or line below it where there is nothing."""
+    if display := _DISPLAY.match(text.lstrip("*_:\r\n\t ")):
+        return display[1].replace("&", "")
     line, _, below = text.partition("\n")
     said = line.strip().strip("*_:").strip()
     if said not in ("", r"\[", "$$"):
-        return (display[1] if (display := _DISPLAY.match(said)) else line).strip()
-    below = said + "\n" + below
-    if display := _DISPLAY.match(below.strip()):
-        return display[1]
+        return line.strip()
     return "" if said else next((line.strip() for line in below.split("\n") if line.strip()), "")
 
 
@@ -154,7 +174,11 @@ def boxed_answer(text: str) -> str | None:
 
 
 def _last_boxes(text: str) -> str | None:
-    found = [box for box in boxes(text) if box[2]]
+    found = [
+        box
+        for box in boxes(text)
+        if not _EMPTY.fullmatch(box[2]) and not _DENIED.search(text, max(0, box[0] - 24), box[0])
+    ]
     if not found:
         return None
     joined, after = found[-1][2], found[-1][0]
@@ -178,16 +202,20 @@ def formula_of(stated: str) -> str:
     r"""The mathematics of a stated answer: without the words behind it ("$\frac{1}{2}$ of the cake. I am sure.")."""
     formulas = list(_FORMULA.finditer(stated))
     if not formulas or stated[: formulas[0].start()].strip("*_ "):
-        return re.split(r"(?<=[^A-Z\s.])\.\s", stated, maxsplit=1)[0]
+        return _REMARK.split(stated, maxsplit=1)[0]
     joined = [formulas[0]]
     for formula in formulas[1:]:
         if not _JOINT.fullmatch(stated[joined[-1].end() : formula.start()]):
             break
         joined.append(formula)
     rest = stated[joined[-1].end() :]
-    if len(joined) < len(formulas) and not re.match(r"\s*[.;]", rest):
+    if len(joined) < len(formulas) and not re.match(r"\s*[.;]", rest) and not _ASIDE.match(rest):
         return stated
-    return ", ".join(next(filter(None, formula.groups())).strip() for formula in joined)
+    text = next(filter(None, joined[0].groups())).strip()
+    for before, formula in itertools.pairwise(joined):
+        between = " or " if re.search(r"\bor\b", stated[before.end() : formula.start()]) else ", "
+        text += between + next(filter(None, formula.groups())).strip()
+    return text
 
 
 def _number_at(text: str, first: bool) -> str | None:

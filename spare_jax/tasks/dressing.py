@@ -86,25 +86,41 @@ def _spelled(character: str) -> str:
 
 # A letter in upright type behind a number is a unit: "5\text{ m}". Others are what they are without it.
 _UNIT_LETTERS = {"m": "metres", "g": "grams", "s": "seconds", "h": "hours", "L": "litres", "l": "litres"}
-_UNIT_LETTER = re.compile(r"(?<=[0-9})])\s*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])")
+_UNIT_LETTER = re.compile(
+    r"(?<=[0-9})])(?:\s|\\[, ;:]|~)*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])"
+)
+# Units with a quotient, which would read as letters: "m/s^2", "\mathrm{kg/m^3}".
+_UNIT_POWER = r"(?:\s?\^\s?(?:\{\s?-?[0-9]\s?\}|[0-9]))?"
+_RATED = rf"(?:[kcm]?[mg]|mg|[mk]?L|ft|mi|N|J){_UNIT_POWER}\s?/\s?(?:s|h|hr|min|sec|c?m|kg|mol){_UNIT_POWER}"
+_UNIT_QUOTIENT = re.compile(
+    r"(?<=[0-9})])(?:\s|\\[, ;:]|~)*"
+    rf"(?:\\(?:text|mbox|textrm|mathrm|rm)\s?\{{(?:\s|\\[, ])*{_RATED}\s*\}}{_UNIT_POWER}|(?<=\s){_RATED}(?=[\s.$]*$))"
+)
 _SPELLINGS = (
     (re.compile(r"\\[()\[\]]|(?<![\w^*)\]}])\*\*(?=\S)|(?<=\S)\*\*(?=[\s.,;:!?]|$)"), " "),
     (re.compile(r"\*\*"), "^"),
+    (re.compile(r"^\*(?=\S)([^*]+)(?<=\S)\*(?=[\s.]*$)|^[\"“]([^\"“”]+)[\"”](?=[\s.]*$)"), r"\1\2"),
+    (re.compile(r"^(\W*)(?:negative|minus) (?=[$0-9.\\])", re.IGNORECASE), r"\1-"),
     (re.compile(r"(?<=[-+])\s?\\?\$"), ""),
     (re.compile(r"\\?\$"), " "),
     (re.compile(r"\\!|\{\}|\\(?:displaystyle|textstyle|limits|nolimits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])\.?"), ""),
     (re.compile(r"\\(?:quad|qquad|enspace|thinspace|,|;|:|>| |/)|~|\\[hv]space\*?\{[^{}]{0,20}\}"), " "),
     (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\{([^{}]{1,99})\\choose(?![a-zA-Z])([^{}]{1,99})\}"), r"\\binom{\1}{\2}"),
+    (re.compile(r"\{([^{}]{1,99})\\over(?![a-zA-Z])([^{}]{1,99})\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\(?=[%#&])"), ""),
     (re.compile(r"\^\s?\{\s?\\(?:circ|degree)\s?\}|\^\s?\\circ(?![a-zA-Z])|\^?\\(?:text)?degree(?![a-zA-Z])"), "°"),
+    (re.compile(r"°\s?(?:\\(?:text|mathrm)\s?\{\s?[CF]\s?\}|[CF](?![A-Za-z]))"), "°"),
     (re.compile(r"\\(?:dfrac|tfrac|cfrac|frac)(?![a-zA-Z])"), r"\\frac"),
     (re.compile(r"\\[dt]?binom(?![a-zA-Z])"), r"\\binom"),
     (re.compile(r"\\(?:leqslant|leqq|le)(?![a-zA-Z])"), r"\\leq "),
     (re.compile(r"\\(?:geqslant|geqq|ge)(?![a-zA-Z])"), r"\\geq "),
     (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])|\\not\s?="), r"\\neq "),
     (re.compile(r"\^\s?(?:\{\s?\\prime\s?\}|\\prime(?![a-zA-Z]))"), "'"),
-    (re.compile(r"\b([ap])\.\s?m\.?(?![a-z])"), r"\1m"),
+    (re.compile(r"(?<=[0-9{ ])([AaPp])(?:\.\s?[Mm]\.?(?![A-Za-z])|M\b(?=[\s.}]*$))"), lambda m: m[1].lower() + "m"),
+    (re.compile(r"\\pmod\s?([0-9A-Za-z]{1,9})"), r"\\pmod{\1}"),
+    (re.compile(r"\bm\s?(?=\\angle)"), ""),
     (re.compile(r"\bsq\."), "sq"),
     (re.compile(r"<="), r"\\leq "),
     (re.compile(r">="), r"\\geq "),
@@ -120,6 +136,7 @@ _SPELLINGS = (
     (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
     (re.compile(r"\\(?:dotsc|dotsb|dots|cdots)(?![a-zA-Z])|\.\.\."), r"\\ldots "),
     (re.compile(r"\\(?:bar|overline)\s?(?=[0-9{])|(?<=[0-9.])\\dot\s?(?=[0-9{])"), r"\\overline "),
+    (re.compile(r"(?<![0-9])\.(?=\\overline)"), "0."),
     (re.compile(r"\\overline ([0-9])"), r"\\overline {\1}"),
     (re.compile(r"\\frac\s*([0-9])"), r"\\frac{\1}"),
     (re.compile(r"(\\frac\{[^{}]{1,99}\})\s*([0-9a-zA-Z])"), r"\1{\2}"),
@@ -142,6 +159,7 @@ def undressed(text: str) -> str:
     text = ascii_text(text)
     # Two backslashes end a row of a matrix; elsewhere somebody has escaped one.
     text = _ROW_END.sub(r" \\cr ", text) if "\\begin" in text else _ESCAPED.sub(r"\\", text)
+    text = _UNIT_QUOTIENT.sub(" units", text)
     text = _UNIT_LETTER.sub(lambda m: f" {_UNIT_LETTERS[m[1]]} ", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
@@ -167,6 +185,6 @@ def _is_group(text: str) -> bool:
 
 def canonical_text(text: str) -> str:
     """`undressed` without blanks that part nothing and without the final full stop: equal where two answers are the
-    same but for their look. (", " before a digit stays: "1, 200" is not 1,200.)"""
+    same but for their look. (", " before three digits stays: "1, 200" is not 1,200.)"""
     text = undressed(text).rstrip(" .")
-    return re.sub(r"(?<![A-Za-z0-9,]) |(?<=,) (?![0-9])| (?![A-Za-z0-9])", "", text)
+    return re.sub(r"(?<![A-Za-z0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))| (?![A-Za-z0-9])", "", text)

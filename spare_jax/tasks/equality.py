@@ -60,6 +60,8 @@ def _items(items: Sequence[Node]) -> list[Node]:
             found += distinct
         elif item == ("numbers", "R"):
             found.append(("tuple", "(", ")", ("negative", INFINITY), INFINITY))
+        elif item[:2] == ("difference", ("numbers", "R")) and item[2][0] == "set":
+            found += _gaps(item[2][1:])
         elif _holds(item, "plus_minus", "minus_plus"):
             found += [_signed(item, 1), _signed(item, -1)]
         elif item[0] == "relation" and item[1] == ("!=",) and item[2][0][0] == "symbol":
@@ -69,6 +71,17 @@ def _items(items: Sequence[Node]) -> list[Node]:
         if len(found) > _MOST_ITEMS:
             raise Unreadable("a long list")
     return found
+
+
+def _gaps(points: Sequence[Node]) -> list[Node]:
+    """The open intervals between a few real numbers, which together are all others."""
+    if any(map(symbols, points)):
+        raise Unreadable("all numbers but letters")
+    values = [_float(evaluate(point, {})) for point in points]
+    if any(isinstance(value, mp.mpc) for value in values):
+        raise Unreadable("no real number")
+    ends = [("negative", INFINITY), *(points[i] for i in sorted(range(len(values)), key=values.__getitem__)), INFINITY]
+    return [("tuple", "(", ")", low, high) for low, high in itertools.pairwise(ends)]
 
 
 def _holds(node: Any, *kinds: str) -> bool:
@@ -91,7 +104,7 @@ def _same_lists(first: list[Node], second: list[Node]) -> bool | None:
     if len(first) != len(second):
         for one, other in ((first, second), (second, first)):
             value = _unwrapped(one[0]) if len(one) == 1 and one[0][0] == "relation" else None
-            if value is not None and value[0] in ("set", "union"):
+            if value is not None and value[0] in ("set", "union", "difference"):
                 return _same_lists(_items([value]), other)
         return False
     left, undecided = list(second), False
@@ -165,6 +178,8 @@ def _is_name(node: Node) -> bool:
         return True
     if node[0] == "tuple":
         return all(_is_name(part) for part in node[3:])
+    if node[0] == "absolute":  # the length of a segment
+        return node[1][0] == "symbol" and len(node[1][1]) > 1
     return node[0] == "symbol" and node[1] not in ("e", "i")
 
 

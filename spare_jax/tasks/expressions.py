@@ -32,11 +32,12 @@ _GREEK = frozenset(
     upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar
     """.split()  # noqa: SIM905
 )
-_RELATIONS = {"=": "=", "<": "<", ">": ">", "leq": "<=", "geq": ">=", "neq": "!=", "in": "in"}
+_RELATIONS = {"=": "=", "<": "<", ">": ">", "leq": "<=", "geq": ">=", "neq": "!=", "in": "in", "approx": "="}
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<number>
-        (?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+|\.(?=[/)+*-]))?
+        (?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|(?<![_^])[1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])|[0-9]+)
+        (?:\.[0-9]+|\.(?=[/)+*-]))?
         |\.[0-9]+)
     (?P<power>[eE][-+]?[0-9]{1,3}(?![0-9a-zA-Z.]))?
     |(?P<command>\\[A-Za-z]+|\\[{}|])
@@ -55,6 +56,9 @@ _OPEN = {
 }
 _CLOSERS = frozenset((")", "]", "}", r"\}", r"\rangle"))
 _MARKED = (r"\overline", r"\angle", r"\triangle", r"\hat", r"\vec", r"\dot", r"\ddot", r"\tilde")  # other symbols
+_INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
+          "ten": "10", "eleven": "11", "twelve": "12", "sixteen": "16"}  # fmt: skip
 _DEEPEST = 60
 
 
@@ -166,9 +170,10 @@ class _Reader:
         return found
 
     def item(self) -> Node:
-        if words := self.words_alone():
+        words = self.words_alone()
+        if words and words[0] == "text":
             return words
-        sides, relations = [self.side()], []
+        sides, relations = [words or self.side()], []
         scale = self.unit()
         while (relation := self.relation()) is not None:
             relations.append(relation)
@@ -184,7 +189,7 @@ class _Reader:
         return ("relation", tuple(relations), tuple(sides)) if relations else sides[0]
 
     def words_alone(self) -> Node | None:
-        """An item that is a text: words up to the next comma or the end."""
+        """An item that is a text, words up to the next comma or the end; or the words that an equation is about."""
         end = self.at
         while self.peek(end - self.at)[0] in ("word", "letter", "segment") or self.peek(end - self.at)[1] in ("-", "'"):
             end += 1
@@ -193,10 +198,12 @@ class _Reader:
             return None
         if taken[0][0] != "word" and not any(kind == "word" for kind, _ in taken[:2]):
             return None
-        if self.peek(end - self.at)[0] != "end" and self.peek(end - self.at)[1] not in (",", ";", ")"):
+        kind, behind = self.peek(end - self.at)
+        if kind != "end" and behind not in (",", ";", ")", "="):
             return None
         self.at = end
-        return ("text", " ".join(text.lower() for _, text in taken if text not in ("-", "'")))
+        words = " ".join(text.lower() for _, text in taken if text not in ("-", "'"))
+        return ("symbol" if behind == "=" else "text", words)
 
     def relation(self) -> str | None:
         kind, text = self.peek()
@@ -230,6 +237,8 @@ class _Reader:
         parts = [self.sum()]
         while self.takes(r"\cup"):
             parts.append(self.sum())
+        if len(parts) == 1 and self.takes(r"\setminus", r"\backslash"):
+            return ("difference", parts[0], self.sum())
         return parts[0] if len(parts) == 1 else ("union", *parts)
 
     # Expressions
@@ -264,12 +273,14 @@ class _Reader:
             elif self.takes("/"):
                 total = ("quotient", total, self.signed_factor())
             elif self.starts_factor():
-                if self.peek()[0] == "number" and last_is_number:
+                if self.peek()[0] == "number" and (last_is_number or total[0] == "number"):
                     raise Unreadable("two numbers side by side")
                 if last_is_number and total[0] == "number" and (mixed := self.mixed(total)) is not None:
                     total = mixed
                 else:
-                    total = ("product", total, self.factor())
+                    factor = self.factor()
+                    applied = total[0] == "symbol" and factor[:3] == ("tuple", "(", ")")  # C(5,2)
+                    total = ("applied", total[1], factor) if applied else ("product", total, factor)
             else:
                 return total
             last_is_number = self.tokens[self.at - 1][0] == "number"
@@ -303,11 +314,14 @@ class _Reader:
         if self.depth > _DEEPEST:
             raise Unreadable("it is nested too deeply")
         node: Node = self.atom()
+        raised = False
         while True:
             kind, text = self.peek()
             if text == "^":
+                if raised:
+                    raise Unreadable("a power of a power without brackets")
                 self.at += 1
-                node = ("power", node, self.argument())
+                node, raised = ("power", node, self.argument()), True
             elif text == "_":
                 self.at += 1
                 if node[0] == "number" and self.at >= 3 and self.tokens[self.at - 3][0] in ("letter", "segment"):
@@ -344,7 +358,10 @@ class _Reader:
     def raw_argument(self) -> str:
         """A subscript, as it stands."""
         if not self.takes("{"):
-            return self.next()[1]
+            kind, text = self.next()
+            if kind == "end":
+                raise Unreadable("a subscript that is missing")
+            return text
         start, depth = self.at, 1
         while depth:
             kind, text = self.next()
@@ -368,6 +385,9 @@ class _Reader:
         if kind == "letter":
             if self.is_applied(text):
                 return ("applied", text, self.tuple_of(*self.next()))
+            if [self.peek(i)[1] for i in range(6)] == ["^", "{", "-", "1", "}", "("] and text in "fgh":
+                self.at += 5
+                return ("applied", f"{text}^-1", self.tuple_of(*self.next()))
             return ("symbol", text)
         if kind == "segment":
             return ("symbol", text)
@@ -466,7 +486,9 @@ class _Reader:
         if power is None:
             return node
         if power == ("negative", ("number", Fraction(1))):
-            raise Unreadable("an inverse function")
+            if name not in _INVERSES or subscript is not None:
+                raise Unreadable("an inverse function")
+            return ("function", _INVERSES[name], *node[2:])
         return ("power", node, power)
 
     def subscript(self) -> Node:
@@ -521,6 +543,8 @@ class _Reader:
 
     def matrix(self) -> Node:
         environment = self.raw_argument().replace(" ", "")
+        if environment == "cases":
+            return self.cases()
         if environment == "array":
             self.raw_argument()
         elif environment not in ("pmatrix", "bmatrix", "matrix", "smallmatrix", "vmatrix"):
@@ -538,6 +562,18 @@ class _Reader:
         kind = "determinant" if environment == "vmatrix" else "matrix"
         return (kind, len(rows), len(rows[0]), *(entry for row in rows for entry in row))
 
+    def cases(self) -> Node:
+        """Relations that hold together, one on each line: a list as "x = 1, y = 2" is."""
+        rows = [self.item()]
+        while not self.takes(r"\end"):
+            self.takes(",")
+            if self.takes(r"\cr") and self.peek()[1] != r"\end":
+                rows.append(self.item())
+            elif self.peek()[1] != r"\end":
+                raise Unreadable("a function by cases")
+        self.raw_argument()
+        return ("set", *rows)
+
 
 def _number(text: str) -> Fraction:
     return Fraction(text.replace(",", "").replace(" ", ""))
@@ -551,7 +587,7 @@ def _subscripted(node: Node, subscript: str) -> Node:
         raise Unreadable("a subscript of an expression")
     if node[1].denominator != 1:
         return ("symbol", f"{node[1]}_{subscript}")
-    digits, base = str(node[1].numerator), subscript.replace(" ", "")
+    digits, base = str(node[1].numerator), _BASES.get(subscript.strip(), subscript.replace(" ", ""))
     if base.isdigit() and 2 <= int(base) <= 36 and all(int(digit) < int(base) for digit in digits):
         return ("number", Fraction(int(digits, int(base))))
     return ("symbol", f"{digits}_{base}")

@@ -103,6 +103,7 @@ _BOLD = re.compile(
     r"(?:\*\*([^*\n]{1,200})\*\*|__([^_\n]{1,200})__|\\textbf\s?\{([^{}\n]{1,200})\}"
     r"|\\(?:sub)*section\*?\s?\{([^{}\n]{1,200})\})\s*(:?)\s*"
 )
+_ITALIC = re.compile(r"\*([^*\s][^*\n]{0,199})\*\s*$")
 _HASHES = re.compile(r"(#{1,6})(?:\s+|(?=Step))(.*)")
 _ANSWER_MARK = re.compile(rf"####\s*(?![0-9]{{1,3}}[.)]\s)[-+]?[$£€0-9.({INLINE}\\]")
 _PLAIN_HEADING = re.compile(
@@ -114,7 +115,9 @@ _RULE = re.compile(r"(?:(?:-\s*){3,}|(?:\*\s*){3,}|(?:_\s*){3,}|=+|</?\w{1,20}>)
 _OPENING_TAG = re.compile(r"<\w")
 _DISPLAYED = re.compile(rf"[{DISPLAY}\s.,;:]+$")
 _TABLE_RULE = re.compile(r"^[ \t]*([-|:][-|: \t]*)$", re.MULTILINE)
-_LINE_START = re.compile(rf"\n\s*|(?<=[.!?])[^\S\n]+(?=\*{{0,2}}(?i:{STEP_WORD})[:.*]|[0-9]{{1,2}}\.[^\S\n]+[A-Z*])")
+_LINE_START = re.compile(
+    rf"\n\s*|(?<=[.!?])[^\S\n]+(?=\*{{0,2}}(?i:{STEP_WORD})[:.*]|\(?[0-9]{{1,2}}[.)][^\S\n]+[A-Z*])"
+)
 DRESS = " \t*_"
 
 
@@ -123,6 +126,8 @@ def lines_of(hidden: str) -> list[Line]:
     first = len(hidden) - len(hidden.lstrip())
     starts, befores, ends = [first], [hidden[:first]], []
     for match in _LINE_START.finditer(hidden, first):
+        if "\n" not in match[0] and _ITEM.fullmatch(hidden, starts[-1], match.start()):  # "1. Step 1: Add."
+            continue
         ends.append(match.start())
         starts.append(match.end())
         befores.append(match[0])
@@ -146,7 +151,7 @@ def _classified(place: Line, shown: str) -> Line:
     if sign.isalpha() or sign == INLINE:
         if sign in "SsAaFfTt" and (match := _PLAIN_HEADING.match(shown)):
             return place._replace(kind="step" if match[1] else "answer", level=8, bare=match.end() == len(shown))
-        return place
+        return place._replace(bare=bool(_SECTION_TITLE.fullmatch(shown.rstrip(". "))))
     if sign == DISPLAY or sign in "-*_=<":
         if _DISPLAYED.match(shown):
             return place._replace(kind="display")
@@ -178,6 +183,8 @@ def _heading(place: Line, shown: str) -> Line:
             return place
         if not rest and not numbered and (title.endswith((".", "!", "?")) or "=" in title):
             return place
+    elif (match := _ITALIC.match(shown)) and _NUMBERED.match(match[1]):
+        title, level, rest = match[1], 7, ""
     else:
         return place
     if match := _NUMBERED.match(title):

@@ -70,7 +70,10 @@ ANSWER: the final answer does not answer the question.
 
 ERROR_CATEGORIES = ("NUMERIC", "COMPREHENSION", "THEOREM", "CASE", "UNSUPPORTED", "PROPAGATED", "ANSWER")
 
-_FORMULA = re.compile(r"\\\((.{1,200}?)\\\)|\$([^$]{1,200})\$|(?<![\w.^{])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w^])")
+_FORMULA = re.compile(
+    r"\\[(\[]\s*(.{1,200}?)\s*\\[)\]]|\$((?:[^$\\]|\\.){1,200})\$|(?<![\w.^{])(-?[0-9][0-9,]*(?:\.[0-9]+)?)(?![\w^])",
+    re.DOTALL,
+)
 _BOLD = re.compile(r"^\\(?:text|math)bf\s?\{\(?(-?[0-9.,]+)\)?\}$")
 
 

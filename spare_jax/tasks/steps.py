@@ -19,11 +19,14 @@ LONGEST = 100_000
 _TAG = re.compile(r"(?:</step>|\bки\b)\s*", re.IGNORECASE)
 _BOUNDARY = re.compile(
     rf"(?:(?:(?<=[.!?])(?<!\.\.)[\"'”’)\]*_]*|(?<={DISPLAY}[.,;]))\s+|(?<={DISPLAY})\s*)"
-    rf"(?=[\"'“‘(\[*_]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
+    rf"(?=[\"'“‘(\[*_|]*[A-Z0-9$£€{INLINE}À-ÖØ-ÞΑ-ΩА-Я])|(?<=[。！？])(?=[^\s”’」』）])"
 )
-_MARKER = re.compile(rf"\W*(?:\(?(?:[0-9]{{1,3}}|[IVX]{{1,4}}|[a-z])\\?[.)]|{STEP_WORD}[.:]?)\W*$", re.IGNORECASE)
+_MARKER = re.compile(
+    rf"\W*(?:\(?(?:[0-9]{{1,3}}|[IVX]{{1,4}}|[a-z])\\?[.)]|{STEP_WORD}[.:]?|(?:solution|proof)[.:])\W*$", re.IGNORECASE
+)
 _SAYS = re.compile(rf"[^\W_]|[{DISPLAY}{INLINE}]")
-_INITIAL = re.compile(r"(?:^|\b[A-Z][a-z]{1,15} |\b[A-Z]\. ?)[A-Z]\.$")
+_COUNTED = re.compile(r"\b(?:[Ff]ig|[Ee]qn?|pp?|[Cc]h|[Vv]ol|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|ft)\.$")
+_INITIAL = re.compile(r"(?:^|\b(?:Mr|Mrs|Ms|Dr|Prof)\. |\b[A-Z][a-z]{1,15} |\b[A-Z]\. ?)[A-Z]\.$")
 _CODA = re.compile(r"I hope (?:it|this) is correct")
 _CONTINUES = re.compile(r"=|≈|≡|⇒|⟹|→|≤|≥|\\(?:implies|Rightarrow|approx|quad)\b")
 _JOINS = re.compile(r"(?:where|which|and|or|with|for|since|because|giving|implying|that)\b")
@@ -64,7 +67,7 @@ def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) 
         elif begins or line.kind in ("section", "title"):
             joined = listing or (free and before.endswith(":"))
         elif line.kind == "display" or hidden[line.start] == DISPLAY:
-            joined = prose
+            joined = prose or (_is_row(hidden, line) and _is_row(hidden, lines[i - 1]) and not line.spaced)
         else:
             joined = before.endswith((":", ",", "=")) or _goes_on(hidden, line, before, prose)
         if not joined:
@@ -86,11 +89,18 @@ def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) 
     if cuts and not said:  # a heading at the end, with nothing below it
         cuts.pop()
     elif inner and head is not None and head.kind != "answer":
-        title = text[head.start : head.end] if head.titled else ""
         spaced = any(line.start == inner[-1] and line.spaced for line in lines[-8:])
-        if not _ABOUT_ANSWER.search(title) and _states_answer(text[inner[-1] :], spaced):
+        apart = spaced and head.kind == "step"
+        about = _ABOUT_ANSWER if head.titled else _ABOUT_CONCLUSION
+        about_answer = not apart and about.search(text, head.start, head.end)
+        if not about_answer and _states_answer(text[inner[-1] :], spaced):
             cuts.append(inner[-1])
     return cuts
+
+
+def _is_row(hidden: str, line: Line) -> bool:
+    """Whether a line is a table's."""
+    return line.kind == "display" and hidden[line.start] != DISPLAY
 
 
 def _goes_on(hidden: str, line: Line, before: str, prose: bool) -> bool:
@@ -116,9 +126,11 @@ def _sentence_starts(hidden: str, line: Line) -> list[int]:
         at = match.end()
         if _INITIAL.search(hidden, max(line.start, match.start() - 24), match.start()):
             continue
+        if hidden[at].isdigit() and _COUNTED.search(hidden, max(line.start, match.start() - 8), match.start()):
+            continue
         if ends_in_abbreviation(hidden, match.start()) or _CODA.match(hidden, at):
             continue
-        if at - start < 20 and (_MARKER.match(hidden[start:at]) or not _SAYS.search(hidden, start, at)):
+        if at - start < 20 and (not _SAYS.search(hidden, start, at) or _MARKER.match(hidden[start:at])):
             continue
         starts.append(at)
         start = at
@@ -130,6 +142,9 @@ _CONCLUDING = (
     r"|因此|所以)"
 )
 _ABOUT_ANSWER = re.compile(r"answer|conclu|final|result", re.IGNORECASE)
+_ABOUT_CONCLUSION = re.compile(
+    r"(?:state|write|give|box)\s(?:down\s)?(?:the|our)\s(?:final\s)?answer|conclusion", re.IGNORECASE
+)
 _STATED = re.compile(
     rf"\W*(?:{_CONCLUDING}\b[\s,:]*)*(?:(?:the|our)\s+)?(?:(?:final|correct)\s+)?(?:answers?\b|答案)|\s*####",
     re.IGNORECASE,
