@@ -49,7 +49,7 @@ DIFFERENT = r"""
     1, 200 | 1200 ; 1 \pmod 4 | 1 \pmod 5 ; 9:30 a.m. | 9:30 PM ; \text{Area}=12 | 13 ; 9.8 m/s^2 | 9.7
 """
 EQUAL = r"""
-    \{\} | \varnothing ; ∅ | \emptyset    ; 0.\overline{6} | \frac{2}{3} ; 0.1\bar{6} | 1/6 ; 1.2e-3 | 0.0012 ; 6.02E23 | 6.02\times10^{23}
+    SRMC=LRMC | LRMC = SRMC ; \{\} | \varnothing ; ∅ | \emptyset    ; 0.\overline{6} | \frac{2}{3} ; 0.1\bar{6} | 1/6 ; 1.2e-3 | 0.0012 ; 6.02E23 | 6.02\times10^{23}
     2 500 000 | 2500000; 12\,345 | 12345  ; 12{,}345 | 12345 ; \boldsymbol{x+1} | x+1 ; \bm{\frac12} | 0.5 ; {\bf 5} | 5 ; \boxed{5} | 5
     x>=3 | [3,\infty)  ; 2<x | x>2        ; -2 ≤ x ≤ 2 | [-2,2] ; 2<x<=3 | (2,3] ; x\in(2,\infty) | x>2 ; \{x\mid x>2\} | (2,\infty)
     x\ne 3 | (-\infty,3)\cup(3,\infty)    ; x<1 or x>3 | (3,\infty)\cup(-\infty,1) ; \mathbb{R} | (-\infty,\infty)

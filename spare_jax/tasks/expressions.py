@@ -202,8 +202,9 @@ class _Reader:
         if kind != "end" and behind not in (",", ";", ")", "="):
             return None
         self.at = end
-        words = " ".join(text.lower() for _, text in taken if text not in ("-", "'"))
-        return ("symbol" if behind == "=" else "text", words)
+        words = " ".join(text for _, text in taken if text not in ("-", "'"))
+        # A name is spelled as it is on the other side of an equation, where its letters are symbols.
+        return ("symbol", words) if behind == "=" else ("text", words.lower())
 
     def relation(self) -> str | None:
         kind, text = self.peek()
