@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spare_jax.jsonlines import StoreError, decode, naming
+from spare_jax.jsonlines import StoreError, decode, naming, read_json, write_json
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
@@ -86,10 +86,8 @@ class TrainResult:
 
 @dataclasses.dataclass
 class _Position:
-    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state. `rows` tells those that it
-    learns from."""
+    """Where a run stands: all that a checkpoint holds beside parameters and optimiser state."""
 
-    rows: str
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
@@ -112,8 +110,8 @@ def train(
     Args:
       train_rows: packed to the config's `row_length`, as the loss reads them (losses.py).
       dev_rows: may be none; then there is neither early stopping nor a best model, and the last is returned.
-      directory: gets `latest/`, `best/` and `steps.jsonl`, one row per step (step, loss, learning_rate, grad_norm,
-        supervised) and one per evaluation (step, dev_loss).
+      directory: gets `latest/`, `best/`, `rows.json` (digests of the rows) and `steps.jsonl`, one row per step (step,
+        loss, learning_rate, grad_norm, supervised) and one per evaluation (step, dev_loss).
       progress: called with (step, steps, newest metrics with tokens_per_second) whenever metrics are fetched.
 
     Raises:
@@ -143,13 +141,12 @@ def train(
     train_step = make_train_step(config, loss, tx, trained_shardings, state_shardings, replicated)
     eval_step = make_eval_step(config, loss, replicated)
 
-    rows_digest = f"{train_rows.digest} {dev_rows.digest}"
-    _drop_of_other_rows(directory, rows_digest)
+    _drop_of_other_rows(directory, {"train": train_rows.digest, "dev": dev_rows.digest})
     with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
         trained, frozen = place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
         state = jax.jit(init_state, out_shardings=state_shardings)(trained)
         key = jax.random.key(config.seed)
-        position = _Position(rows_digest)
+        position = _Position()
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
@@ -343,14 +340,13 @@ def batch_sharding_of(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
 
 
-def _drop_of_other_rows(directory: pathlib.Path, rows: str) -> None:
-    """Remove what a training on other rows than these has left."""
-    with Checkpoints(directory) as checkpoints:
-        saved = checkpoints.progress()
-    if saved is not None and saved.get("rows") != rows:
+def _drop_of_other_rows(directory: pathlib.Path, digests: dict[str, str]) -> None:
+    """Remove what a training on other rows than these has left, and note in rows.json which they are."""
+    noted = directory / "rows.json"
+    if noted.exists() and read_json(noted) != digests:
         logger.info("%s: made anew, for it was trained on other rows", directory)
         shutil.rmtree(directory)
-        directory.mkdir()
+    write_json(noted, digests)
 
 
 def _stopped(config: TrainConfig, position: _Position) -> bool:
