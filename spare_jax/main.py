@@ -91,9 +91,9 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
     import jax
 
     from spare_jax import embedded, math_benchmarks, offline_rl, online_rl, spark, splits, stages, verifiers
-    from spare_jax.jsonlines import fingerprint
     from spare_jax.run import Run, chosen, execute
-    from spare_jax.store import WorkDir
+    from spare_jax.storage.jsonlines import fingerprint
+    from spare_jax.storage.store import WorkDir
     from spare_jax.studies import annotation, search
 
     settings = json.loads(config.to_json_best_effort())

@@ -21,7 +21,6 @@ from typing import Any
 
 from spare_jax import policies, preferences, splits, stages
 from spare_jax.evaluation.statistics import mean_or_none
-from spare_jax.jsonlines import digest
 from spare_jax.judges.labels import reference_solution
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
@@ -30,7 +29,8 @@ from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
 from spare_jax.run import Run, Stage, execute
-from spare_jax.store import WorkDir
+from spare_jax.storage.jsonlines import digest
+from spare_jax.storage.store import WorkDir
 from spare_jax.studies.collect import write_cell
 from spare_jax.training import batches, loop, losses
 

@@ -18,11 +18,11 @@ from typing import Any
 from spare_jax import judging, policies, programs, splits
 from spare_jax.engines.local import LocalEngine
 from spare_jax.evaluation.approvals import approvals
-from spare_jax.jsonlines import read_lines
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.run import Run, Stage, progress_bar
+from spare_jax.storage.jsonlines import read_lines
 from spare_jax.studies.collect import write_cell
 from spare_jax.training import format_rules, grpo, loop, losses, watch
 from spare_jax.training.advantages import REWARDS, coin, vote

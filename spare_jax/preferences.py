@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from spare_jax.formats import files
 from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.records import Gold, Judgement, LabelledSolution, Preference, Problem, Solution
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task

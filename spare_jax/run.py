@@ -32,7 +32,7 @@ from spare_jax.programs import Failure
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 from spare_jax.tasks.task import Task
 from spare_jax.training import batches, loop, losses
 

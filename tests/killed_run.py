@@ -13,7 +13,8 @@ import sys
 from absl import logging
 from tests_config import small_config
 
-from spare_jax import jsonlines, main, store
+from spare_jax import main
+from spare_jax.storage import jsonlines, store
 from spare_jax.training import checkpoints, loop
 
 

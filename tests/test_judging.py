@@ -17,7 +17,7 @@ from spare_jax.formats import files
 from spare_jax.judges import alignment
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.splits import task_of
-from spare_jax.store import StoreError
+from spare_jax.storage.store import StoreError
 from spare_jax.tasks.arithmetic import WORLD
 
 ROWS = (

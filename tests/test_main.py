@@ -22,7 +22,7 @@ from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import StageFailed
 from spare_jax.splits import task_of
-from spare_jax.store import StoreError, WorkDir
+from spare_jax.storage.store import StoreError, WorkDir
 from spare_jax.tasks.arithmetic import WORLD
 
 
@@ -297,7 +297,7 @@ import errno, sys, time
 from absl import app
 from spare_jax import main
 from spare_jax.programs import Completion
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 
 does = sys.argv.pop(1)
 

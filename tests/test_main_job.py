@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from spare_jax import assets
-from spare_jax.jsonlines import digest
+from spare_jax.storage.jsonlines import digest
 from spare_jax.studies import main_job, main_job_tables
 
 FIGURES = {

@@ -8,9 +8,9 @@ from tests_config import config_of
 
 from spare_jax import main, math_benchmarks
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap
-from spare_jax.jsonlines import read_json
 from spare_jax.records import Gold, Solution
-from spare_jax.store import WorkDir
+from spare_jax.storage.jsonlines import read_json
+from spare_jax.storage.store import WorkDir
 
 ROWS = {
     "math500/math500.jsonl": [{"problem": "What is $1+1$?", "solution": "It is $\\boxed{2}$."}],

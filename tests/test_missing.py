@@ -39,7 +39,7 @@ from spare_jax.judges.outcome import UNDECIDED
 from spare_jax.prompts.annotate import format_records
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, StageFailed
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 
 pytestmark = pytest.mark.filterwarnings("error")  # a division by nothing must not even warn
 

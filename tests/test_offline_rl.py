@@ -9,7 +9,6 @@ import pytest
 from tests_config import config_of
 
 from spare_jax import main, offline_rl, preferences, splits
-from spare_jax.jsonlines import fingerprint
 from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
@@ -19,7 +18,8 @@ from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
 from spare_jax.run import Run
-from spare_jax.store import WorkDir
+from spare_jax.storage.jsonlines import fingerprint
+from spare_jax.storage.store import WorkDir
 from spare_jax.studies import offline_rl_tables
 from spare_jax.tasks.task import world_of
 from spare_jax.training.batches import pack_pairs

@@ -18,7 +18,7 @@ from spare_jax.formats import files
 from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.preferences import CUT, PairCounts, PairSettings, Scored, preference_pairs
 from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement, not_judged
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RULES = list(preferences.RULES)

@@ -16,7 +16,7 @@ from spare_jax.judges.truth import truth
 from spare_jax.programs import Failure
 from spare_jax.records import Problem, Solution, StepJudgement
 from spare_jax.run import Run, StageFailed
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 from spare_jax.studies import search
 
 

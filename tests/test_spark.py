@@ -21,7 +21,7 @@ from spare_jax.prompts.solve import decode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Gold, Judgement, Solution, StepJudgement
 from spare_jax.run import Run, execute
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 
 DATA = ("sample_solutions", "verify_solutions", "targets")
 STAGES = {**stages.STAGES, **spark.STAGES}

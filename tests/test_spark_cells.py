@@ -9,12 +9,13 @@ import pytest
 from judge_cases import TASK as TOY
 from tests_config import config_of
 
-from spare_jax import main, spark, splits, store, verifiers
-from spare_jax.jsonlines import fingerprint
+from spare_jax import main, spark, splits, verifiers
 from spare_jax.models.conventions import GenerativeConvention, TokenTagConvention, load_convention
 from spare_jax.prompts import generative
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
-from spare_jax.store import StoreError, WorkDir
+from spare_jax.storage import store
+from spare_jax.storage.jsonlines import fingerprint
+from spare_jax.storage.store import StoreError, WorkDir
 from spare_jax.studies import collect, spark_cells, spark_tables
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.training.checkpoints import Checkpoints

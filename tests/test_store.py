@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from record_strategies import TEXT, record
 
-from spare_jax import jsonlines
-from spare_jax.jsonlines import StoreError, digest, fingerprint, read_json, read_lines, write_json, write_lines
 from spare_jax.programs import Completion, Sample, run
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
-from spare_jax.store import KINDS, MAX_UNWRITTEN, Journal, WorkDir
+from spare_jax.storage import jsonlines
+from spare_jax.storage.jsonlines import StoreError, digest, fingerprint, read_json, read_lines, write_json, write_lines
+from spare_jax.storage.store import KINDS, MAX_UNWRITTEN, Journal, WorkDir
 
 FAST = settings(
     max_examples=25,
@@ -155,7 +155,7 @@ def test_an_error_of_the_reader_is_not_taken_for_a_malformed_line(tmp_path):
 WRITER = """
 import sys
 from spare_jax.records import Problem
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 work = WorkDir(sys.argv[1])
 for n in range(10**9):
     work.write("problems", [Problem(f"{i:04d}", str(n) * 20) for i in range(300)])
@@ -179,7 +179,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
 
 HOLDER = """
 import sys, time
-from spare_jax.store import WorkDir
+from spare_jax.storage.store import WorkDir
 with WorkDir(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(60)
@@ -408,7 +408,7 @@ JOURNAL_WRITER = """
 import sys
 from pathlib import Path
 from spare_jax.programs import Completion
-from spare_jax.store import Journal
+from spare_jax.storage.store import Journal
 journal = Journal(Path(sys.argv[1]), "f")
 start = len(journal)
 print(start - 1, flush=True)
@@ -758,7 +758,7 @@ def test_what_runs_measured_comes_in_their_order(tmp_path):
 
 
 def test_these_rooms_do_without_jax():
-    rooms = "spare_jax.store, spare_jax.tasks.gsm8k, spare_jax.formats.files"
+    rooms = "spare_jax.storage.store, spare_jax.tasks.gsm8k, spare_jax.formats.files"
     code = f"import sys, {rooms}; print('jax' in sys.modules)"
     assert python(code).communicate()[0] == "False\n"
 

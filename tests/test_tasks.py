@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from real_data import folder
 
 from spare_jax.evaluation.accuracy import macro_f1
-from spare_jax.jsonlines import StoreError
 from spare_jax.records import Problem
+from spare_jax.storage.jsonlines import StoreError
 from spare_jax.tasks import competition, gsm8k, math, musique, sparp, stepgame
 from spare_jax.tasks.answers import (
     LONGEST_ANSWER,

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from spare_jax.jsonlines import StoreError
 from spare_jax.models import decoder, sharding
+from spare_jax.storage.jsonlines import StoreError
 from spare_jax.training import batches, loop, losses, optimizer
 from spare_jax.training.batches import Example
 from spare_jax.training.checkpoints import Checkpoints

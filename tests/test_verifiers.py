@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import doctor, judging, main, settings, splits, store, verifiers
+from spare_jax import doctor, judging, main, settings, splits, verifiers
 from spare_jax.evaluation.missing import UNLABELLED, Missing
 from spare_jax.models import conventions
 from spare_jax.models.sharding import make_mesh
@@ -19,7 +19,8 @@ from spare_jax.prompts.chat import encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
 from spare_jax.run import Run
-from spare_jax.store import WorkDir
+from spare_jax.storage import store
+from spare_jax.storage.store import WorkDir
 from spare_jax.tasks.arithmetic import WORLD
 
 KINDS = pytest.mark.parametrize("kind", generative.KINDS)

@@ -23,8 +23,8 @@ from spare_jax.formats import (
     trl_stepwise,
 )
 from spare_jax.formats.fields import Row
-from spare_jax.jsonlines import StoreError, convert_rows, decode, lines, read_json, write_lines
 from spare_jax.records import LabelledSolution, Record
+from spare_jax.storage.jsonlines import StoreError, convert_rows, decode, lines, read_json, write_lines
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spare_jax.jsonlines import StoreError, read_json, write_json
+from spare_jax.storage.jsonlines import StoreError, read_json, write_json
 
 if TYPE_CHECKING:
     from spare_jax.run import Run

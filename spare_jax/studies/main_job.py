@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spare_jax import assets
-from spare_jax.jsonlines import StoreError, digest, read_json, write_json
+from spare_jax.storage.jsonlines import StoreError, digest, read_json, write_json
 
 TEACHER = "tiny-teacher"
 SPARE = (

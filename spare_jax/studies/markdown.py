@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax.jsonlines import StoreError, read_json
+from spare_jax.storage.jsonlines import StoreError, read_json
 
 
 def print_tables(tables: Callable[[Mapping[str, Any]], str], arguments: Sequence[str]) -> None:

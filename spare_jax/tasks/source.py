@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from spare_jax.formats import files
 from spare_jax.formats.fields import field
-from spare_jax.jsonlines import StoreError, convert_rows, read_json, read_lines
 from spare_jax.records import RecordError
+from spare_jax.storage.jsonlines import StoreError, convert_rows, read_json, read_lines
 
 T = TypeVar("T")
 

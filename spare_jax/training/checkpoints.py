@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from spare_jax.jsonlines import StoreError, fingerprint
+from spare_jax.storage.jsonlines import StoreError, fingerprint
 
 
 class Checkpoints:

@@ -24,9 +24,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spare_jax.jsonlines import StoreError, decode, naming, read_json, write_json
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
+from spare_jax.storage.jsonlines import StoreError, decode, naming, read_json, write_json
 from spare_jax.training import batches, losses, optimizer
 from spare_jax.training.checkpoints import Checkpoints
 

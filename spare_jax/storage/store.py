@@ -27,7 +27,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from spare_jax.jsonlines import (
+from spare_jax.programs import Completion
+from spare_jax.records import Gold, Judgement, Preference, Problem, Record, Solution
+from spare_jax.storage.jsonlines import (
     StoreError,
     digest,
     fingerprint,
@@ -37,8 +39,6 @@ from spare_jax.jsonlines import (
     write_json,
     write_lines,
 )
-from spare_jax.programs import Completion
-from spare_jax.records import Gold, Judgement, Preference, Problem, Record, Solution
 
 logger = logging.getLogger(__name__)
 
