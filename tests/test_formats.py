@@ -17,8 +17,8 @@ from record_strategies import TEXT
 from spare_jax.formats import files
 from spare_jax.formats.fields import IMPORTED, labelled
 from spare_jax.records import LabelledSolution, Preference, Problem, Solution, StepJudgement
+from spare_jax.steps.lines import line_steps
 from spare_jax.storage.jsonlines import StoreError
-from spare_jax.tasks.task import line_steps
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -13,9 +13,9 @@ from test_prompts import SPLITS, small_tokenizer
 
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode
+from spare_jax.steps.lines import split_lines, step_texts
+from spare_jax.steps.split import LONGEST, split_prose, split_steps
 from spare_jax.tasks import competition, gsm8k, math
-from spare_jax.tasks.steps import LONGEST, split_prose, split_steps
-from spare_jax.tasks.task import split_lines, step_texts
 
 MARKS = (
     *(

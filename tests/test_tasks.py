@@ -21,6 +21,7 @@ from real_data import folder
 
 from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.records import Problem
+from spare_jax.steps.lines import line_steps, split_lines, split_sentences, step_texts
 from spare_jax.storage.jsonlines import StoreError
 from spare_jax.tasks import competition, gsm8k, math, musique, sparp, stepgame
 from spare_jax.tasks.answers import (
@@ -32,13 +33,7 @@ from spare_jax.tasks.answers import (
     extract_number,
     parse_number,
 )
-from spare_jax.tasks.task import (
-    line_steps,
-    numbered_context,
-    split_lines,
-    split_sentences,
-    step_texts,
-)
+from spare_jax.tasks.task import numbered_context
 
 TASK = gsm8k.task()
 # Text made of what the patterns look for, in any order.

@@ -11,8 +11,8 @@ import re
 
 from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled
 from spare_jax.records import LabelledSolution
-from spare_jax.tasks.steps import split_steps
-from spare_jax.tasks.task import cut_behind, split_lines
+from spare_jax.steps.lines import cut_behind, split_lines
+from spare_jax.steps.split import split_steps
 
 JUDGE = "plain"
 

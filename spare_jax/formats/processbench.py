@@ -7,7 +7,7 @@ Copies that somebody joined to reference solutions have a `reference_solution` t
 
 from spare_jax.formats.fields import Row, field, id_in, judged_by, labelled, name_of, named_ids, optional, prompt
 from spare_jax.records import LabelledSolution, RecordError
-from spare_jax.tasks.task import line_steps
+from spare_jax.steps.lines import line_steps
 
 JUDGE = "processbench"
 

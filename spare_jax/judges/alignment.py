@@ -19,7 +19,7 @@ from spare_jax.formats.fields import prompt
 from spare_jax.judges import statements
 from spare_jax.judges.outcome import UNDECIDED, is_correct, require_answers
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
-from spare_jax.tasks.task import split_sentences
+from spare_jax.steps.lines import split_sentences
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.records import Problem, Solution
-from spare_jax.tasks.task import split_lines, step_texts
+from spare_jax.steps.lines import split_lines, step_texts
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer

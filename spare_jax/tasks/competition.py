@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.steps.lines import step_texts
+from spare_jax.steps.split import split_steps
 from spare_jax.tasks import math
 from spare_jax.tasks.answers import MathVerifier, boxed_answer
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.steps import split_steps
-from spare_jax.tasks.task import Task, step_texts
+from spare_jax.tasks.task import Task
 
 NAMES = ("aime24", "aime25", "amc23", "olympiadbench", "minerva_math")
 SPLITS = {"test": "test.jsonl"}

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.steps.lines import line_steps
+from spare_jax.steps.split import split_steps
 from spare_jax.tasks import gsm8k_exemplars
 from spare_jax.tasks.answers import MathVerifier, answers_equal, extract_number
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.numbers import canonical_number, parse_number
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.steps import split_steps
-from spare_jax.tasks.task import Task, line_steps
+from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from spare_jax.records import Gold, Problem
+from spare_jax.steps.lines import step_texts
+from spare_jax.steps.split import split_prose, split_steps
 from spare_jax.tasks import math_exemplars
 from spare_jax.tasks.answers import (
     MathVerifier,
@@ -26,8 +28,7 @@ from spare_jax.tasks.dressing import ascii_text
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.numbers import canonical_number, parse_number
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.steps import split_prose, split_steps
-from spare_jax.tasks.task import Task, step_texts
+from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
 

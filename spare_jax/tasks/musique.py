@@ -15,10 +15,10 @@ from typing import Any
 
 from spare_jax.formats.fields import field, optional
 from spare_jax.records import Gold, Problem
+from spare_jax.steps.split import split_steps
 from spare_jax.tasks import musique_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.steps import split_steps
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers

@@ -12,11 +12,12 @@ from typing import Any
 
 from spare_jax.formats.fields import optional
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.steps.lines import cut_behind, split_sentences, step_texts
 from spare_jax.tasks import sparp_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.numbers import LONGEST_ANSWER
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.task import Task, cut_behind, split_sentences, step_texts
+from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.json", "test": "test.json"}
 

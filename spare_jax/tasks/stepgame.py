@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spare_jax.records import Gold, Problem, RecordError
+from spare_jax.steps.split import split_steps
 from spare_jax.tasks import stepgame_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.source import read_split, required, split_file
-from spare_jax.tasks.steps import split_steps
 from spare_jax.tasks.task import Exemplar, Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}

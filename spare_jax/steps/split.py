@@ -10,8 +10,8 @@ states the answer is a step, also below a heading or in an item.
 import re
 from collections.abc import Sequence
 
-from spare_jax.tasks.layout import DISPLAY, DRESS, INLINE, STEP_WORD, Line, blocks_of, hide, lines_of
-from spare_jax.tasks.task import cut_behind, ends_in_abbreviation, split_lines, split_sentences
+from spare_jax.steps.layout import DISPLAY, DRESS, INLINE, STEP_WORD, Line, blocks_of, hide, lines_of
+from spare_jax.steps.lines import cut_behind, ends_in_abbreviation, split_lines, split_sentences
 
 LONGEST = 100_000
 """Characters of the longest text whose layout is read: of a longer one every line is a step."""
