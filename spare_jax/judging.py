@@ -17,7 +17,6 @@ from spare_jax.formats import files
 from spare_jax.judges import ensemble
 from spare_jax.judges.alignment import alignment
 from spare_jax.judges.generative import GenerativeSettings, generative
-from spare_jax.judges.labels import LabelPolicy
 from spare_jax.judges.outcome import outcome, require_answers
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.rollouts import RolloutSettings, rollouts
@@ -32,6 +31,7 @@ from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
 from spare_jax.run import Run, StageFailed
 from spare_jax.settings import Config
+from spare_jax.targets.labels import LabelPolicy
 from spare_jax.tasks.task import Task
 
 JUDGES = (

@@ -19,9 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax import policies, preferences, splits, stages
+from spare_jax import policies, splits, stages
 from spare_jax.evaluation.statistics import mean_or_none
-from spare_jax.judges.labels import reference_solution
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
@@ -32,6 +31,8 @@ from spare_jax.run import Run, Stage, execute
 from spare_jax.storage.jsonlines import digest
 from spare_jax.storage.store import WorkDir
 from spare_jax.studies.collect import write_cell
+from spare_jax.targets import preferences
+from spare_jax.targets.labels import reference_solution
 from spare_jax.training import batches, loop, losses
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How SFT-1 is trained further: on pairs by a rule of preferences.py over a judge's labels, by a loss.
+    """How SFT-1 is trained further: on pairs by a rule of targets/preferences.py over a judge's labels, by a loss.
 
     `labels` names a file of judgements/, or is "noisy_truth": the truth with as many labels flipped as SPARE has wrong.
     The loss "sft" takes the reference of each pair's problem in its place: as many instances (SFT-2). An `iterated`

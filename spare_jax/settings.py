@@ -144,7 +144,7 @@ def default() -> Config:
     sft.neftune_alpha = 5.0  # noise on the embeddings (arXiv 2310.05914); 0: none
     sft.lora = _lora()
     sft.train = _train(row_length=384, epochs=1.0, learning_rate=1e-4)
-    config.pairs = ml_collections.ConfigDict()  # preferences.py, PairSettings
+    config.pairs = ml_collections.ConfigDict()  # targets/preferences.py, PairSettings
     config.pairs.train = _pairs(sampled_pairs=10, pairs_per_problem=10)
     config.pairs.dev = _pairs(sampled_pairs=1, pairs_per_problem=2)
     config.policy = policy = ml_collections.ConfigDict()
@@ -161,7 +161,7 @@ def default() -> Config:
     spark.keep = "first"  # of several verifications that match: the "first", or the "shortest" in tokens
     spark.critique = criticism.BRIEF_CRITIQUE  # what the verifier is asked then; empty: prompts/meta_critique.py's
     spark.merge = criticism.BRIEF_MERGE
-    spark.filter = ml_collections.ConfigDict()  # judges/quality.py
+    spark.filter = ml_collections.ConfigDict()  # targets/quality.py
     spark.filter.max_tokens = placeholder(int)  # the longest text of a target; null: any
     spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
     spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on

@@ -30,12 +30,9 @@ from spare_jax.evaluation.process_errors import (
     said_first_error,
 )
 from spare_jax.evaluation.statistics import ratio_or_none
-from spare_jax.judges import consistency, quality
 from spare_jax.judges.agreement import agreement
-from spare_jax.judges.consistency import Choice, ConsistencySettings
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.outcome import outcome
-from spare_jax.judges.quality import QualityFilter
 from spare_jax.judges.truth import truth
 from spare_jax.judges.verify import verifications
 from spare_jax.prompts.generative import format_critique
@@ -43,6 +40,9 @@ from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement,
 from spare_jax.run import Run, Stage
 from spare_jax.settings import Config
 from spare_jax.studies.collect import write_cell
+from spare_jax.targets import consistency, quality
+from spare_jax.targets.consistency import Choice, ConsistencySettings
+from spare_jax.targets.quality import QualityFilter
 from spare_jax.tasks.task import Task
 
 FREE, GUIDED, AGREEMENT, CRITIQUES = (

@@ -32,7 +32,6 @@ from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.formats.fields import name_of, prompt
-from spare_jax.judges.labels import check_pool, reference_solution, training_examples
 from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
@@ -47,6 +46,7 @@ from spare_jax.report import process_bench as process_bench_page
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.storage.jsonlines import write_lines
+from spare_jax.targets.labels import check_pool, reference_solution, training_examples
 from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spare_jax.evaluation.process_errors import label_changes
-from spare_jax.judges import quality
-from spare_jax.judges.consistency import (
+from spare_jax.prompts import generative
+from spare_jax.prompts.verify import StepVerification, format_verification
+from spare_jax.records import Judgement, StepJudgement
+from spare_jax.targets import quality
+from spare_jax.targets.consistency import (
     TIES,
     Choice,
     ConsistencySettings,
@@ -16,10 +19,7 @@ from spare_jax.judges.consistency import (
     single,
     step_consistency,
 )
-from spare_jax.judges.quality import QualityFilter
-from spare_jax.prompts import generative
-from spare_jax.prompts.verify import StepVerification, format_verification
-from spare_jax.records import Judgement, StepJudgement
+from spare_jax.targets.quality import QualityFilter
 
 HOW = ConsistencySettings()
 WORDS = {"+": True, "-": False, "?": None, "x": None}

@@ -9,15 +9,6 @@ import judge_cases
 import pytest
 from small_tokenizer import TAG, small_tokenizer
 
-from spare_jax.judges.labels import (
-    LabelCounts,
-    LabelPolicy,
-    check_pool,
-    label_steps,
-    reference_solution,
-    relabel,
-    training_examples,
-)
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
@@ -29,6 +20,15 @@ from spare_jax.prompts.annotate import ParsedAnnotation
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.targets.labels import (
+    LabelCounts,
+    LabelPolicy,
+    check_pool,
+    label_steps,
+    reference_solution,
+    relabel,
+    training_examples,
+)
 from spare_jax.tasks import arithmetic as arithmetic_task
 from spare_jax.tasks.task import Exemplar, Task
 
@@ -459,7 +459,7 @@ def test_these_rooms_import_neither_jax_nor_transformers():
         "judges.truth",
         "judges.outcome",
         "judges.reward_model",
-        "judges.labels",
+        "targets.labels",
         "prompts.solve",
     )
     code = "import sys\n" + "".join(f"import spare_jax.{name}\n" for name in modules)

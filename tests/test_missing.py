@@ -34,12 +34,12 @@ from spare_jax.evaluation.process_errors import (
     threshold_sweep,
 )
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none, paired_bootstrap
-from spare_jax.judges.labels import LabelPolicy
 from spare_jax.judges.outcome import UNDECIDED
 from spare_jax.prompts.annotate import format_records
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
+from spare_jax.targets.labels import LabelPolicy
 
 pytestmark = pytest.mark.filterwarnings("error")  # a division by nothing must not even warn
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import main, offline_rl, preferences, splits
-from spare_jax.judges.labels import REFERENCE, reference_solution
+from spare_jax import main, offline_rl, splits
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
@@ -21,6 +20,8 @@ from spare_jax.run import Run
 from spare_jax.storage.jsonlines import fingerprint
 from spare_jax.storage.store import WorkDir
 from spare_jax.studies import offline_rl_tables
+from spare_jax.targets import preferences
+from spare_jax.targets.labels import REFERENCE, reference_solution
 from spare_jax.tasks.task import world_of
 from spare_jax.training.batches import pack_pairs
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from judge_cases import TASK
 from record_strategies import TEXT
 
-from spare_jax import preferences
 from spare_jax.formats import files
-from spare_jax.judges.labels import LabelPolicy, relabel
-from spare_jax.preferences import CUT, PairCounts, PairSettings, Scored, preference_pairs
 from spare_jax.records import Gold, Judgement, Problem, RecordError, Solution, StepJudgement, not_judged
 from spare_jax.storage.store import WorkDir
+from spare_jax.targets import preferences
+from spare_jax.targets.labels import LabelPolicy, relabel
+from spare_jax.targets.preferences import CUT, PairCounts, PairSettings, Scored, preference_pairs
 
 SETTINGS = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 RULES = list(preferences.RULES)
@@ -432,6 +432,7 @@ def test_step_scores_stand_beside_the_texts_of_trl(tmp_path):
 
 
 def test_no_jax_is_needed():
-    code = "import sys, spare_jax.preferences; print([m for m in ('jax', 'flax', 'transformers') if m in sys.modules])"
+    code = "import sys, spare_jax.targets.preferences\n"
+    code += "print([m for m in ('jax', 'flax', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

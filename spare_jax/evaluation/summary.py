@@ -24,9 +24,9 @@ from spare_jax.evaluation.process_errors import (
     scores_of,
 )
 from spare_jax.evaluation.step_scores import Part, baseline_guesses, choose_on, measure, measure_scores
-from spare_jax.judges.labels import LabelPolicy, relabel
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
 from spare_jax.selection.voting import candidates
+from spare_jax.targets.labels import LabelPolicy, relabel
 
 JUDGES = (
     "outcome", "truth", "spare", "spare_no_reference", "spare_wrong_reference", "spare_on_reference", "prm", "orm",

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges import votes
-from spare_jax.judges.labels import LabelPolicy, label_steps
 from spare_jax.judges.outcome import is_correct
 from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.targets.labels import LabelPolicy, label_steps
 from spare_jax.tasks.task import choose_exemplars
 
 if TYPE_CHECKING:

@@ -35,13 +35,13 @@ from spare_jax.evaluation.process_errors import (
 )
 from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.judges import ensemble
-from spare_jax.judges.labels import relabel
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
 from spare_jax.selection.voting import candidates
 from spare_jax.studies.collect import cell
+from spare_jax.targets.labels import relabel
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
 

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spare_jax.formats import files
-from spare_jax.judges.labels import REFERENCE, reference_solution
 from spare_jax.records import Gold, Judgement, LabelledSolution, Preference, Problem, Solution
 from spare_jax.storage.store import WorkDir
+from spare_jax.targets.labels import REFERENCE, reference_solution
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
@@ -161,7 +161,7 @@ def preference_pairs(
     Args:
       problems, golds: by problem id. Solutions of other problems than `problems` are passed over, so these are the
         split. A problem without gold or without reference steps has no reference.
-      judgements: of every solution, by its id, labelled under the policy already (`judges.labels.relabel` labels
+      judgements: of every solution, by its id, labelled under the policy already (`labels.relabel` labels
         SPARE's anew under another one). Their outcome is y. The rule "outcome" needs no step labels. A solution whose
         judgement is a failure is neither chosen nor rejected.
 

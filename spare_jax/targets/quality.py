@@ -15,7 +15,7 @@ class QualityFilter:
 
     `max_tokens`: the longest text, in tokens as they were generated (None: any length). `grammar`: the last
     verification of the text, the one that everybody reads, is whole: one section with a verdict per step, none about
-    another step, and a verdict on the answer. `agreement`: the least `Choice.agreement` (judges/consistency.py); where
+    another step, and a verdict on the answer. `agreement`: the least `Choice.agreement` (consistency.py); where
     nobody voted there is none to ask for.
     """
 

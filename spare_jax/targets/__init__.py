@@ -1,0 +1,1 @@
+"""What judgements are turned into to be learned: labels, targets of verifications, preferences."""
