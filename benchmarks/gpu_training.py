@@ -32,7 +32,8 @@ from engine import Peer, sizes_of
 from training import SETTINGS, Work, draw, ours
 
 from spare_jax.models import adapters
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, init_decoder
 from spare_jax.training import batches, losses
 
 LENGTH, TAGS = 2048, 16

@@ -27,7 +27,8 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from spare_jax.models import adapters, sharding
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, init_decoder
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, loop, losses, optimizer
 

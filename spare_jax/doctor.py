@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from spare_jax import assets
 from spare_jax.formats import files
 from spare_jax.models import conventions, huggingface
+from spare_jax.models.config import DecoderConfig
 from spare_jax.models.conventions import (
     Convention,
     GenerativeConvention,
@@ -31,7 +32,7 @@ from spare_jax.models.conventions import (
     Reader,
     TokenTagConvention,
 )
-from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
+from spare_jax.models.decoder import hidden_states, init_decoder, logits
 from spare_jax.models.heads import step_scores
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.models.json_files import ModelError

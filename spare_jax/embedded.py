@@ -22,7 +22,8 @@ from transformers import PreTrainedTokenizerFast
 from spare_jax import assets
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder, rotary_frequencies
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, init_decoder, rotary_frequencies
 from spare_jax.prompts import annotate, meta_critique, solve, verify
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode

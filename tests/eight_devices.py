@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from spare_jax.models import decoder, huggingface, sharding, weights
+from spare_jax.models import config, decoder, huggingface, sharding, weights
 
-CONFIG = decoder.DecoderConfig(
+CONFIG = config.DecoderConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
     tie_embeddings=False, family="qwen2", attention_bias=True,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def main(directory: str) -> dict:
 
     rules = sharding.ShardingRules(embed="tensor")
     seen["one_axis_twice"] = message(sharding.shardings_of, abstract, mesh, rules)
-    odd = decoder.DecoderConfig(63, 32, 48, 2, 4, 2, 8)
+    odd = config.DecoderConfig(63, 32, 48, 2, 4, 2, 8)
     odd = jax.eval_shape(lambda key: decoder.init_decoder(odd, key), jax.random.key(0))
     seen["not_divisible"] = message(sharding.shardings_of, odd, mesh)
     seen["wrong_product"] = message(sharding.make_mesh, 3, 2, 1)

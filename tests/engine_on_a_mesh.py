@@ -11,7 +11,8 @@ import numpy as np
 
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import sharding
-from spare_jax.models.decoder import DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import init_decoder
 from spare_jax.models.heads import ReadOut
 from spare_jax.programs import Prefix, Sample, Score
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from spare_jax.models import decoder, huggingface
+from spare_jax.models import config, huggingface
 
 # The embedding has 134 MB, and each MLP kernel more than a piece of 16.8 MB.
-CONFIG = decoder.DecoderConfig(
+CONFIG = config.DecoderConfig(
     vocab_size=2**16, hidden_size=512, intermediate_size=10000, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64
 )
 

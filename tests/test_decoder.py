@@ -11,8 +11,9 @@ from flax import nnx
 from spare_jax.models import cache as caches
 from spare_jax.models import decoder
 from spare_jax.models.cache import KEY_BLOCK, blocks_of
+from spare_jax.models.config import DecoderConfig
 
-CONFIG = decoder.DecoderConfig(
+CONFIG = DecoderConfig(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
 LENGTH = 300  # more than one query block and more than two key blocks

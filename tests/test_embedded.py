@@ -13,6 +13,7 @@ from tests_config import config_of
 
 from spare_jax import assets, embedded, programs, solving
 from spare_jax.models import decoder, huggingface
+from spare_jax.models.config import DecoderConfig
 from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
@@ -103,7 +104,7 @@ def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
 
 
 def test_look_back_makes_each_head_of_the_first_layer_attend_to_its_offset():
-    shape = decoder.DecoderConfig(100, 128, 64, 2, 4, 2, 32)
+    shape = DecoderConfig(100, 128, 64, 2, 4, 2, 32)
     plain, offsets, length = decoder.init_decoder(shape, jax.random.key(0)), (1, 2, 3, 5), 40
     model = embedded.look_back(plain, offsets)
     ids = jax.random.randint(jax.random.key(1), (1, length), 0, 100)

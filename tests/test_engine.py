@@ -11,7 +11,8 @@ import pytest
 from spare_jax.engines.local import LocalEngine, _share_out, bucket_length, token_bytes
 from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.cache import KEY_BLOCK
-from spare_jax.models.decoder import DecoderConfig, hidden_states, init_decoder, logits
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import hidden_states, init_decoder, logits
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.quantization import dequantize, quantize
 from spare_jax.programs import Failure, Prefix, Sample, Score, run

@@ -15,6 +15,7 @@ import sentencepiece
 import transformers
 
 from spare_jax.models import decoder, huggingface
+from spare_jax.models.config import DecoderConfig, RopeScaling
 
 TESTS = pathlib.Path(__file__).parent
 DOCS = TESTS.parent / "docs" / "models.md"
@@ -49,7 +50,7 @@ PUBLISHED = {
             hidden_act="silu", max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0,
             rope_scaling=LLAMA31, attention_bias=False, mlp_bias=False, tie_word_embeddings=False,
         ),
-        dict(family="llama", rope_theta=5e5, rope_scaling=decoder.RopeScaling(8.0, 1.0, 4.0, 8192)),
+        dict(family="llama", rope_theta=5e5, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 8192)),
     ),
     "Llama-3.2-1B": (
         dict(
@@ -58,7 +59,7 @@ PUBLISHED = {
             hidden_act="silu", max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0,
             rope_scaling=LLAMA32, attention_bias=False, mlp_bias=False, tie_word_embeddings=True,
         ),
-        dict(head_dim=64, tie_embeddings=True, rope_scaling=decoder.RopeScaling(32.0, 1.0, 4.0, 8192)),
+        dict(head_dim=64, tie_embeddings=True, rope_scaling=RopeScaling(32.0, 1.0, 4.0, 8192)),
     ),
     "Mistral-7B-v0.1": (
         dict(
@@ -316,7 +317,7 @@ def test_loading_holds_pieces_and_never_a_whole_tensor_beside_the_parameters(tmp
 
 def test_weights_in_several_pieces_and_other_dtypes(tmp_path, monkeypatch):
     """The last piece overlaps the one before where the rows do not divide; pieces smaller than a row are one row."""
-    config = decoder.DecoderConfig(50, 12, 20, 2, 2, 1, 6, tie_embeddings=False)
+    config = DecoderConfig(50, 12, 20, 2, 2, 1, 6, tie_embeddings=False)
     rng, heads = np.random.default_rng(0), {"q_proj": 12, "k_proj": 6, "v_proj": 6}
     shapes = {"model.embed_tokens.weight": (50, 12), "lm_head.weight": (50, 12), "model.norm.weight": (12,)}
     for layer in (f"model.layers.{i}." for i in range(2)):
@@ -337,7 +338,7 @@ def test_weights_in_several_pieces_and_other_dtypes(tmp_path, monkeypatch):
 
 
 def test_integer_weights_are_refused(tmp_path):
-    config = decoder.DecoderConfig(50, 12, 20, 2, 2, 1, 6)
+    config = DecoderConfig(50, 12, 20, 2, 2, 1, 6)
     safetensors.numpy.save_file({"model.norm.weight": np.zeros(12, np.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(huggingface.ModelError, match=r"model\.norm\.weight has dtype 'I8'.*F32 or F16 or BF16"):
         huggingface.load_weights(tmp_path, config)

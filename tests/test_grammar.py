@@ -22,7 +22,8 @@ from spare_jax.engines.grammar import (
     token_automaton,
 )  # fmt: skip
 from spare_jax.engines.local import LocalEngine
-from spare_jax.models.decoder import DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import init_decoder
 from spare_jax.programs import Failure, Grammar, Sample
 from spare_jax.prompts import annotate, verify
 from spare_jax.prompts.chat import token_bytes

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.models import conventions, decoder, heads, huggingface
+from spare_jax.models.config import DecoderConfig
 
-LLAMA = decoder.DecoderConfig(
+LLAMA = DecoderConfig(
     vocab_size=270, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
 QWEN2 = dataclasses.replace(LLAMA, family="qwen2", attention_bias=True, rope_theta=1e6, norm_eps=1e-5)

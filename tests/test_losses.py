@@ -7,11 +7,12 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from spare_jax.models import decoder
+from spare_jax.models.config import DecoderConfig
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example
 
 GOOD, BAD = 5, 7
-CONFIG = decoder.DecoderConfig(
+CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
     tie_embeddings=False,
 )  # fmt: skip
@@ -220,7 +221,7 @@ def test_the_noise_of_neftune_follows_from_the_length_of_a_text_of_its_own(model
 
 def test_no_array_of_batch_by_length_by_vocabulary(monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_TOKENS_ON_CPU", 256)
-    config = decoder.DecoderConfig(**{**vars(CONFIG), "vocab_size": 2**17})
+    config = DecoderConfig(**{**vars(CONFIG), "vocab_size": 2**17})
     model = jax.eval_shape(functools.partial(decoder.init_decoder, config), jax.random.key(0))
     batch = jax.eval_shape(lambda: _batch([Example([1] * 256, [True] * 256, [5], [1.0])] * 4, 256))
     pairs = batches.pack_pairs([batches.Pair([1] * 8, [2] * 120, [3] * 120)] * 4, 256).arrays

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from spare_jax.models import decoder, sharding
+from spare_jax.models import config, decoder, sharding
 from spare_jax.models.rows import ROW_AXES, by_rows, row_axes, row_shares
 from spare_jax.training import losses
 
-CONFIG = decoder.DecoderConfig(
+CONFIG = config.DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4
 )
 

@@ -16,13 +16,14 @@ import optax
 import pytest
 
 from spare_jax.models import decoder, sharding
+from spare_jax.models.config import DecoderConfig
 from spare_jax.storage.jsonlines import StoreError
 from spare_jax.training import batches, loop, losses, optimizer
 from spare_jax.training.batches import Example
 from spare_jax.training.checkpoints import Checkpoints
 
 GOOD, BAD, TAG = 5, 7, 9
-CONFIG = decoder.DecoderConfig(
+CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4
 )
 TRAIN = loop.TrainConfig(

@@ -9,7 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.models import huggingface
-from spare_jax.models.decoder import DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import init_decoder
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -17,10 +17,11 @@ from collectives import collectives_of
 from jax.sharding import AxisType
 
 from spare_jax.models import adapters, decoder, sharding
+from spare_jax.models.config import DecoderConfig
 from spare_jax.training import batches, loop, losses, optimizer
 from spare_jax.training.batches import Example, Pair
 
-CONFIG = decoder.DecoderConfig(
+CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
     tie_embeddings=False, family="qwen2", attention_bias=True,
 )  # fmt: skip

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 
 from spare_jax.engines import slots as device
 from spare_jax.models.cache import KVCache, Pages, init_pages, store_pages
-from spare_jax.models.decoder import DecoderConfig, extend
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import extend
 from spare_jax.models.heads import step_scores
 from spare_jax.models.rows import ROW_AXES
 

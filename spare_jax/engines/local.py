@@ -27,7 +27,8 @@ from spare_jax.engines.lanes import Job, Lane
 from spare_jax.engines.prefixes import Node, Pieces, PrefixTree
 from spare_jax.engines.slots import MAX_STOPS
 from spare_jax.models.cache import KEY_BLOCK, Piece, blocks_of
-from spare_jax.models.decoder import Decoder, DecoderConfig
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import Head, ReadOut
 from spare_jax.models.sharding import shardings_of
 from spare_jax.programs import Completion, Failure, Request, Sample, Score

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key, UInt32
 from spare_jax.engines.grammar import GrammarTables, Place, advance, allowed_tokens
 from spare_jax.engines.sampling import sample_keys, sample_tokens, token_keys
 from spare_jax.models.cache import KVCache, Pages, Readers, init_cache
-from spare_jax.models.decoder import Decoder, DecoderConfig, decode_step, logits
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, decode_step, logits
 
 MAX_STOPS = 32
 _Given = Any  # a numpy array where the host fills it, a jax array on the device

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, DTypeLike, Float, Int
 
 if TYPE_CHECKING:
-    from spare_jax.models.decoder import DecoderConfig
+    from spare_jax.models.config import DecoderConfig
 
 KEY_BLOCK = 128  # positions of a page, and of a block of a slot; as wide as a TPU's vectors
 _Given = Any  # a numpy array where the host fills it, a jax array on the device

@@ -7,7 +7,7 @@ and its value; nothing is guessed or dropped. Every field is looked at before it
 import pathlib
 from typing import Any, Literal
 
-from spare_jax.models.decoder import DecoderConfig, RopeScaling
+from spare_jax.models.config import DecoderConfig, RopeScaling
 from spare_jax.models.json_files import (
     ModelError,
     flag,

@@ -19,7 +19,8 @@ from jaxtyping import DTypeLike
 
 from spare_jax import remote_code
 from spare_jax.models import adapters, config_json, peft
-from spare_jax.models.decoder import Decoder, DecoderConfig
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import Head, load_head, tensor_names
 from spare_jax.models.json_files import ModelError, read_json, shown, unreadable, write_json, wrong_field
 from spare_jax.models.weights import SHARD_BYTES, load_weights, save_weights

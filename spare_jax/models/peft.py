@@ -13,7 +13,8 @@ from safetensors.numpy import save_file
 
 from spare_jax.models import adapters
 from spare_jax.models.adapters import PROJECTIONS
-from spare_jax.models.decoder import Decoder, DecoderConfig, Linear
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, Linear
 from spare_jax.models.json_files import (
     ModelError,
     positive_number,

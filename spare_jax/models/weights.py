@@ -20,7 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import DTypeLike
 from safetensors.numpy import save_file
 
-from spare_jax.models.decoder import Decoder, DecoderConfig, init_decoder
+from spare_jax.models.config import DecoderConfig
+from spare_jax.models.decoder import Decoder, init_decoder
 from spare_jax.models.json_files import ModelError, write_json
 from spare_jax.models.safetensors_files import Stored, find_tensors
 from spare_jax.models.sharding import ShardingRules, shardings_of
