@@ -21,9 +21,8 @@ from absl import app, flags, logging
 
 from spare_jax import assets
 from spare_jax.formats import files
-from spare_jax.models import conventions, huggingface
-from spare_jax.models.config import DecoderConfig
-from spare_jax.models.conventions import (
+from spare_jax.judges import conventions
+from spare_jax.judges.conventions import (
     Convention,
     GenerativeConvention,
     Known,
@@ -32,6 +31,8 @@ from spare_jax.models.conventions import (
     Reader,
     TokenTagConvention,
 )
+from spare_jax.models import huggingface
+from spare_jax.models.config import DecoderConfig
 from spare_jax.models.decoder import hidden_states, init_decoder, logits
 from spare_jax.models.heads import step_scores
 from spare_jax.models.huggingface import Checkpoint

@@ -14,8 +14,9 @@ from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
 from spare_jax.evaluation.process_errors import choose_threshold, said_first_error, scores_of
 from spare_jax.formats import files
-from spare_jax.judges import ensemble
+from spare_jax.judges import conventions, ensemble
 from spare_jax.judges.alignment import alignment
+from spare_jax.judges.conventions import ProgramReader, Reader
 from spare_jax.judges.generative import GenerativeSettings, generative
 from spare_jax.judges.outcome import outcome, require_answers
 from spare_jax.judges.reward_model import RewardModelSettings
@@ -24,8 +25,7 @@ from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.tree_search import TreeSettings, tree_search
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.judges.verify import VerifySettings, verify
-from spare_jax.models import conventions, huggingface
-from spare_jax.models.conventions import ProgramReader, Reader
+from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged

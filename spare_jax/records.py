@@ -142,6 +142,9 @@ class Judgement(Record):
         return next((i for i, step in enumerate(self.steps) if step.label is False), None)
 
 
+UNDECIDED = "the comparison of its answer with the accepted one came to no verdict"
+
+
 def not_judged(
     solution: Solution, judge: str, failure: str, text: str = "", prompt_tokens: int = 0, generated_tokens: int = 0
 ) -> Judgement:

@@ -32,12 +32,13 @@ from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.formats.fields import name_of, prompt
+from spare_jax.judges import conventions
+from spare_jax.judges.conventions import ProgramReader, Reader
 from spare_jax.judges.outcome import is_correct, outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
 from spare_jax.judges.truth import truth
-from spare_jax.models import conventions, huggingface
-from spare_jax.models.conventions import ProgramReader, Reader
+from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged

@@ -29,8 +29,8 @@ from spare_jax.evaluation.process_errors import (
     said_first_error,
 )
 from spare_jax.evaluation.statistics import mean_or_none
+from spare_jax.judges import conventions
 from spare_jax.judges.outcome import is_correct
-from spare_jax.models import conventions
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids

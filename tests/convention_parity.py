@@ -20,8 +20,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from spare_jax.engines.local import LocalEngine
+from spare_jax.judges import conventions
 from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.models import conventions, huggingface
+from spare_jax.models import huggingface
 from spare_jax.programs import run
 from spare_jax.records import Problem, Solution
 

@@ -10,8 +10,9 @@ import pytest
 import safetensors.numpy
 from small_tokenizer import small_tokenizer
 
+from spare_jax.judges import conventions
 from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.models import conventions, heads, huggingface
+from spare_jax.models import heads, huggingface
 from spare_jax.models.weights import ModelError
 from spare_jax.programs import RequestFailed
 from spare_jax.prompts.chat import encode

@@ -10,7 +10,8 @@ from tests_config import ROOT
 from tiny_directory import random_qwen2
 
 from spare_jax import doctor
-from spare_jax.models import conventions, huggingface
+from spare_jax.judges import conventions
+from spare_jax.models import huggingface
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spare_jax.models import conventions, decoder, heads, huggingface
+from spare_jax.judges import conventions
+from spare_jax.models import decoder, heads, huggingface
 from spare_jax.models.config import DecoderConfig
 
 LLAMA = DecoderConfig(

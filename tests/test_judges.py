@@ -9,11 +9,11 @@ import judge_cases
 import pytest
 from small_tokenizer import TAG, small_tokenizer
 
+from spare_jax.judges.conventions import TokenTagConvention
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.reward_model import RewardModelSettings, scores
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.truth import Flips, truth
-from spare_jax.models.conventions import TokenTagConvention
 from spare_jax.programs import Completion, RequestFailed, Sample, Score
 from spare_jax.prompts import annotate, solve
 from spare_jax.prompts.annotate import ParsedAnnotation

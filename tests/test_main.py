@@ -16,8 +16,8 @@ from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
 from spare_jax import main, settings, stages
+from spare_jax.judges.conventions import load_convention
 from spare_jax.models import huggingface
-from spare_jax.models.conventions import load_convention
 from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import StageFailed

@@ -34,9 +34,8 @@ from spare_jax.evaluation.process_errors import (
     threshold_sweep,
 )
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none, paired_bootstrap
-from spare_jax.judges.outcome import UNDECIDED
 from spare_jax.prompts.annotate import format_records
-from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
+from spare_jax.records import UNDECIDED, Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
 from spare_jax.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
 from spare_jax.targets.labels import LabelPolicy

@@ -10,7 +10,7 @@ from judge_cases import TASK as TOY
 from tests_config import config_of
 
 from spare_jax import main, spark, splits, verifiers
-from spare_jax.models.conventions import GenerativeConvention, TokenTagConvention, load_convention
+from spare_jax.judges.conventions import GenerativeConvention, TokenTagConvention, load_convention
 from spare_jax.prompts import generative
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.storage import store

@@ -11,7 +11,7 @@ from tests_config import config_of
 
 from spare_jax import doctor, judging, main, settings, splits, verifiers
 from spare_jax.evaluation.missing import UNLABELLED, Missing
-from spare_jax.models import conventions
+from spare_jax.judges import conventions
 from spare_jax.models.sharding import make_mesh
 from spare_jax.models.weights import ModelError
 from spare_jax.prompts import generative, verify

@@ -8,7 +8,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from spare_jax.judges import outcome
+from spare_jax import records
 from spare_jax.records import Judgement
 
 FAILED = "judge failed"  # it could not be asked, or its program failed
@@ -37,7 +37,7 @@ def why_not_judged(judgement: Judgement) -> str | None:
     """Why a solution was not judged; None where it was."""
     if not judgement.failure:
         return None
-    if judgement.failure == outcome.UNDECIDED:
+    if judgement.failure == records.UNDECIDED:
         return UNDECIDED
     return UNREADABLE if judgement.text else FAILED
 

@@ -17,8 +17,8 @@ import scipy.optimize
 
 from spare_jax.formats.fields import prompt
 from spare_jax.judges import statements
-from spare_jax.judges.outcome import UNDECIDED, is_correct, require_answers
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.records import UNDECIDED, Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.steps.lines import split_sentences
 
 if TYPE_CHECKING:

@@ -2,13 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from spare_jax.records import Gold, Judgement, Solution
+from spare_jax.records import UNDECIDED, Gold, Judgement, Solution
 
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
-
-
-UNDECIDED = "the comparison of its answer with the accepted one came to no verdict"
 
 
 def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool | None:

@@ -23,7 +23,7 @@ class RewardModelSettings:
 def scores(lay_out: LayOut, problem: Problem, solution: Solution, settings: RewardModelSettings) -> Program:
     """The program that scores a solution. Labels are left open: a threshold belongs to the evaluation.
 
-    `lay_out` (models/conventions.py) gives the ids that the model reads, and positions of scores in them that do not
+    `lay_out` (judges/conventions.py) gives the ids that the model reads, and positions of scores in them that do not
     decrease. They belong to the last steps: a single one, an outcome reward model's, to the last, and the others have
     none. Positions beyond the context are not read: their steps have no score.
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from spare_jax.formats.fields import prompt
-from spare_jax.judges.outcome import UNDECIDED, is_correct, require_answers
+from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import NO_ROLLOUT, Continuation, RolloutSettings, continuation, share_right
 from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
-from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.records import UNDECIDED, Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer

@@ -1,8 +1,8 @@
 """What a reward model computes at a position: the logits of some classes, and one score from them.
 
 The classes are columns of the language-model head, or those of a head of the model's own. Which positions
-these are is a matter of conventions.py. A head of its own is a few linear layers that a published checkpoint holds
-beside the decoder; a checkpoint that lacks them is no reward model.
+these are is a matter of judges/conventions.py. A head of its own is a few linear layers that a published checkpoint
+holds beside the decoder; a checkpoint that lacks them is no reward model.
 """
 
 import dataclasses

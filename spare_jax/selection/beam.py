@@ -89,7 +89,7 @@ def search(
 
     The first round samples beams * width steps in all. Candidates of a tree that say the same are one candidate, and
     those that have ended keep their place among the beams while their value lets them; the search ends when no beam
-    goes on. `lay_out` (models/conventions.py) says how the reward model reads a solution. Where what it gives for some
+    goes on. `lay_out` (judges/conventions.py) says how the reward model reads a solution. Where what it gives for some
     steps begins what it gives for more of them, each step is read once; else the whole text is read again.
 
     Raises:

@@ -26,10 +26,10 @@ from spare_jax.evaluation.accuracy import Pool, aggregate_all, chosen_right, ora
 from spare_jax.evaluation.curves import right_by_n, subsets
 from spare_jax.evaluation.missing import tally
 from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
+from spare_jax.judges.conventions import Reader
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
-from spare_jax.models.conventions import Reader
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
