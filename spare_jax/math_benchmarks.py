@@ -15,13 +15,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spare_jax import solving, splits
+from spare_jax import splits
 from spare_jax.evaluation.missing import NO_SOLUTION, UNDECIDED, headlines, tally
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Solution
 from spare_jax.run import Run, Stage
+from spare_jax.solvers import sample
 from spare_jax.tasks import competition
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,12 @@ def solve_benchmarks(run: Run) -> list[str]:
     how, policy = run.config.solve, run.load_to_ask("generator")
     digest = huggingface.tokenizer_digest(policy.tokenizer)
     settings = {
-        "greedy": solving.SolveSettings(1, 0.0, 1.0, how.max_tokens, digest),
-        "sampled": solving.SolveSettings(how.samples, how.temperature, how.top_p, how.max_tokens, digest),
+        "greedy": sample.SolveSettings(1, 0.0, 1.0, how.max_tokens, digest),
+        "sampled": sample.SolveSettings(how.samples, how.temperature, how.top_p, how.max_tokens, digest),
     }
     started = {
         f"{name}/{way}/{problem.id}": functools.partial(
-            solving.solutions, splits.task_of(name), problem, policy.tokenizer, settings[way]
+            sample.solutions, splits.task_of(name), problem, policy.tokenizer, settings[way]
         )
         for name in run.config.benchmarks
         for way in WAYS

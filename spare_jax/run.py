@@ -20,7 +20,7 @@ import tqdm
 from jaxtyping import DTypeLike
 from ml_collections import ConfigDict
 
-from spare_jax import assets, programs, solving
+from spare_jax import assets, programs
 from spare_jax.engines.endpoint import PREFIX as ENDPOINT
 from spare_jax.engines.endpoint import Endpoint, EndpointEngine
 from spare_jax.engines.local import LocalEngine
@@ -32,6 +32,7 @@ from spare_jax.programs import Failure
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import Gold, Judgement, Problem, Solution
 from spare_jax.settings import Config
+from spare_jax.solvers import sample
 from spare_jax.storage.store import WorkDir
 from spare_jax.tasks.task import Task
 from spare_jax.training import batches, loop, losses
@@ -208,7 +209,7 @@ class Run:
 
         `begun` has the token ids that a problem's solutions begin with, by its id; the others begin with nothing.
         """
-        settings = solving.SolveSettings(
+        settings = sample.SolveSettings(
             samples=how.samples,
             temperature=how.temperature,
             top_p=how.top_p,
@@ -217,7 +218,7 @@ class Run:
         )
         started = {
             f"{stage}/{p.id}": functools.partial(
-                solving.solutions, self.task, p, checkpoint.tokenizer, settings, (begun or {}).get(p.id, ())
+                sample.solutions, self.task, p, checkpoint.tokenizer, settings, (begun or {}).get(p.id, ())
             )
             for p in problems
         }

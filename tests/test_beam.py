@@ -18,8 +18,8 @@ from spare_jax.programs import Completion, Failure, Sample, Score, run
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.solve import prm_ids, render, solution_ids
 from spare_jax.selection.aggregate import aggregate
-from spare_jax.selection.beam import SearchSettings, read_before_steps, search
-from spare_jax.solving import SolveSettings, solutions
+from spare_jax.solvers.beam import SearchSettings, read_before_steps, search
+from spare_jax.solvers.sample import SolveSettings, solutions
 from spare_jax.tasks import arithmetic
 
 DIGEST = "mine"

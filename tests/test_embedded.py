@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import assets, embedded, programs, solving
+from spare_jax import assets, embedded, programs
 from spare_jax.models import decoder, huggingface
 from spare_jax.models.config import DecoderConfig
 from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
+from spare_jax.solvers import sample
 from spare_jax.splits import task_of
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.worlds.arithmetic import story_of
@@ -219,8 +220,8 @@ def test_a_begun_solution_goes_on_from_its_right_steps(tokenizer):
     ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(3,)))
     begun = encode(tokenizer, f"{gold.steps[0]}\n")
     rest = (*encode(tokenizer, "\n".join(gold.steps[1:])), tokenizer.eos_token_id)
-    settings = solving.SolveSettings(2, 0.8, 1.0, 100, "digest")
-    program = solving.solutions(TASK, problem, tokenizer, settings, begun)
+    settings = sample.SolveSettings(2, 0.8, 1.0, 100, "digest")
+    program = sample.solutions(TASK, problem, tokenizer, settings, begun)
     (request,) = next(program)
     assert list(request.all_ids()[-len(begun) :]) == begun
     completion = programs.Completion(rest, (-0.5,) * len(rest), "stop")

@@ -16,7 +16,6 @@ NAMED_TUPLE = {"_replace", "_asdict", "_fields"}
 BREACHES = {
     ("offline_rl.py", "studies/collect.py"),
     ("online_rl.py", "studies/collect.py"),
-    ("selection/beam.py", "judges/reward_model.py"),
     ("spark.py", "studies/collect.py"),
     ("verifiers.py", "studies/collect.py"),
 }

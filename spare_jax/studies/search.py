@@ -34,8 +34,8 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.run import Run, Stage
 from spare_jax.selection.aggregate import aggregate
-from spare_jax.selection.beam import Found, SearchSettings, read_before_steps, search
 from spare_jax.selection.voting import candidates
+from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
 from spare_jax.studies.collect import cell
 
 RULES = ("majority", "weighted", "best_of_n")

@@ -25,13 +25,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from spare_jax import programs, solving
+from spare_jax import programs
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
+from spare_jax.solvers.sample import SolveSettings, solutions
 from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
 from spare_jax.training.advantages import BASELINES, REWARDS, Advantages, Graded, Reward, advantages
 from spare_jax.training.checkpoints import Checkpoints
@@ -276,7 +277,7 @@ def sample(
     Raises:
       ValueError: a problem could not be answered: its prompt is too long, or the logits are not finite.
     """
-    settings = solving.SolveSettings(samples, 1.0, 1.0, max_tokens, policy.digest)
+    settings = SolveSettings(samples, 1.0, 1.0, max_tokens, policy.digest)
     started = {
         f"{name}/{place:04d}/{problem.id}": functools.partial(_rollouts, policy, problem, settings)
         for place, problem in enumerate(problems)
@@ -314,9 +315,9 @@ class Unwritten:
         """Nothing is kept."""
 
 
-def _rollouts(policy: Policy, problem: Problem, settings: solving.SolveSettings) -> programs.Program:
+def _rollouts(policy: Policy, problem: Problem, settings: SolveSettings) -> programs.Program:
     """As `solving.solutions`, with what training needs beside the records."""
-    program = solving.solutions(policy.task, problem, policy.tokenizer, settings)
+    program = solutions(policy.task, problem, policy.tokenizer, settings)
     requests = next(program)
     answers = yield requests
     try:
