@@ -29,11 +29,11 @@ from gpu_training import QWEN_1_5B
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from spare_jax import splits
 from spare_jax.engines.local import LocalEngine
 from spare_jax.models import sharding
 from spare_jax.models.decoder import init_decoder
 from spare_jax.records import Judgement, Problem
+from spare_jax.runs import splits
 from spare_jax.training import grpo, loop, losses
 from spare_jax.training.format_rules import FormatRules, Parts
 

@@ -12,7 +12,7 @@ needs no model. The task names the guidelines and how answers are compared (docs
 computes in float32 on short texts.
 """
 
-from spare_jax import settings, splits
+from spare_jax.runs import settings, splits
 
 
 def get_config(argument: str | None = None):

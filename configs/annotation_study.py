@@ -10,7 +10,7 @@ Each writes metrics.json in its work directory; a run that was ended goes on. :r
 
 from ml_collections import ConfigDict
 
-from spare_jax import settings, splits
+from spare_jax.runs import settings, splits
 
 
 def get_config(argument: str | None = None):

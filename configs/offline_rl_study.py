@@ -11,7 +11,8 @@ them. metrics.json, in the directory and for good in its policies/<method>, has 
 problems.
 """
 
-from spare_jax import offline_rl, settings, splits
+from spare_jax import offline_rl
+from spare_jax.runs import settings, splits
 
 
 def get_config(argument: str | None = None):

@@ -9,7 +9,7 @@ problems is the dev set. The PRM is in prm/export of the work directory. The sec
 for some hundred solutions.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

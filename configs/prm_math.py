@@ -9,7 +9,7 @@
 The worlds' problems are generated and their models are embedded; the default is the arithmetic world.
 """
 
-from spare_jax import settings, splits
+from spare_jax.runs import settings, splits
 
 
 def get_config(argument: str | None = None):

@@ -7,7 +7,7 @@ A row's reference is the solution before it was changed. metrics.json has the PR
 calling every step right or wrong; a score is a label by config.threshold. :runlocal computes in float32 on short texts.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

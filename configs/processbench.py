@@ -9,7 +9,7 @@ its parts and the trivial baselines; every k-th row, 100 of them, is the dev par
 id the split is the task's name. :runlocal computes in float32 on short texts.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

@@ -10,7 +10,7 @@ steps, scores (null for steps beyond the context), solution_score. NAME is one o
 need none.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

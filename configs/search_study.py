@@ -9,7 +9,7 @@ On the arithmetic world with the embedded models. metrics.json lies in the work 
 
 from ml_collections import ConfigDict
 
-from spare_jax import settings
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

@@ -11,7 +11,8 @@ judgements/targets_<mode>.jsonl; metrics.json has what became of the solutions, 
 against the world's truth (docs/spark.md). :runlocal is the same with few problems.
 """
 
-from spare_jax import settings, spark
+from spare_jax import spark
+from spare_jax.runs import settings
 
 
 def get_config(argument: str | None = None):

@@ -16,7 +16,7 @@ paper's policy learnt its format from 113K solutions first, and had 17K problems
 the problems of stage I. :runlocal is the same with few problems and short texts.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 from spare_jax.studies import spark_cells
 
 

@@ -11,7 +11,7 @@ tiny-verifier verifies; a cell of `verifiers` is <mode>_<kind>, of `rl` a reward
 above (docs/spark.md). :runlocal is the same with few problems.
 """
 
-from spare_jax import settings
+from spare_jax.runs import settings
 from spare_jax.studies import spark_cells
 
 

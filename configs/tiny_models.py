@@ -14,8 +14,8 @@ ones, and its settings (training/loop.py).
 
 from ml_collections import ConfigDict
 
-from spare_jax import settings
-from spare_jax.splits import WORLDS
+from spare_jax.runs import settings
+from spare_jax.runs.splits import WORLDS
 from spare_jax.tasks.task import world_of
 
 PHASE = dict(

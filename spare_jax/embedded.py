@@ -28,7 +28,8 @@ from spare_jax.prompts import annotate, meta_critique, solve, verify
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution, StepJudgement
-from spare_jax.run import Run, Stage
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example

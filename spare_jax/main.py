@@ -90,8 +90,10 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
     # Imported here: `--help` and a mistyped flag should not wait for JAX.
     import jax
 
-    from spare_jax import embedded, math_benchmarks, offline_rl, online_rl, spark, splits, stages, verifiers
-    from spare_jax.run import Run, chosen, execute
+    from spare_jax import embedded, math_benchmarks, offline_rl, online_rl, spark, stages, verifiers
+    from spare_jax.runs import splits
+    from spare_jax.runs.run import Run
+    from spare_jax.runs.stage import chosen, execute
     from spare_jax.storage.jsonlines import fingerprint
     from spare_jax.storage.store import WorkDir
     from spare_jax.studies import annotation, search
@@ -121,7 +123,7 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
 
 def _missing(current) -> str:
     """How many of what each stage asked for failed, and why; empty where nothing did."""
-    from spare_jax.run import why
+    from spare_jax.runs.run import why
 
     told = (
         f"{stage}: {len(failed)} of {current.asked[stage]} failed: {why(failed.values())}"
@@ -173,7 +175,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         key = str(error).strip("\"'")
         full = next((a.split("=")[0] for a in argv if a.startswith("--config.") and key in a.split("=")[0]), key)
-        sys.exit(f"error: there is no config key {full.removeprefix('--')}: spare_jax/settings.py lists them all")
+        sys.exit(f"error: there is no config key {full.removeprefix('--')}: spare_jax/runs/settings.py lists them all")
 
 
 def _config_name() -> str:

@@ -15,13 +15,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from spare_jax import splits
 from spare_jax.evaluation.missing import NO_SOLUTION, UNDECIDED, headlines, tally
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Solution
-from spare_jax.run import Run, Stage
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.solvers import sample
 from spare_jax.tasks import competition
 

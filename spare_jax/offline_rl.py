@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax import policies, splits, stages
+from spare_jax import policies, stages
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
@@ -27,7 +27,9 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
-from spare_jax.run import Run, Stage, execute
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage, execute
 from spare_jax.storage.jsonlines import digest
 from spare_jax.storage.store import WorkDir
 from spare_jax.studies.collect import write_cell

@@ -6,7 +6,7 @@ judge_answers  these, the judge that paid            -> judgements/policy_<rewar
 online_rl      all of it, gold; derived              -> policies/<reward>/metrics.json, metrics.json
 
 Before them stages.py's load_problems. All are stages of a reward: a work directory holds any number of them, all from
-the same policy. The loop is training/grpo.py. Here are its models and its judge: one of judging.py, asked on an
+the same policy. The loop is training/grpo.py. Here are its models and its judge: one of runs/ask.py, asked on an
 engine of its own, or one of the controls that ask no model. `config.grpo` has the settings.
 """
 
@@ -15,13 +15,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax import judging, policies, programs, splits
+from spare_jax import policies, programs
 from spare_jax.engines.local import LocalEngine
 from spare_jax.evaluation.approvals import approvals
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
-from spare_jax.run import Run, Stage, progress_bar
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run, progress_bar
+from spare_jax.runs.stage import Stage
 from spare_jax.storage.jsonlines import read_lines
 from spare_jax.studies.collect import write_cell
 from spare_jax.training import format_rules, grpo, loop, losses, watch
@@ -103,7 +105,7 @@ def _counted(run: Run, judge: grpo.Judge) -> grpo.Judge:
     an iteration has learnt from is gone with it."""
     stage = STAGES["grpo"].label("grpo", run.config)
 
-    def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> Sequence[Sequence[Judgement]]:
+    def judge_groups(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> Sequence[Sequence[Judgement]]:
         judged = judge(name, groups)
         failures = {
             f"{name}/{place:04d}/{said.solution_id}": programs.Failure(said.failure, passing=False)
@@ -116,7 +118,7 @@ def _counted(run: Run, judge: grpo.Judge) -> grpo.Judge:
             run.failures.setdefault(stage, {}).update(failures)
         return judged
 
-    return ask
+    return judge_groups
 
 
 class _Spent(grpo.Unwritten):
@@ -137,15 +139,15 @@ _WRITE_OF_STEPS = (*_WRITE_OF_ANSWERS, "spare")
 
 
 def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
-    """A judge of judging.py, whose engines stay up. What it could not judge has a judgement that says why, and so has
+    """A judge of runs/ask.py, whose engines stay up. What it could not judge has a judgement that says why, and so has
     what it judged in part where the reward needs the rest."""
-    start, engines = judging.begin(run, judge)
+    start, engines = ask.begin(run, judge)
     reads_steps = REWARDS[run.config.grpo.reward].reads_steps
 
     def said_of(solution: Solution, said: Judgement | programs.Failure, spent: int) -> Judgement:
         if isinstance(said, programs.Failure):
             return not_judged(solution, judge, said.message, generated_tokens=spent)
-        said = judging.decided(said, run.config.threshold)
+        said = ask.decided(said, run.config.threshold)
         if said.failure or not solution.steps:
             return said
         untold = judge not in _WRITE_OF_ANSWERS and said.outcome is None
@@ -156,7 +158,7 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
             not_judged(solution, judge, why, said.text, said.prompt_tokens, said.generated_tokens) if untold else said
         )
 
-    def ask(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
+    def judge_groups(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
         items = {
             f"{name}/{place:04d}/{solution.id}": LabelledSolution(
                 problem, solution, not_judged(solution, judge, ""), gold.get(problem.id)
@@ -169,7 +171,7 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
         judged = iter([said_of(item.solution, found[i], spent.tokens[i]) for i, item in items.items()])
         return [[next(judged) for _ in solutions] for _, solutions in groups]
 
-    return ask
+    return judge_groups
 
 
 # solve_tests, judge_answers, online_rl
@@ -195,7 +197,7 @@ def judge_answers(run: Run) -> list[str]:
             if s.steps
         ]
         stage = STAGES["judge_answers"].label("judge_answers", run.config)
-        judged = judging.judge(run, stage, how.judge, found, f"policy_{how.reward}")
+        judged = ask.judge(run, stage, how.judge, found, f"policy_{how.reward}")
     run.work.write(kind, judged)
     return [f"{kind}.jsonl"]
 
@@ -231,7 +233,7 @@ def _approvals(run: Run) -> dict[str, Any] | None:
         for s in run.work.read(f"solutions/{run.config.grpo.reward}")
         if s.id in said and splits.split_of(s.problem_id) == "test"
     ]
-    decided = [judging.decided(said[s.id], run.config.threshold) for s in solutions]
+    decided = [ask.decided(said[s.id], run.config.threshold) for s in solutions]
     return approvals(solutions, decided, [is_correct(run.task, gold[s.problem_id], s) for s in solutions])
 
 

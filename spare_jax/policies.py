@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spare_jax import splits
 from spare_jax.engines.endpoint import Endpoint
 from spare_jax.evaluation.missing import NO_SOLUTION, UNDECIDED, tally
 from spare_jax.evaluation.statistics import bootstrap, mean_or_none
@@ -11,7 +10,8 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Problem, Solution
-from spare_jax.run import Run
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run
 
 SIDES = {"greedy": "test", "out_of_distribution": splits.HELD_OUT}  # of the figures, and which split each is about
 

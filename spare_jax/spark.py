@@ -20,7 +20,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from spare_jax import judging, splits
 from spare_jax.evaluation.missing import NO_TRUTH
 from spare_jax.evaluation.process_errors import (
     first_error_interval,
@@ -37,8 +36,10 @@ from spare_jax.judges.truth import truth
 from spare_jax.judges.verify import verifications
 from spare_jax.prompts.generative import format_critique
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
-from spare_jax.run import Run, Stage
-from spare_jax.settings import Config
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.settings import Config
+from spare_jax.runs.stage import Stage
 from spare_jax.studies.collect import write_cell
 from spare_jax.targets import consistency, quality
 from spare_jax.targets.consistency import Choice, ConsistencySettings
@@ -122,7 +123,7 @@ def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]
     _rules(run)
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions") if s.steps}
     checkpoint = run.load_to_ask("judge")
-    settings = dataclasses.replace(judging.verify_settings(run, checkpoint), judge="verification")
+    settings = dataclasses.replace(ask.verify_settings(run, checkpoint), judge="verification")
     started = {
         s.id: functools.partial(
             verifications,
@@ -252,7 +253,7 @@ def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
     chosen is criticised once."""
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions")}
     checkpoint = run.load_to_ask("judge")
-    asked = judging.verify_settings(run, checkpoint)
+    asked = ask.verify_settings(run, checkpoint)
     settings = MetaCritiqueSettings(asked, run.config.spark.critique, run.config.spark.merge)
     started = {}
     for verification_id, said in sorted(chosen.items()):

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from spare_jax import judging, programs, splits
+from spare_jax import programs
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.evaluation.missing import in_words, why_not_judged
@@ -44,7 +44,9 @@ from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
 from spare_jax.report import annotations, examples, page
 from spare_jax.report import process_bench as process_bench_page
-from spare_jax.run import Run, Stage
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.storage.jsonlines import write_lines
 from spare_jax.targets.labels import check_pool, reference_solution, training_examples
@@ -99,7 +101,7 @@ def judge(run: Run) -> list[str]:
         written.append("judgements/truth.jsonl")
 
     checkpoint = run.load_to_ask("judge")
-    settings = judging.spare_settings(run, checkpoint)
+    settings = ask.spare_settings(run, checkpoint)
     measured = splits.measured(run.config, found)
     controls = splits.controls(run.config, found)
     annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
@@ -148,7 +150,7 @@ def judge(run: Run) -> list[str]:
 def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
     """The solutions of a split with a judge's labels, without those that it failed to judge; the reference joins them
     in training alone."""
-    policy = judging.label_policy(run.config)
+    policy = ask.label_policy(run.config)
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
@@ -310,11 +312,11 @@ def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramRead
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
-        return {"prm": (existing, judging.reader(run, existing, run.config.models.prm.convention))}
+        return {"prm": (existing, ask.reader(run, existing, run.config.models.prm.convention))}
     models = {}
     for kind in ("prm", "orm"):
         trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
-        models[kind] = (trained, judging.reader(run, trained, whole=kind == "orm"))
+        models[kind] = (trained, ask.reader(run, trained, whole=kind == "orm"))
     models["prm_at_init"] = (run.load("prm"), models["prm"][1])
     return models
 
@@ -338,7 +340,7 @@ def score(run: Run) -> list[str]:
     found = list(read)
     _tell_malformed(malformed)
     checkpoint = run.load("prm")
-    how = judging.reader(run, checkpoint, entry.convention)
+    how = ask.reader(run, checkpoint, entry.convention)
     settings = RewardModelSettings(run.max_length(checkpoint))
     started = {
         f"score/{number:08d}": functools.partial(
@@ -372,8 +374,8 @@ def annotate(run: Run) -> list[str]:
     """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
     found = _read_solutions(run)
     name = run.config.judge
-    judgements = judging.judge(run, "annotate", name, found)
-    labels = [judging.labels_of(judgement, run.config.threshold) for judgement in judgements]
+    judgements = ask.judge(run, "annotate", name, found)
+    labels = [ask.labels_of(judgement, run.config.threshold) for judgement in judgements]
     if unlabelled := sum(None in several for several in labels):
         logger.warning(
             "annotate: %d of %d solutions have a step without a label: trl_stepwise.jsonl cannot say so and lacks them",
@@ -401,7 +403,7 @@ def benchmark(run: Run) -> list[str]:
     name = run.config.judge
     # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
     asked = run.with_settings({"annotate.last_step_is_outcome": False})
-    judgements = judging.judge(asked, "benchmark", name, found)
+    judgements = ask.judge(asked, "benchmark", name, found)
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
@@ -420,7 +422,7 @@ def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequ
     ]
     metrics = process_bench_metrics(found, judgements, right, run.config.seed)
     cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
-    labels = [judging.labels_of(judgement, cut) for judgement in judgements]
+    labels = [ask.labels_of(judgement, cut) for judgement in judgements]
     html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
     judge = metrics["test"]["judge"]
@@ -430,7 +432,7 @@ def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequ
 
 def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
     said = [
-        judging.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
+        ask.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
         for item, judgement in zip(found, judgements, strict=True)
     ]
     why = [why_not_judged(judgement) for judgement in judgements]
@@ -463,7 +465,7 @@ def _read_solutions(run: Run) -> list[LabelledSolution]:
         raise ValueError("config.data.path is empty: name the file of solutions")
     malformed: list[str] = []
     read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
-    found = [judging.with_answers(run.task, item) for item in read]
+    found = [ask.with_answers(run.task, item) for item in read]
     _tell_malformed(malformed)
     ids: set[str] = set()
     for item in found:
@@ -494,7 +496,7 @@ def evaluate(run: Run) -> list[str]:
         found,
         solutions,
         {name: run.judgements(name) for name in summary.JUDGES},
-        judging.label_policy(run.config),
+        ask.label_policy(run.config),
         seed=run.config.seed,
         n_samples=run.config.solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spare_jax import judging, splits, stages
+from spare_jax import stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.approvals import approvals
 from spare_jax.evaluation.missing import NO_TRUTH, Missing, why_not_judged
@@ -35,7 +35,9 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
-from spare_jax.run import Run, Stage
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
 from spare_jax.spark import answer_quality, known
 from spare_jax.studies.collect import write_cell
@@ -179,7 +181,7 @@ def judge_tests(run: Run) -> list[str]:
     ]
     asked = run.with_settings({f"models.{role}.path": f"verifiers/{name}/export"})
     stage = STAGES["judge_tests"].label("judge_tests", run.config)
-    run.work.write(f"judgements/{name}", judging.judge(asked, stage, judge, found, name))
+    run.work.write(f"judgements/{name}", ask.judge(asked, stage, judge, found, name))
     return [f"judgements/{name}.jsonl"]
 
 
@@ -235,7 +237,7 @@ def measure(
       "prm", the steps' scores, and "outcome", the answer's, where there is one)}
     """
     asked = [s for s in solutions if s.steps]
-    said = [judging.decided(judgements[s.id], threshold) for s in asked]
+    said = [ask.decided(judgements[s.id], threshold) for s in asked]
     real = [known(task, problems[s.problem_id], gold[s.problem_id], s) for s in asked]
     errors = [
         said_first_error(j, len(s.steps)) if task.world else _as_one_step(j) for j, s in zip(said, asked, strict=True)

@@ -14,10 +14,11 @@ import sys
 import jax
 from jax.sharding import AxisType
 
-from spare_jax import assets, splits
+from spare_jax import assets
 from spare_jax.engines.local import LocalEngine
 from spare_jax.judges.outcome import outcome
 from spare_jax.models import huggingface, sharding
+from spare_jax.runs import splits
 from spare_jax.tasks.task import world_of
 from spare_jax.training import format_rules, grpo, loop, losses
 

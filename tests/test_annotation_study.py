@@ -10,7 +10,7 @@ from tests_config import config_of
 from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
-from spare_jax.splits import WORLDS
+from spare_jax.runs.splits import WORLDS
 from spare_jax.studies import annotation, annotation_tables, collect
 from spare_jax.tasks.task import world_of
 

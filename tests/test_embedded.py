@@ -18,8 +18,8 @@ from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
+from spare_jax.runs.splits import task_of
 from spare_jax.solvers import sample
-from spare_jax.splits import task_of
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.worlds.arithmetic import story_of
 

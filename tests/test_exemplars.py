@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from real_data import folder
 
 from spare_jax.prompts import annotate
-from spare_jax.splits import WORLDS, task_of
+from spare_jax.runs.splits import WORLDS, task_of
 from spare_jax.tasks import competition, math
 from spare_jax.tasks.task import choose_exemplars, world_of
 

@@ -26,7 +26,7 @@ from spare_jax.prompts.annotate import format_records
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Judgement, StepJudgement
-from spare_jax.run import StageFailed
+from spare_jax.runs.run import StageFailed
 
 WRONG = solution("step a", "step b", "9", answer="9")
 VERIFICATION = format_verification([StepVerification("t", "a", True)] * 3, True)

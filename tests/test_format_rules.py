@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spare_jax import splits
+from spare_jax.runs import splits
 from spare_jax.training.format_rules import FAILURES, FORBIDDEN, TAGGED, check, rules_of
 
 ARITHMETIC, MATH, GSM8K, MUSIQUE = (

@@ -18,7 +18,6 @@ from spare_jax import assets
 from spare_jax.engines.local import LocalEngine
 from spare_jax.engines.scripted import Killed, ScriptedEngine
 from spare_jax.judges.generative import GenerativeSettings, generative
-from spare_jax.judging import labels_of
 from spare_jax.models import huggingface
 from spare_jax.models.decoder import hidden_states, logits
 from spare_jax.programs import Completion, Sample, run
@@ -27,6 +26,7 @@ from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Judgement, StepJudgement
+from spare_jax.runs.ask import labels_of
 from spare_jax.selection.aggregate import aggregate
 
 YES, NO = (verify.ANSWER.format(word) for word in ("Yes", "No"))

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests_config import config_of
 
-from spare_jax import judging, main
+from spare_jax import main
 from spare_jax.evaluation.prm_score import prm_bench_metrics, step_scores
 from spare_jax.evaluation.process_bench import is_dev, process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.judges import alignment
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.splits import task_of
+from spare_jax.runs import ask
+from spare_jax.runs.splits import task_of
 from spare_jax.storage.store import StoreError
 from spare_jax.tasks.arithmetic import WORLD
 
@@ -127,7 +128,7 @@ def test_a_truth_that_leaves_a_step_open_does_not_call_it_right():
     rows = [(0.9, True)] * 5 + [(0.3, False)] * 5 + [(0.02, False)] * 5 + [(0.05, None)] * 20
     judged = [Judgement(str(i), "m", (StepJudgement(score=score),)) for i, (score, _) in enumerate(rows)]
     truths = [Judgement(str(i), "t", (StepJudgement(label=label),)) for i, (_, label) in enumerate(rows)]
-    weights, threshold = judging.learn_ensemble({"m": judged}, truths)
+    weights, threshold = ask.learn_ensemble({"m": judged}, truths)
     wrong, right = (weights.probability([StepJudgement(score=score)]) for score in (0.3, 0.9))
     assert wrong < threshold < right
 
@@ -356,7 +357,7 @@ def bench(part):
     if not data or not (path := pathlib.Path(data) / "processbench" / f"{part}.jsonl").exists():
         pytest.skip("SPARE_JAX_DATA names no folder that holds processbench/gsm8k.jsonl and math.jsonl")
     task = task_of(part)
-    return task, [judging.with_answers(task, item) for item in files.read(path, "processbench")]
+    return task, [ask.with_answers(task, item) for item in files.read(path, "processbench")]
 
 
 def test_the_weights_of_alignment_are_what_the_dev_rows_give():

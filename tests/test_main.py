@@ -15,13 +15,14 @@ from small_tokenizer import small_tokenizer
 from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
-from spare_jax import main, settings, stages
+from spare_jax import main, stages
 from spare_jax.judges.conventions import load_convention
 from spare_jax.models import huggingface
 from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.run import StageFailed
-from spare_jax.splits import task_of
+from spare_jax.runs import settings
+from spare_jax.runs.run import StageFailed
+from spare_jax.runs.splits import task_of
 from spare_jax.storage.store import StoreError, WorkDir
 from spare_jax.tasks.arithmetic import WORLD
 
@@ -222,7 +223,7 @@ def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path, caplog):
 
 
 def test_splits_of_real_data_share_no_question(tmp_path):
-    from spare_jax import splits
+    from spare_jax.runs import splits
 
     config = gsm8k_config(tmp_path, problems=20)
     config.data.train_problems = config.data.dev_problems = config.data.test_problems = None
@@ -261,7 +262,10 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
 @pytest.mark.parametrize(
     "flags, expected",
     [
-        (["--config.data.tests=1"], "there is no config key config.data.tests: spare_jax/settings.py lists them all"),
+        (
+            ["--config.data.tests=1"],
+            "there is no config key config.data.tests: spare_jax/runs/settings.py lists them all",
+        ),
         (["--config.seed=x"], "invalid literal for int() with base 10: 'x'"),
         (["--config=configs/none.py"], "config file configs/none.py is missing: name one of configs/"),
         (["--config=configs/prm_math.py:foo"], "config argument 'foo' is unknown: choose among runlocal, task"),

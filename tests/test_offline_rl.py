@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import main, offline_rl, splits
+from spare_jax import main, offline_rl
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
@@ -16,7 +16,8 @@ from spare_jax.programs import Failure
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
-from spare_jax.run import Run
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run
 from spare_jax.storage.jsonlines import fingerprint
 from spare_jax.storage.store import WorkDir
 from spare_jax.studies import offline_rl_tables

@@ -11,9 +11,10 @@ import typing
 import pytest
 from tests_config import ROOT, config_of
 
-from spare_jax import judging, main, online_rl, programs, splits
+from spare_jax import main, online_rl, programs
 from spare_jax.engines.scripted import ScriptedEngine
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.runs import ask, splits
 from spare_jax.training import grpo
 
 SOLUTIONS = [Solution(f"train-1/{k}", "train-1", ("The answer is 8.",), a, "stop") for k, a in enumerate("8878")]
@@ -55,7 +56,7 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
             return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
         return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
 
-    monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
+    monkeypatch.setattr(ask, "begin", lambda run, name: (start, {}))
     ((low, failed, unread, high),) = online_rl.judge_of(Run(), GOLD)("000000", GROUPS)
     assert (low.outcome, low.steps[0].label) == (False, False) and (high.outcome, high.steps[0].label) == (True, True)
     assert failed.failure.startswith("ValueError: broken") and failed.outcome is None
@@ -70,7 +71,7 @@ def test_what_a_judge_that_writes_nothing_leaves_open_is_not_judged(monkeypatch)
             yield []
             return Judgement(item.solution.id, judge, (step,) * len(item.solution.steps), outcome, generated_tokens=3)
 
-        monkeypatch.setattr(judging, "begin", lambda run, name: (start, {}))
+        monkeypatch.setattr(ask, "begin", lambda run, name: (start, {}))
         asked = online_rl.judge_of(Run(judge=judge, reward=reward), GOLD)
         ((said,),) = asked("0", [(GROUPS[0][0], [dataclasses.replace(SOLUTIONS[0], steps=steps)])])
         assert said.generated_tokens == 3 and (not said.failure or said.outcome is None)
@@ -163,7 +164,7 @@ def judged_by(monkeypatch, fails):
         return Judgement(item.solution.id, "j", steps, len(item.solution.token_ids) % 2 == 0, generated_tokens=10)
 
     server = Server(lambda request: (programs.Completion(ids=(7,) * 10),))
-    monkeypatch.setattr(judging, "begin", lambda run, name: (start, {"verifier": server}))
+    monkeypatch.setattr(ask, "begin", lambda run, name: (start, {"verifier": server}))
 
 
 def training_of(path):
@@ -228,7 +229,7 @@ def test_programs_of_a_judge_have_names_of_their_own():
 
     run = programs.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "begin", lambda run, name: (start, {}))
+        patch.setattr(ask, "begin", lambda run, name: (start, {}))
         patch.setattr(programs, "run", lambda e, started, j: run(e, [asked.append(s[0]) or s for s in started], j))
         judged = online_rl.judge_of(Run(), GOLD)("000003", GROUPS * 2)
     assert len(set(asked)) == 8 and [len(group) for group in judged] == [4, 4]

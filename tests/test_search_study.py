@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import main, splits
+from spare_jax import main
 from spare_jax.evaluation.curves import subsets
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
 from spare_jax.programs import Failure
 from spare_jax.records import Problem, Solution, StepJudgement
-from spare_jax.run import Run, StageFailed
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
 from spare_jax.studies import search
 

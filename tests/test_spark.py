@@ -11,7 +11,7 @@ import pytest
 from judge_cases import PROBLEM, TASK, TOKENIZER, ask, completion, solution
 from tests_config import config_of
 
-from spare_jax import main, spark, splits, stages
+from spare_jax import main, spark, stages
 from spare_jax.engines.scripted import Killed, ScriptedEngine
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.verify import VerifySettings, verifications
@@ -20,7 +20,9 @@ from spare_jax.prompts import meta_critique as instructions
 from spare_jax.prompts.solve import decode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Gold, Judgement, Solution, StepJudgement
-from spare_jax.run import Run, execute
+from spare_jax.runs import splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import execute
 from spare_jax.storage.store import WorkDir
 
 DATA = ("sample_solutions", "verify_solutions", "targets")

@@ -9,10 +9,11 @@ import pytest
 from judge_cases import TASK as TOY
 from tests_config import config_of
 
-from spare_jax import main, spark, splits, verifiers
+from spare_jax import main, spark, verifiers
 from spare_jax.judges.conventions import GenerativeConvention, TokenTagConvention, load_convention
 from spare_jax.prompts import generative
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
+from spare_jax.runs import splits
 from spare_jax.storage import store
 from spare_jax.storage.jsonlines import fingerprint
 from spare_jax.storage.store import StoreError, WorkDir

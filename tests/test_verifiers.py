@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import doctor, judging, main, settings, splits, verifiers
+from spare_jax import doctor, main, verifiers
 from spare_jax.evaluation.missing import UNLABELLED, Missing
 from spare_jax.judges import conventions
 from spare_jax.models.sharding import make_mesh
@@ -18,7 +18,8 @@ from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
-from spare_jax.run import Run
+from spare_jax.runs import ask, settings, splits
+from spare_jax.runs.run import Run
 from spare_jax.storage import store
 from spare_jax.storage.store import WorkDir
 from spare_jax.tasks.arithmetic import WORLD
@@ -92,11 +93,11 @@ def test_it_learns_what_the_targets_say(trained):
 
 def test_an_exported_model_says_what_it_is_and_judges(trained):
     run = with_verifier(trained, **{"generative.scoring": "probability"})
-    how = judging.generative_settings(run, run.load("verifier"))
+    how = ask.generative_settings(run, run.load("verifier"))
     assert (how.kind, how.guidelines) == ("prm", generative.BRIEF_GUIDELINES["prm"])
     run.work.begin("ask", {}, {})
     found = LABELLED["dev"] + LABELLED["train"][:4]
-    judged = judging.judge(run, "ask", "generative", found)
+    judged = ask.judge(run, "ask", "generative", found)
     assert [j.solution_id for j in judged] == [item.solution.id for item in found]
     for judgement in judged:
         assert not judgement.failure and judgement.parsed and judgement.outcome is not None
@@ -113,7 +114,7 @@ def test_it_is_one_of_an_ensemble(trained, tmp_path):
     run.work.begin("ask", {}, {})
     gold = {problem.id: gold for problem, gold in WORLD.generate(5, "dev", 4)}
     found = [dataclasses.replace(item, gold=gold[item.problem.id]) for item in LABELLED["dev"]]
-    combined = judging.judge(run, "ask", "ensemble", found)
+    combined = ask.judge(run, "ask", "ensemble", found)
     verdicts, truths = (run.work.read(f"judgements/{name}") for name in ("generative", "truth"))
     for both in zip(combined, verdicts, truths, strict=True):
         for said, *members in zip(*(judgement.steps for judgement in both), strict=True):
@@ -241,12 +242,12 @@ def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
         conventions.of_verifier(tmp_path)
     run = trained.with_settings({"models.prm.path": str(own)})
     with pytest.raises(ModelError, match=r"set config\.judge='generative' and config\.models\.verifier\.path"):
-        judging.reader(run, run.load("prm"))
+        ask.reader(run, run.load("prm"))
     run = trained.with_settings({"models.verifier.path": "endpoint:M", "generative.kind": "prm"})
-    assert not judging.generative_settings(run, run.load_to_ask("verifier")).grammar
+    assert not ask.generative_settings(run, run.load_to_ask("verifier")).grammar
     run = run.with_settings({"generative.scoring": "probability"})
     with pytest.raises(ValueError, match="a server gives no probabilities"):
-        judging.generative_settings(run, run.load_to_ask("verifier"))
+        ask.generative_settings(run, run.load_to_ask("verifier"))
 
 
 def test_the_doctor_knows_it(trained):

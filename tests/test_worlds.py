@@ -6,7 +6,7 @@ import random
 import pytest
 
 from spare_jax.evaluation.explanations import says_right
-from spare_jax.splits import WORLDS
+from spare_jax.runs.splits import WORLDS
 from spare_jax.tasks.task import world_of
 
 WORLD = pytest.mark.parametrize("world", [world_of(task) for task in WORLDS.values()], ids=list(WORLDS))

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from spare_jax import judging, splits, stages
+from spare_jax import stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.missing import NO_TRUTH
@@ -38,7 +38,9 @@ from spare_jax.judges import ensemble
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.run import Run, Stage
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
 from spare_jax.studies.collect import cell
 from spare_jax.targets.labels import relabel
@@ -53,7 +55,7 @@ TRUTH_SET = "dev"  # where thresholds and weights are learned
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A judge of judging.py under other settings, and perhaps on other references than the world's."""
+    """A judge of runs/ask.py under other settings, and perhaps on other references than the world's."""
 
     judge: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -81,13 +83,15 @@ def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, V
     return found
 
 
-def ask(run: Run, stage: str, name: str, variant: Variant, found: Sequence[LabelledSolution]) -> list[Judgement]:
+def judge_variant(
+    run: Run, stage: str, name: str, variant: Variant, found: Sequence[LabelledSolution]
+) -> list[Judgement]:
     """The judgements of a variant on `found`, written as judgements/<name>, with its seconds beside them: None where a
     kill has parted them."""
     if variant.reference is not None:
         found = [dataclasses.replace(item, gold=_with_steps(item, variant.reference(item))) for item in found]
     begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
-    judgements = judging.judge(run.with_settings(variant.settings), stage, variant.judge, found, name)
+    judgements = ask.judge(run.with_settings(variant.settings), stage, variant.judge, found, name)
     run.work.write(f"judgements/{name}", judgements)
     timing = f"judgements/{name}.seconds.json"
     if not begun_before:
@@ -156,7 +160,7 @@ def compare_judges(run: Run) -> list[str]:
     for name, variant in variants(run, sampled).items():
         of = groups if name in (*MEMBERS, EQUAL) else {g: f for g, f in groups.items() if g != TRUTH_SET}
         everything = [item for found in of.values() for item in found]
-        answers = iter(ask(run, "compare_judges", name, variant, everything))
+        answers = iter(judge_variant(run, "compare_judges", name, variant, everything))
         for group, found in of.items():
             judged[group][name] = [next(answers) for _ in found]
         seconds[name] = run.work.read_json(f"judgements/{name}.seconds.json")
@@ -205,7 +209,7 @@ def _combined(
     learned: dict[str, Any] = {"solutions": len(truths[TRUTH_SET])}
     for name, members in (("ensemble_weighted", MEMBERS), ("spare_calibrated", (EQUAL,))):
         of_truth_set = {member: judged[TRUTH_SET][member] for member in members}
-        weights, cut = judging.learn_ensemble(of_truth_set, truths[TRUTH_SET])
+        weights, cut = ask.learn_ensemble(of_truth_set, truths[TRUTH_SET])
         learned[name] = {"weights": dataclasses.asdict(weights), "threshold": cut}
         for group, of in judged.items():
             combined[group][name] = _combine(of, members, "weighted", name, weights=weights, threshold=cut)
@@ -313,7 +317,7 @@ def label_value(run: Run) -> list[str]:
         trained = run.with_settings({"prm.targets": "scores"} if source == SOFT else {})
         stages.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
         exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
-        scored = ask(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
+        scored = judge_variant(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
         table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
     table["position_only"] = _worth(run, ranked, _by_position(learnt, truths, ranked))
     table["length_only"] = _worth(run, ranked, _by_length(run, learnt, ranked))
@@ -327,9 +331,9 @@ def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judg
     outcomes = [is_correct(run.task, item.gold, item.solution) if item.gold else None for item in learnt]
 
     def asked(name: str) -> list[Judgement]:
-        return ask(run, "label_value", f"labels_{name}", found[name], learnt)
+        return judge_variant(run, "label_value", f"labels_{name}", found[name], learnt)
 
-    spare = [relabel(j, judging.label_policy(run.config))[0] for j in asked("spare")]
+    spare = [relabel(j, ask.label_policy(run.config))[0] for j in asked("spare")]
     judged = {"labels_spare": spare, "labels_rollouts_8": asked("rollouts_8")}
     in_truth_set = [splits.split_of(item.problem.id) == TRUTH_SET for item in learnt]
     weights = ensemble.fit(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from spare_jax.storage.jsonlines import StoreError, read_json, write_json
 
 if TYPE_CHECKING:
-    from spare_jax.run import Run
+    from spare_jax.runs.run import Run
 
 
 def cell(run: "Run", settings: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from spare_jax import judging, splits
 from spare_jax.evaluation.accuracy import Pool, aggregate_all, chosen_right, oracle, pass_at_n, why_missing
 from spare_jax.evaluation.curves import right_by_n, subsets
 from spare_jax.evaluation.missing import tally
@@ -32,7 +31,9 @@ from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.run import Run, Stage
+from spare_jax.runs import ask, splits
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.voting import candidates
 from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
@@ -49,7 +50,7 @@ def _tested(run: Run) -> list[Problem]:
 
 def _prm(run: Run) -> tuple[Checkpoint, Reader]:
     checkpoint = huggingface.load(run.work.path / PRM, mesh=run.inference_mesh)
-    reader = judging.reader(run, checkpoint)
+    reader = ask.reader(run, checkpoint)
     assert isinstance(reader, Reader)  # what train_prm has exported reads a text once
     return checkpoint, reader
 
@@ -72,7 +73,7 @@ def sample(run: Run) -> list[str]:
     first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once
     unscored = {key: Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for key, s in first.items()}
     items = [LabelledSolution(problems[s.problem_id], s, unscored[key]) for key, s in first.items()]
-    judged = judging.judge(run, "sample", "reward_model", items, "plain")
+    judged = ask.judge(run, "sample", "reward_model", items, "plain")
     of = dict(zip(first, judged, strict=True))
     run.work.write(
         "judgements/plain",

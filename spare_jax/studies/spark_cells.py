@@ -8,7 +8,7 @@ In part `rl` what asks a generative reward model asks the one that was trained a
 """
 
 from spare_jax import online_rl, spark, verifiers
-from spare_jax.settings import Config
+from spare_jax.runs.settings import Config
 from spare_jax.training.advantages import REWARDS
 
 PAYS = "step_consistency_prm_cot"

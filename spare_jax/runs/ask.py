@@ -29,8 +29,8 @@ from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
-from spare_jax.run import Run, StageFailed
-from spare_jax.settings import Config
+from spare_jax.runs.run import Run, StageFailed
+from spare_jax.runs.settings import Config
 from spare_jax.targets.labels import LabelPolicy
 from spare_jax.tasks.task import Task
 

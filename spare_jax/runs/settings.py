@@ -77,7 +77,7 @@ def default() -> Config:
     annotate.measured_problems = 60  # test problems whose solutions are annotated to measure the annotator
     annotate.control_problems = 30  # of these, how many are annotated without a reference and with a wrong one
 
-    config.judge = "spare"  # who judges a file's solutions (judging.py has them all)
+    config.judge = "spare"  # who judges a file's solutions (runs/ask.py has them all)
     config.threshold = 0.5  # a step that a judge only scores is right from here on
 
     config.verify = verify = ml_collections.ConfigDict()  # judge verify, and the model of config.models.judge
@@ -171,7 +171,7 @@ def default() -> Config:
     # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
     config.grpo = grpo = ml_collections.ConfigDict()
     grpo.reward = "process_aware"  # training/advantages.py has them all, and the controls
-    grpo.judge = "verify"  # who pays (judging.py), where the reward asks a judge
+    grpo.judge = "verify"  # who pays (runs/ask.py), where the reward asks a judge
     grpo.baseline = "grpo"  # grpo | dr_grpo | leave_one_out
     grpo.least_steps = placeholder(int)  # limits on a solution's steps; null: the reward's own (4 and 20, 3 and 20)
     grpo.most_steps = placeholder(int)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from spare_jax.formats import files
 from spare_jax.formats.fields import prompt
 from spare_jax.records import Gold, LabelledSolution, Problem
-from spare_jax.settings import Config
+from spare_jax.runs.settings import Config
 from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, sparp, spatial, stepgame
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
