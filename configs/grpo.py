@@ -11,7 +11,7 @@ metrics per iteration in policies/<reward>/checkpoints/steps.jsonl, and metrics.
 :runlocal is the same with few problems and iterations.
 """
 
-from spare_jax import online_rl
+from spare_jax.pipelines import online_rl
 from spare_jax.runs import settings
 from spare_jax.training.advantages import REWARDS
 

@@ -8,7 +8,7 @@ accuracy of each, greedy and as avg@k (k = config.solve.samples), and the means 
 part: --config.benchmarks="('aime24','amc23')". :runlocal takes four problems of each, two samples and short answers.
 """
 
-from spare_jax import math_benchmarks
+from spare_jax.pipelines import math_benchmarks
 from spare_jax.runs import settings
 
 

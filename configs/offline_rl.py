@@ -12,7 +12,7 @@ from SPARE-ORPO's policy: it samples, SPARE annotates, ORPO trains, config.round
 with few problems.
 """
 
-from spare_jax import offline_rl
+from spare_jax.pipelines import offline_rl
 from spare_jax.runs import settings
 
 MODELS = ("embedded", "llama3_8b")

@@ -5,13 +5,13 @@
     python -m spare_jax.studies.collect docs/results/offline_rl.json DIR/policies/spare_orpo ...
     python -m spare_jax.studies.offline_rl_tables docs/results/offline_rl.json
 
-The methods are those of spare_jax/offline_rl.py; of one world and seed they share a directory, and what stands before
-them. metrics.json, in the directory and for good in its policies/<method>, has `greedy.accuracy` and
+The methods are those of spare_jax/pipelines/offline_rl.py; of one world and seed they share a directory, and what
+stands before them. metrics.json, in the directory and for good in its policies/<method>, has `greedy.accuracy` and
 `greedy.wrong_process`, the share of right answers that a wrong step has reached. :runlocal is the same with few
 problems.
 """
 
-from spare_jax import offline_rl
+from spare_jax.pipelines import offline_rl
 from spare_jax.runs import settings, splits
 
 

@@ -11,7 +11,7 @@ judgements/targets_<mode>.jsonl; metrics.json has what became of the solutions, 
 against the world's truth (docs/spark.md). :runlocal is the same with few problems.
 """
 
-from spare_jax import spark
+from spare_jax.pipelines import spark_verifications
 from spare_jax.runs import settings
 
 
@@ -19,14 +19,14 @@ def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="arithmetic", controls=False)
     config = settings.default()
     config.task = chosen["task"]
-    config.stages = spark.PIPELINE
+    config.stages = spark_verifications.PIPELINE
     config.data.train_problems, config.data.dev_problems, config.data.test_problems = 48, 8, 0
     config.data.held_out_problems = 0
     config.solve.samples = 4
     config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=240)  # the critique has to fit behind it
     settings.use_own_models_of_world(config, verifies=True)
     if chosen["controls"]:
-        spark.with_controls(config)
+        spark_verifications.with_controls(config)
     if chosen["runlocal"]:
         settings.spark_in_small(config)
     return config

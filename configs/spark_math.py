@@ -16,8 +16,8 @@ paper's policy learnt its format from 113K solutions first, and had 17K problems
 the problems of stage I. :runlocal is the same with few problems and short texts.
 """
 
+from spare_jax.pipelines import spark_cells
 from spare_jax.runs import settings
-from spare_jax.studies import spark_cells
 
 
 def get_config(argument: str | None = None):

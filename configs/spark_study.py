@@ -11,8 +11,8 @@ tiny-verifier verifies; a cell of `verifiers` is <mode>_<kind>, of `rl` a reward
 above (docs/spark.md). :runlocal is the same with few problems.
 """
 
+from spare_jax.pipelines import spark_cells
 from spare_jax.runs import settings
-from spare_jax.studies import spark_cells
 
 
 def get_config(argument: str | None = None):

@@ -90,18 +90,39 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
     # Imported here: `--help` and a mistyped flag should not wait for JAX.
     import jax
 
-    from spare_jax import embedded, math_benchmarks, offline_rl, online_rl, spark, stages, verifiers
+    from spare_jax.pipelines import (
+        annotation_study,
+        label_files,
+        math_benchmarks,
+        offline_rl,
+        online_rl,
+        prm,
+        search_study,
+        spark_reward_models,
+        spark_verifications,
+        tiny_models,
+    )
     from spare_jax.runs import splits
     from spare_jax.runs.run import Run
     from spare_jax.runs.stage import chosen, execute
     from spare_jax.storage.jsonlines import fingerprint
     from spare_jax.storage.store import WorkDir
-    from spare_jax.studies import annotation, search
 
     settings = json.loads(config.to_json_best_effort())
     identity = {key: value for key, value in settings.items() if key != "stages"}
     work = WorkDir(workdir or f"runs/{name}-{fingerprint(identity)[:8]}")
-    pipelines = (stages, offline_rl, online_rl, spark, verifiers, math_benchmarks, annotation, search, embedded)
+    pipelines = (
+        prm,
+        label_files,
+        offline_rl,
+        online_rl,
+        spark_verifications,
+        spark_reward_models,
+        math_benchmarks,
+        annotation_study,
+        search_study,
+        tiny_models,
+    )
     known = {name: stage for pipeline in pipelines for name, stage in pipeline.STAGES.items()}
     names = chosen(config, known)
     task = splits.task_of(config.task)

@@ -9,9 +9,10 @@ from tests_config import config_of
 
 from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
+from spare_jax.pipelines import annotation_study
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
 from spare_jax.runs.splits import WORLDS
-from spare_jax.studies import annotation, annotation_tables, collect
+from spare_jax.studies import annotation_tables, collect
 from spare_jax.tasks.task import world_of
 
 
@@ -25,9 +26,9 @@ def items(world, count=30):
 def test_a_corrupted_reference_says_something_false_at_about_the_share(name):
     world, changed, steps = world_of(WORLDS[name]), 0, 0
     for item in items(world):
-        same = annotation._corrupted(world, 0.0, 3, item)
+        same = annotation_study._corrupted(world, 0.0, 3, item)
         assert tuple(same) == item.gold.steps
-        reference = annotation._corrupted(world, 0.5, 3, item)
+        reference = annotation_study._corrupted(world, 0.5, 3, item)
         assert len(reference) == len(item.gold.steps)
         for i, (now, was) in enumerate(zip(reference, item.gold.steps, strict=True)):
             steps += 1
@@ -44,9 +45,9 @@ def test_a_sampled_reference_is_another_solution_with_the_common_answer():
     several = [Solution(f"p/{i}", item.problem.id, (f"step {i}",), a, "stop") for i, a in enumerate("1223")]
     mine = LabelledSolution(item.problem, several[1], Judgement("p/1", "", (StepJudgement(),)), item.gold)
     sampled = {item.problem.id: several}
-    assert annotation._sampled_reference(sampled, mine) == ("step 2",)
+    assert annotation_study._sampled_reference(sampled, mine) == ("step 2",)
     alone = {item.problem.id: several[1:2]}
-    assert annotation._sampled_reference(alone, mine) == ()
+    assert annotation_study._sampled_reference(alone, mine) == ()
 
 
 def judgement(i, *labels):
@@ -56,7 +57,7 @@ def judgement(i, *labels):
 def test_shuffling_keeps_how_often_each_place_is_right():
     rng = np.random.default_rng(0)
     truths = [judgement(i, *(bool(x) for x in rng.random(1 + i % 3) < 0.5)) for i in range(90)]
-    shuffled = annotation._shuffled(truths, 1)
+    shuffled = annotation_study._shuffled(truths, 1)
     assert [j.solution_id for j in shuffled] == [j.solution_id for j in truths]
 
     def places(judgements):
@@ -109,7 +110,7 @@ def test_the_whole_study_in_small(study):
     assert {"ensemble_weighted", "ensemble_agreement", "spare_calibrated", "spare_corrupted_30"} <= set(judges)
     assert all(of["n_solutions"] == side["solutions"] for of in judges.values())
     # What is summed is what was spent: an ensemble costs what its members cost.
-    members = [judges[name]["tokens_per_solution"] for name in annotation.MEMBERS]
+    members = [judges[name]["tokens_per_solution"] for name in annotation_study.MEMBERS]
     assert judges["ensemble_weighted"]["tokens_per_solution"] == pytest.approx(sum(members))
     assert judges["alignment"]["tokens_per_solution"] == 0
     rivals = {"spare_4", "rollouts_4", "spare_8", "spare_calibrated", "spare_with_outcome"}

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import assets, embedded, programs
+from spare_jax import assets, programs
 from spare_jax.models import decoder, huggingface
 from spare_jax.models.config import DecoderConfig
+from spare_jax.pipelines import tiny_models
 from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
@@ -47,7 +48,7 @@ def test_models_are_small_and_load(name):
     [("tiny-base", "arithmetic"), ("multihop-base", "multihop"), ("spatial-base", "spatial")],
 )
 def test_the_shipped_tokenizer_is_the_one_that_is_built(name, world):
-    built = embedded.build_tokenizer(task_of(world), **config_of("tiny_models", f"world={world}").tokenizer)
+    built = tiny_models.build_tokenizer(task_of(world), **config_of("tiny_models", f"world={world}").tokenizer)
     shipped = huggingface.load_tokenizer(assets.resolve(name))
     assert huggingface.tokenizer_digest(built) == huggingface.tokenizer_digest(shipped)
 
@@ -57,7 +58,7 @@ def test_a_tokenizer_knows_the_words_of_its_lessons():
     said = verify.from_judgement(WORLD.truth(problem, gold, gold.steps))
     text = verify.format_verification(said, True)
     with_words, without = (
-        encode(embedded.build_tokenizer(TASK, 640, lessons, problems=200), text)
+        encode(tiny_models.build_tokenizer(TASK, 640, lessons, problems=200), text)
         for lessons in (("annotate", "verify"), ("annotate",))
     )
     assert len(with_words) < len(without) - 10 * len(gold.steps)
@@ -87,12 +88,12 @@ def test_manifests_are_what_the_config_asks_for():
 def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
     """What the base is trained on is what the world draws from the train distribution: no verdict, nothing held out."""
     for phase in config_of("tiny_models").base.phases.values():
-        distribution = embedded.distribution_of(TASK, phase.to_dict())
+        distribution = tiny_models.distribution_of(TASK, phase.to_dict())
         assert set(distribution.names) <= set(WORLD.train.names)
         assert set(distribution.lengths) <= {0, *WORLD.train.lengths}
         assert set(distribution.templates) <= set(WORLD.train.templates)
         every_fact = phase.every_fact
-        examples = list(embedded.solving_examples(TASK, tokenizer, 3, "check", 40, distribution, every_fact))
+        examples = list(tiny_models.solving_examples(TASK, tokenizer, 3, "check", 40, distribution, every_fact))
         drawn = list(WORLD.generate(3, "check", 40, distribution))
         for example, (problem, gold) in zip(examples, drawn, strict=True):
             text = decode(tokenizer, example.ids)
@@ -107,7 +108,7 @@ def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
 def test_look_back_makes_each_head_of_the_first_layer_attend_to_its_offset():
     shape = DecoderConfig(100, 128, 64, 2, 4, 2, 32)
     plain, offsets, length = decoder.init_decoder(shape, jax.random.key(0)), (1, 2, 3, 5), 40
-    model = embedded.look_back(plain, offsets)
+    model = tiny_models.look_back(plain, offsets)
     ids = jax.random.randint(jax.random.key(1), (1, length), 0, 100)
     states = model.embed[...][ids]
     states = states / jnp.sqrt(jnp.mean(states**2, axis=-1, keepdims=True))
@@ -126,7 +127,7 @@ def test_look_back_makes_each_head_of_the_first_layer_attend_to_its_offset():
     assert changed == {"embed.value", "blocks.attention.query.kernel.value", "blocks.attention.key.kernel.value"}
     np.testing.assert_array_equal(model.blocks.attention.query.kernel[1], plain.blocks.attention.query.kernel[1])
     with pytest.raises(ValueError, match="3 offsets for 4 heads"):
-        embedded.look_back(plain, (1, 2, 3))
+        tiny_models.look_back(plain, (1, 2, 3))
 
 
 def test_the_teacher_never_sees_a_held_out_error(tokenizer):
@@ -140,7 +141,7 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
         any(verdict.error in WORLD.held_out_errors for verdict in WORLD.judge(problem, gold, solution.steps))
         for problem, gold, solution in graded
     )
-    texts = [decode(tokenizer, example.ids) for example in embedded.grading_examples(TASK, tokenizer, graded)]
+    texts = [decode(tokenizer, example.ids) for example in tiny_models.grading_examples(TASK, tokenizer, graded)]
     assert skipped > 50
     assert len(texts) == len(graded) - skipped
     assert not any(error in text for text in texts for error in WORLD.held_out_errors)
@@ -150,25 +151,25 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
 def test_a_phase_has_as_many_solutions_of_the_world_as_it_asks_for():
     ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(3,)))
     phases = [{"right_solutions": 2}, {"right_solutions": 1, "reference_solutions": 1, "mistaken_solutions": 3}]
-    made = list(embedded.made_solutions(TASK, problem, gold, phases, 0))
+    made = list(tiny_models.made_solutions(TASK, problem, gold, phases, 0))
     assert [(kind, k) for kind, k, _ in made] == [
         ("reference", 0), ("right", 0), ("right", 1), ("mistaken", 0), ("mistaken", 1), ("mistaken", 2),
     ]  # fmt: skip
-    assert made == list(embedded.made_solutions(TASK, problem, gold, phases, 0))
+    assert made == list(tiny_models.made_solutions(TASK, problem, gold, phases, 0))
     assert len({solution.id for *_, solution in made}) == 6
     assert made[0][2].steps == gold.steps
     assert all(verdict.correct for *_, solution in made[:3] for verdict in WORLD.judge(problem, gold, solution.steps))
     with pytest.raises(ValueError, match="multihop world makes no mistaken solutions"):
         multihop = task_of("multihop")
         ((problem, gold),) = multihop.world.generate(5, "check", 1)
-        list(embedded.made_solutions(multihop, problem, gold, phases, 0))
+        list(tiny_models.made_solutions(multihop, problem, gold, phases, 0))
 
 
 def test_the_words_of_a_record_weigh_what_they_decide(tokenizer):
     ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(1,)))
     steps = (gold.steps[0], "The answer is 98.")
     graded = [(problem, gold, Solution("s", problem.id, steps, "98", "stop"))]
-    (example,) = embedded.grading_examples(TASK, tokenizer, graded, alignment_weight=0.5, verdict_weight=4.0)
+    (example,) = tiny_models.grading_examples(TASK, tokenizer, graded, alignment_weight=0.5, verdict_weight=4.0)
     weights = np.asarray(example.token_weights)
     by_weight = {w: decode(tokenizer, np.asarray(example.ids)[weights == np.float32(w)]) for w in (0.5, 4.0)}
     assert by_weight[4.0] == '],"errors":[],"errors":["'
@@ -178,7 +179,7 @@ def test_the_words_of_a_record_weigh_what_they_decide(tokenizer):
 def lessons_of(tokenizer, lesson, graded):
     """What is shown in a lesson and what is to be written, as texts."""
     found = []
-    for example in embedded.grading_examples(TASK, tokenizer, graded, lessons=(lesson,)):
+    for example in tiny_models.grading_examples(TASK, tokenizer, graded, lessons=(lesson,)):
         first = int(np.argmax(np.asarray(example.token_weights) > 0))
         found.append(tuple(decode(tokenizer, part) for part in (example.ids[:first], example.ids[first:])))
     return found
@@ -208,7 +209,7 @@ def test_faults_are_named_as_what_they_are():
     wrong = verify.StepVerification("Ben", "said 2 + 3 = 6, is 2 + 3 = 5", False)
     seen = set()
     for seed in range(40):
-        faulty, critique = embedded.with_faults([right, wrong], random.Random(seed))
+        faulty, critique = tiny_models.with_faults([right, wrong], random.Random(seed))
         seen.add(critique)
         assert (faulty[0] != right) == ("Step 1: a false alarm." in critique)
         assert (faulty[1] != wrong) == ("Step 2: a missed error." in critique)
@@ -239,7 +240,7 @@ def test_a_beginning_is_right_as_far_as_it_goes():
     for seed in range(60):
         ((problem, gold),) = WORLD.generate(seed, "check", 1, dataclasses.replace(WORLD.train, lengths=(1, 2, 4)))
         steps = WORLD.another_solution(problem, gold, random.Random(seed))
-        *said, last = embedded.begin(steps, "=", random.Random(seed)).split("\n")
+        *said, last = tiny_models.begin(steps, "=", random.Random(seed)).split("\n")
         assert said == steps[: len(said)]
         assert last.endswith("=") and last.count("=") == 1
         (number,) = (i for i, step in enumerate(steps) if step.startswith(last))

@@ -15,9 +15,10 @@ from small_tokenizer import small_tokenizer
 from tests_config import ROOT, config_of, small_config
 from tiny_directory import gsm8k_files, random_qwen2
 
-from spare_jax import main, stages
+from spare_jax import main
 from spare_jax.judges.conventions import load_convention
 from spare_jax.models import huggingface
+from spare_jax.pipelines import prm
 from spare_jax.programs import Completion
 from spare_jax.records import Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.runs import settings
@@ -180,7 +181,7 @@ def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
     def labels(kind, targets):
         config.prm.targets = targets
         run = SimpleNamespace(config=config, task=task_of("arithmetic"))
-        (example,) = stages.training_sets(run, "test", SimpleNamespace(tokenizer=tokenizer), kind, {"dev": [item]}, 3)[
+        (example,) = prm.training_sets(run, "test", SimpleNamespace(tokenizer=tokenizer), kind, {"dev": [item]}, 3)[
             "dev"
         ]
         assert len(example.tags) == len(example.labels)

@@ -6,8 +6,9 @@ import pytest
 from real_data import folder
 from tests_config import config_of
 
-from spare_jax import main, math_benchmarks
+from spare_jax import main
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap
+from spare_jax.pipelines import math_benchmarks
 from spare_jax.records import Gold, Solution
 from spare_jax.storage.jsonlines import read_json
 from spare_jax.storage.store import WorkDir

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests_config import config_of
 
-from spare_jax import main, policies
+from spare_jax import main
 from spare_jax.engines import endpoint
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import Pool, chosen_right, oracle, pass_at_1, pass_at_n, selection_metrics
@@ -34,6 +34,7 @@ from spare_jax.evaluation.process_errors import (
     threshold_sweep,
 )
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_none, paired_bootstrap
+from spare_jax.pipelines import policies
 from spare_jax.prompts.annotate import format_records
 from spare_jax.records import UNDECIDED, Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement, not_judged
 from spare_jax.runs import splits

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import main, offline_rl
+from spare_jax import main
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips
 from spare_jax.models import huggingface
+from spare_jax.pipelines import offline_rl
 from spare_jax.programs import Failure
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat

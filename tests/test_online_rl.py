@@ -11,8 +11,9 @@ import typing
 import pytest
 from tests_config import ROOT, config_of
 
-from spare_jax import main, online_rl, programs
+from spare_jax import main, programs
 from spare_jax.engines.scripted import ScriptedEngine
+from spare_jax.pipelines import online_rl
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.runs import ask, splits
 from spare_jax.training import grpo

@@ -13,12 +13,12 @@ from spare_jax import main
 from spare_jax.evaluation.curves import subsets
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
+from spare_jax.pipelines import search_study
 from spare_jax.programs import Failure
 from spare_jax.records import Problem, Solution, StepJudgement
 from spare_jax.runs import splits
 from spare_jax.runs.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
-from spare_jax.studies import search
 
 
 def sampled(k, *steps):
@@ -37,7 +37,7 @@ def test_plain_samples_cost_what_they_generate_and_every_step_once():
         "before_steps": {"p": 100},
         "steps": {s.id: [end - start + 2 for start, end in s.spans] for s in solutions},
     }
-    found = search.tokens_by_n(solutions, reading, (1, 2, 6), seed=0)
+    found = search_study.tokens_by_n(solutions, reading, (1, 2, 6), seed=0)
     for n, (alone, both) in zip((1, 2, 6), found, strict=True):
         totals = []
         for chosen in itertools.combinations(solutions, n):
@@ -49,7 +49,7 @@ def test_plain_samples_cost_what_they_generate_and_every_step_once():
 
 
 def test_equal_tokens_lie_straight_between_two_sizes():
-    curve = search.Curve((1, 2, 4), np.array([10.0, 30.0, 70.0]), np.array([[0.0, 1.0], [0.5, 1.0], [1.0, 0.0]]))
+    curve = search_study.Curve((1, 2, 4), np.array([10.0, 30.0, 70.0]), np.array([[0.0, 1.0], [0.5, 1.0], [1.0, 0.0]]))
     for tokens, n, right in ((10, 1, [0, 1]), (20, 1.5, [0.25, 1]), (60, 3.5, [0.875, 0.25]), (70, 4, [1, 0])):
         found, values = curve.at(tokens)
         assert found == pytest.approx(n)
@@ -69,7 +69,7 @@ def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
     monkeypatch.setattr(Run, "solve", solve)
     monkeypatch.setattr(Run, "load_to_ask", lambda *_: model)
     with pytest.raises(StageFailed, match=r"1 of 1 failed: the server does not answer .*the same command asks again"):
-        search.sample(run)
+        search_study.sample(run)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_the_whole_study_in_small(study):
     assert plain["majority"]["tokens"][-1] == pytest.approx(generated / problems)
     for row in metrics["searches"].values():
         assert row["tokens"]["total"] == pytest.approx(sum(n for kind, n in row["tokens"].items() if kind != "total"))
-        assert row["accuracy"]["oracle"] >= max(row["accuracy"][rule] for rule in search.RULES)
+        assert row["accuracy"]["oracle"] >= max(row["accuracy"][rule] for rule in search_study.RULES)
         assert set(row["minus_plain"]["weighted"]) == {"majority", *by_prm}
         for rule, difference in row["minus_plain"]["weighted"].items():
             assert difference["n"] == problems
@@ -123,7 +123,7 @@ def test_a_reward_model_that_knows_tells_all_apart(study):
         known.append(dataclasses.replace(j, steps=tuple(StepJudgement(score=score) for score in scores)))
     plain = {p.id: [s for s in solutions if s.problem_id == p.id] for p in problems}
     study.write("judgements/plain", known)
-    found = search._tells_apart(run, problems, plain, gold)
+    found = search_study._tells_apart(run, problems, plain, gold)
     study.write("judgements/plain", said)
     assert {of["share"] for of in found["last"].values()} == {1.0}
     assert {"whole", "1 steps"} <= set(found["last"])
@@ -131,7 +131,7 @@ def test_a_reward_model_that_knows_tells_all_apart(study):
         dataclasses.replace(j, steps=tuple(StepJudgement(score=1 - step.score) for step in j.steps)) for j in known
     ]
     study.write("judgements/plain", flipped)
-    found = search._tells_apart(run, problems, plain, gold)
+    found = search_study._tells_apart(run, problems, plain, gold)
     study.write("judgements/plain", said)
     assert {of["share"] for of in found["last"].values()} == {0.0}
 

@@ -11,10 +11,11 @@ import pytest
 from judge_cases import PROBLEM, TASK, TOKENIZER, ask, completion, solution
 from tests_config import config_of
 
-from spare_jax import main, spark, stages
+from spare_jax import main
 from spare_jax.engines.scripted import Killed, ScriptedEngine
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.verify import VerifySettings, verifications
+from spare_jax.pipelines import prm, spark_verifications
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts import meta_critique as instructions
 from spare_jax.prompts.solve import decode
@@ -26,8 +27,13 @@ from spare_jax.runs.stage import execute
 from spare_jax.storage.store import WorkDir
 
 DATA = ("sample_solutions", "verify_solutions", "targets")
-STAGES = {**stages.STAGES, **spark.STAGES}
-KINDS = (spark.FREE, spark.GUIDED, spark.AGREEMENT, spark.CRITIQUES)
+STAGES = {**prm.STAGES, **spark_verifications.STAGES}
+KINDS = (
+    spark_verifications.FREE,
+    spark_verifications.GUIDED,
+    spark_verifications.AGREEMENT,
+    spark_verifications.CRITIQUES,
+)
 FREE_MODES = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
 
 
@@ -243,9 +249,9 @@ def test_targets_are_verifications_that_the_verifier_wrote(made):
     for kind, of_solution in said.items():
         for row in made.work.read(kind):
             of_solution[row.solution_id].append(row.text)
-    for name, mode in spark.MODES.items():
-        of_controls = {"reference_guided": spark.GUIDED, "agreement": spark.AGREEMENT}
-        source = spark.CRITIQUES if mode.critique else of_controls.get(name, spark.FREE)
+    for name, mode in spark_verifications.MODES.items():
+        of_controls = {"reference_guided": spark_verifications.GUIDED, "agreement": spark_verifications.AGREEMENT}
+        source = spark_verifications.CRITIQUES if mode.critique else of_controls.get(name, spark_verifications.FREE)
         targets = made.work.read(f"judgements/targets_{name}")
         assert targets
         for target in targets:
@@ -259,10 +265,10 @@ def test_targets_are_verifications_that_the_verifier_wrote(made):
 
 def test_what_becomes_of_every_solution_is_counted(made):
     metrics = json.loads((made.work.path / "metrics.json").read_text())
-    free = made.work.read(spark.FREE)
+    free = made.work.read(spark_verifications.FREE)
     solutions = {row.solution_id for row in free}
     n = made.config.verify.votes
-    critiques = {row.id for row in made.work.read(spark.CRITIQUES)}
+    critiques = {row.id for row in made.work.read(spark_verifications.CRITIQUES)}
     of_modes = metrics["targets"]
     assert metrics["verified"] == len(solutions) and len(free) == n * len(solutions)
     for name, counted in of_modes.items():
@@ -296,7 +302,7 @@ def test_figures_are_those_of_the_targets_against_the_truth(made):
     problems, gold = ({getattr(r, key): r for r in made.work.read(kind)} for kind, key in
                       (("problems", "id"), ("gold", "problem_id")))  # fmt: skip
     solutions = {s.id: s for s in made.work.read("solutions")}
-    for name in spark.MODES:
+    for name in spark_verifications.MODES:
         right = answers = steps = 0
         targets = made.work.read(f"judgements/targets_{name}")
         for target in targets:
@@ -311,12 +317,12 @@ def test_figures_are_those_of_the_targets_against_the_truth(made):
 
 
 def test_a_target_that_was_criticised_has_all_that_was_written(made):
-    said = {row.id: row for row in made.work.read(spark.CRITIQUES)}
-    first = {row.solution_id: row for row in made.work.read(spark.FREE) if row.judge.endswith("_000")}
+    said = {row.id: row for row in made.work.read(spark_verifications.CRITIQUES)}
+    first = {row.solution_id: row for row in made.work.read(spark_verifications.FREE) if row.judge.endswith("_000")}
     targets = made.work.read("judgements/targets_meta_critique")
     for target in targets:
         row = first[target.solution_id]
-        parts = row.text, *(said[f"{row.id}_{part}"].text for part in spark.PARTS)
+        parts = row.text, *(said[f"{row.id}_{part}"].text for part in spark_verifications.PARTS)
         assert target.text == generative.format_critique(*parts)
         assert generative.target("prm_critique", target) in (target.text, None)
         assert generative.target("prm_cot", target) == parts[-1]
@@ -326,9 +332,9 @@ def test_a_target_that_was_criticised_has_all_that_was_written(made):
 def test_fixed_and_broke_are_those_of_the_first_verification_and_its_critique(made):
     golds = {g.problem_id: g for g in made.work.read("gold")}
     problems, solutions = ({r.id: r for r in made.work.read(kind)} for kind in ("problems", "solutions"))
-    merged = {row.id: row for row in made.work.read(spark.CRITIQUES)}
+    merged = {row.id: row for row in made.work.read(spark_verifications.CRITIQUES)}
     found = {part: collections.Counter() for part in ("steps", "answers")}
-    for row in made.work.read(spark.FREE):
+    for row in made.work.read(spark_verifications.FREE):
         if not row.judge.endswith("_000"):
             continue
         after, s = merged[f"{row.id}_merged"], solutions[row.solution_id]
@@ -373,7 +379,7 @@ def test_killed_and_restarted_it_writes_the_same_bytes(made, tmp_path, stage):
 def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
     run = scripted(tmp_path)
     execute(run, DATA, STAGES)
-    rows = run.work.read(spark.FREE)
+    rows = run.work.read(spark_verifications.FREE)
     mine = {target.solution_id for target in run.work.read("judgements/targets_hybrid")}
     chosen = sorted(mine)[0]
     before = {m: [t for t in run.work.read(f"judgements/targets_{m}") if t.solution_id == chosen] for m in FREE_MODES}
@@ -383,7 +389,7 @@ def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
         else dataclasses.replace(row, judge=f"verification_{n - 1 - int(row.judge[-3:]):03d}")
         for row in rows
     ]  # fmt: skip
-    run.work.write(spark.FREE, turned)
+    run.work.write(spark_verifications.FREE, turned)
     (tmp_path / "manifests/targets.json").unlink()
     single = run.work.file("judgements/targets_single").read_bytes()
     execute(run, ["targets"], STAGES)
@@ -403,9 +409,9 @@ def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     (tmp_path / "manifests/sample_solutions.json").unlink()
     run.config.engine.max_length = 4000
     execute(run, DATA[1:], STAGES)
-    rows = {row.solution_id: row for row in run.work.read(spark.FREE)}
+    rows = {row.solution_id: row for row in run.work.read(spark_verifications.FREE)}
     assert "no room" in rows[long.id].failure and empty.id not in rows
-    assert long.id not in {row.solution_id for row in run.work.read(spark.CRITIQUES)}
+    assert long.id not in {row.solution_id for row in run.work.read(spark_verifications.CRITIQUES)}
     for mode in FREE_MODES:
         counts = json.loads((tmp_path / f"judgements/targets_{mode}.counts.json").read_text())
         assert counts["dropped"]["failed"] == 1 and counts["solutions"] == len(short) + 1
@@ -426,7 +432,7 @@ def test_texts_that_were_cut_off_cast_no_vote_and_are_no_target(tmp_path, monkey
     monkeypatch.setitem(globals(), "answer", cutting)
     run = scripted(tmp_path)
     execute(run, (*DATA[:2], DATA[2]), STAGES)
-    rows, critiques = run.work.read(spark.FREE), run.work.read(spark.CRITIQUES)
+    rows, critiques = run.work.read(spark_verifications.FREE), run.work.read(spark_verifications.CRITIQUES)
     readable = collections.Counter({row.solution_id: 0 for row in rows})
     readable.update(row.solution_id for row in rows if not row.failure)
     voted = collections.Counter(map(str, readable.values()))
@@ -468,8 +474,8 @@ def test_an_embedded_model_writes_whole_verifications(tmp_path):
     main.run(config, "spark", str(tmp_path))
     work = WorkDir(tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert set(metrics["targets"]) == set(spark.MODES)
-    for kind in (spark.FREE, spark.GUIDED):
+    assert set(metrics["targets"]) == set(spark_verifications.MODES)
+    for kind in (spark_verifications.FREE, spark_verifications.GUIDED):
         rows = work.read(kind)
         assert len(rows) == 2 * metrics["verified"] > 0
         for row in rows:
@@ -492,7 +498,9 @@ def test_the_paper_s_settings():
 def test_a_text_of_which_no_tokens_are_known_was_a_pass():
     """As of a server that says nothing of its usage; agreement asks nobody."""
     said = Judgement("s", "verification_000", (StepJudgement(label=True),), True, "It is right.")
-    choice = spark.consistency.single([said], spark.ConsistencySettings())
+    choice = spark_verifications.consistency.single([said], spark_verifications.ConsistencySettings())
     for mode, passes in (("single", 1), ("agreement", 0)):
-        _, counts = spark.make_targets(mode, [choice], {}, spark.QualityFilter(grammar=False))
+        _, counts = spark_verifications.make_targets(
+            mode, [choice], {}, spark_verifications.QualityFilter(grammar=False)
+        )
         assert counts.passes == passes and counts.kept == 1

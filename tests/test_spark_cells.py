@@ -9,15 +9,16 @@ import pytest
 from judge_cases import TASK as TOY
 from tests_config import config_of
 
-from spare_jax import main, spark, verifiers
+from spare_jax import main
 from spare_jax.judges.conventions import GenerativeConvention, TokenTagConvention, load_convention
+from spare_jax.pipelines import spark_cells, spark_reward_models, spark_verifications
 from spare_jax.prompts import generative
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.runs import splits
 from spare_jax.storage import store
 from spare_jax.storage.jsonlines import fingerprint
 from spare_jax.storage.store import StoreError, WorkDir
-from spare_jax.studies import collect, spark_cells, spark_tables
+from spare_jax.studies import collect, spark_tables
 from spare_jax.tasks.arithmetic import TASK, WORLD
 from spare_jax.training.checkpoints import Checkpoints
 
@@ -90,7 +91,7 @@ def test_parts_share_a_directory(work):
     assert there == of_cells | of_rewards | of_labels | {"sample_tests"}
     assert {splits.split_of(s.problem_id) for s in work.read("solutions")} == {"train", "dev"}
     tests = sorted(p.id for p in work.read("problems") if splits.split_of(p.id) == "test")
-    assert len(tests) == 3 and {s.problem_id for s in work.read(verifiers.TESTED)} == set(tests[:2])
+    assert len(tests) == 3 and {s.problem_id for s in work.read(spark_reward_models.TESTED)} == set(tests[:2])
 
 
 def test_labels_are_those_of_every_mode(labels):
@@ -114,13 +115,13 @@ def test_a_cell_learns_the_targets_of_its_mode_and_says_what_it_is(work):
             read(work, "verifiers", cell, "metrics.json"),
             load_convention(work.path / "verifiers" / cell / "export"),
         )
-        if kind == verifiers.DISCRIMINATIVE:
+        if kind == spark_reward_models.DISCRIMINATIVE:
             assert isinstance(convention, TokenTagConvention)
         else:
             assert convention == GenerativeConvention(kind, generative.BRIEF_GUIDELINES[kind])
         assert (metrics["mode"], metrics["kind"], metrics["seed"]) == (mode, kind, 5)
         targets = work.read(f"judgements/targets_{mode}")
-        whole = [t for t in targets if kind == verifiers.DISCRIMINATIVE or generative.target(kind, t)]
+        whole = [t for t in targets if kind == spark_reward_models.DISCRIMINATIVE or generative.target(kind, t)]
         learnt = {
             split: len([t for t in whole if splits.split_of(t.solution_id) == split]) for split in ("train", "dev")
         }
@@ -129,15 +130,15 @@ def test_a_cell_learns_the_targets_of_its_mode_and_says_what_it_is(work):
         assert metrics["training"]["steps"] > 0 and learnt["train"] > 0
         side = metrics["in_distribution"]
         judged = work.read(f"judgements/{cell}")
-        assert side["solutions"] == len(judged) == len([s for s in work.read(verifiers.TESTED) if s.steps])
+        assert side["solutions"] == len(judged) == len([s for s in work.read(spark_reward_models.TESTED) if s.steps])
         assert (
             side["failed"] == len([j for j in judged if j.failure]) < len(judged)
             and metrics["out_of_distribution"] is None
         )
         assert side["written_per_verification"] == (
-            0 if kind == verifiers.DISCRIMINATIVE else sum(j.generated_tokens for j in judged) / len(judged)
+            0 if kind == spark_reward_models.DISCRIMINATIVE else sum(j.generated_tokens for j in judged) / len(judged)
         )
-        assert ("outcome" in side["selection"]) == (kind != verifiers.DISCRIMINATIVE)
+        assert ("outcome" in side["selection"]) == (kind != spark_reward_models.DISCRIMINATIVE)
     exports = [work.path / "verifiers" / cell / "export/model.safetensors" for cell in CELLS]
     assert len({path.read_bytes() for path in exports}) == len(exports)
 
@@ -304,7 +305,7 @@ def test_a_limit_leaves_the_same_targets_whatever_else_there_is(labels):
         config = config_of_cell("verifiers", "agreement_prm")
         config.seed, config.verifier.limit = seed, limit
         run = types.SimpleNamespace(config=config, work=Work)
-        found = verifiers._targets(run)  # pyright: ignore[reportArgumentType]
+        found = spark_reward_models._targets(run)  # pyright: ignore[reportArgumentType]
         return [[item.solution.id for item in found[split]] for split in ("train", "dev")]
 
     everything, dev = ids(None)
@@ -355,7 +356,7 @@ def test_a_cell_s_figures_by_hand():
         # Every wrong answer is found where it is, no wrong first step is. The second problem's wrong answer is liked.
         labels = [True] * (n - 1) + [place != 1]
         judged[s.id] = judgement(s, labels, i not in (1, 3, 4), {1: 0.0, 4: 0.9}.get(i, 0.5), (10 + i, i))
-    found = verifiers.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
+    found = spark_reward_models.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
     n_steps = sum(len(s.steps) for s in solutions)
     assert (found["problems"], found["solutions"], found["failed"]) == (2, 6, 0)
     assert found["steps"]["step_accuracy"] == (n_steps - 2) / n_steps
@@ -380,11 +381,11 @@ def test_of_scores_alone_the_threshold_makes_labels_and_the_last_one_the_outcome
     problems, golds, solutions = three_solutions()
     scores = {s.id: [0.6] * (len(s.steps) - 1) + [0.2 if i % 3 == 1 else 0.6] for i, s in enumerate(solutions)}
     judged = {s.id: judgement(s, scores[s.id], None) for s in solutions}
-    found = verifiers.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
+    found = spark_reward_models.measure(TASK, problems, golds, solutions, judged, 0.5, 0)
     assert found["answers"] == {"n": 6, "says_right": pytest.approx(2 / 3), "n_known": 6, "outcome_accuracy": 1}
     assert found["first_error"]["error_accuracy"] == 0.5 and found["first_error"]["correct_accuracy"] == 1
     assert "outcome" not in found["selection"] and found["selection"]["prm"]["best_of_n"]["min"] == 1
-    strict = verifiers.measure(TASK, problems, golds, solutions, judged, 0.7, 0)
+    strict = spark_reward_models.measure(TASK, problems, golds, solutions, judged, 0.7, 0)
     assert strict["answers"]["says_right"] == 0 and strict["first_error"]["correct_accuracy"] == 0
 
 
@@ -396,13 +397,13 @@ def test_where_no_step_is_known_a_solution_is_one_step():
     ]
     said = [([True, True], True), ([False, True], True), ([True, False], False), ([False, True], False)]
     judged = {s.id: judgement(s, *of) for s, of in zip(solutions, said, strict=False)}
-    found = verifiers.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
+    found = spark_reward_models.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
     first = found["first_error"]
     assert (first["against"], first["error_accuracy"], first["correct_accuracy"]) == ("outcome", 1, 0.5)
     assert found["steps"]["step_accuracy"] is None and found["steps"]["first_error_f1"] is None
     assert found["answers"]["outcome_accuracy"] == 1 and found["solutions"] == 4
     judged[solutions[0].id] = not_judged(solutions[0], "x", "no room")
-    found = verifiers.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
+    found = spark_reward_models.measure(TOY, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
     assert found["failed"] == 1 and found["answers"]["says_right"] == pytest.approx(1 / 3)
     first = found["first_error"]  # the one that was not judged is neither an error that was found nor one that was not
     assert (first["n_correct"], first["correct_accuracy"], first["missing"]) == (1, 0, {"judge failed": 1})
@@ -411,7 +412,7 @@ def test_where_no_step_is_known_a_solution_is_one_step():
 def test_what_failed_is_in_no_figure_of_a_cell():
     """Nor what was never sampled, nor what could not be compared: a judge that is right has every figure at 1."""
     problems, golds, solutions = three_solutions()
-    true = {s.id: spark.known(TASK, problems[s.problem_id], golds[s.problem_id], s) for s in solutions}
+    true = {s.id: spark_verifications.known(TASK, problems[s.problem_id], golds[s.problem_id], s) for s in solutions}
     scored = {
         i: dataclasses.replace(
             said, steps=tuple(StepJudgement(step.label, float(bool(step.label))) for step in said.steps)
@@ -422,7 +423,7 @@ def test_what_failed_is_in_no_figure_of_a_cell():
     other, other_gold = next(iter(WORLD.generate(4, "test", 1)))
     problems |= {"never": dataclasses.replace(other, id="never")}
     golds |= {"never": dataclasses.replace(other_gold, problem_id="never")}
-    found = verifiers.measure(
+    found = spark_reward_models.measure(
         TASK, problems, golds, solutions, scored | {lost.id: not_judged(lost, "x", "away")}, 0.5, 0
     )
     assert (found["problems"], found["not_sampled"], found["solutions"], found["failed"]) == (3, 1, 6, 1)
@@ -433,7 +434,7 @@ def test_what_failed_is_in_no_figure_of_a_cell():
     assert selection["prm"]["best_of_n"]["last"] == 1 and selection["n"]["prm"]["best_of_n"]["last"] == 1
     assert selection["n"]["majority"] == 2  # of three: one was never sampled
     nobody = {s.id: not_judged(s, "x", "away") for s in solutions}
-    found = verifiers.measure(TASK, problems, golds, solutions, nobody, 0.5, 0)
+    found = spark_reward_models.measure(TASK, problems, golds, solutions, nobody, 0.5, 0)
     assert found["failed"] == 6 and found["answers"]["says_right"] is None and found["first_error"]["f1"] is None
     assert found["steps"]["step_accuracy"] is None and found["read_per_verification"] is None
     assert found["selection"]["prm"]["best_of_n"]["last"] is None
@@ -444,7 +445,7 @@ def test_where_no_answer_can_be_compared_nothing_is_right_or_wrong():
     task = dataclasses.replace(TOY, answers_equal=lambda answer, accepted: None)
     solutions = [Solution(f"test-0/{k}", "test-0", ("a",), "8", "stop") for k in range(2)]
     judged = {s.id: judgement(s, [True], True, 0.9) for s in solutions}
-    found = verifiers.measure(task, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
+    found = spark_reward_models.measure(task, {"test-0": problem}, {"test-0": gold}, solutions, judged, 0.5, 0)
     assert found["answers"] == {"n": 2, "says_right": 1, "n_known": 0, "outcome_accuracy": None}
     assert (found["first_error"]["n_correct"], found["first_error"]["n_error"]) == (0, 0)
     assert found["approvals"]["right"]["n"] == 0 and found["selection"]["majority"] is None

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from tests_config import config_of
 
-from spare_jax import doctor, main, verifiers
+from spare_jax import doctor, main
 from spare_jax.evaluation.missing import UNLABELLED, Missing
 from spare_jax.judges import conventions
 from spare_jax.models.sharding import make_mesh
 from spare_jax.models.weights import ModelError
+from spare_jax.pipelines import spark_reward_models
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode_chat
 from spare_jax.prompts.solve import decode
@@ -53,7 +54,7 @@ def labelled(name, count):
 )
 def test_a_solution_as_one_step_is_right_where_no_step_is_left_open(labels, expected):
     judged = Judgement("s", "j", tuple(StepJudgement(label=label) for label in labels))
-    assert verifiers._as_one_step(judged) == expected
+    assert spark_reward_models._as_one_step(judged) == expected
 
 
 LABELLED = {"train": labelled("train", 12), "dev": labelled("dev", 4)}
@@ -73,7 +74,7 @@ def trained(tmp_path_factory):
     """A run in whose work directory a model of kind "prm" has been trained."""
     run = small_run(tmp_path_factory.mktemp("work"))
     start = run.load_to_train("verifier", run.config.verifier.lora, "float32")
-    written = verifiers.train_verifier(run, "train_verifier", start, "prm", "verifier", LABELLED)
+    written = spark_reward_models.train_verifier(run, "train_verifier", start, "prm", "verifier", LABELLED)
     assert written == ["verifier/export", "verifier/training.json"]
     return run
 
@@ -178,7 +179,7 @@ def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
         text = generative.format_critique(item.judgement.text, "No fault.", item.judgement.text)
         item = dataclasses.replace(item, judgement=dataclasses.replace(item.judgement, text=text))
     convention = conventions.GenerativeConvention(kind, generative.GUIDELINES[kind])
-    example = verifiers.example(trained, start, convention, item)
+    example = spark_reward_models.example(trained, start, convention, item)
     learnt = [token for token, weight in zip(example.ids, example.token_weights, strict=True) if weight]
     assert decode(start.tokenizer, learnt[:-1]) == generative.target(kind, item.judgement)
     assert learnt[-1] == start.tokenizer.eos_token_id
@@ -197,7 +198,7 @@ class Recording(Run):
 def recorded(tmp_path, kind, labelled, **changes):
     run = small_run(tmp_path, **changes)
     run = Recording(run.config, run.work, run.task, run.mesh)
-    verifiers.train_verifier(run, "s", run.load("verifier"), kind, "v", labelled)
+    spark_reward_models.train_verifier(run, "s", run.load("verifier"), kind, "v", labelled)
     return run
 
 
@@ -224,9 +225,9 @@ def test_balance_is_by_the_targets_own_word(tmp_path):
 
 def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
     with pytest.raises(ValueError, match="kind 'x' is unknown: choose among orm, prm, prm_cot"):
-        verifiers.train_verifier(trained, "s", trained.load("verifier"), "x", "v", LABELLED)
+        spark_reward_models.train_verifier(trained, "s", trained.load("verifier"), "x", "v", LABELLED)
     with pytest.raises(ValueError, match="nothing to learn from 0 examples"):
-        verifiers.train_verifier(trained, "s", trained.load("verifier"), "prm", "v", {"train": [], "dev": []})
+        spark_reward_models.train_verifier(trained, "s", trained.load("verifier"), "prm", "v", {"train": [], "dev": []})
     own = trained.work.path / "verifier/export"
     assert conventions.of_verifier(own) == conventions.of_model(own)
     assert conventions.of_verifier(own, "orm") == conventions.GenerativeConvention("orm", generative.GUIDELINES["orm"])

@@ -74,7 +74,7 @@ def format_labels(labels: Sequence[bool], answer: bool) -> str:
 
 
 def format_critique(verification: str, critique: str, merged: str) -> str:
-    """The text of kind "prm_critique", and of every target that came of a meta-critique (spark.py)."""
+    """The text of kind "prm_critique", and of every target that came of a meta-critique."""
     return f"{verification}\n\n{critique.strip()}\n\n{merged}"
 
 

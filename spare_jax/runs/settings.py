@@ -127,8 +127,9 @@ def default() -> Config:
     prm.lora = _lora()
     prm.train = _train(row_length=384, epochs=2.0, learning_rate=1e-3)
 
-    config.verifier = verifier = ml_collections.ConfigDict()  # verifiers.py: generative reward models, by SFT
-    verifier.targets = "step_consistency"  # whose targets it learns from: a mode of spark.py
+    # Generative reward models, by SFT (pipelines/spark_reward_models.py).
+    config.verifier = verifier = ml_collections.ConfigDict()
+    verifier.targets = "step_consistency"  # whose targets it learns from: a mode of spark_verifications.py
     verifier.kind = "prm_cot"  # orm | prm | prm_cot | prm_critique | discriminative, which is a PRM by config.prm
     verifier.limit = placeholder(int)  # at most so many train targets; null: all
     verifier.test_problems = placeholder(int)  # it judges samples of the first so many test problems; null: of all
@@ -137,7 +138,7 @@ def default() -> Config:
     verifier.lora = _lora()
     verifier.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)
 
-    # Offline reinforcement learning (offline_rl.py). A policy learns first from references, then from pairs.
+    # Offline reinforcement learning (pipelines/offline_rl.py). A policy learns first from references, then from pairs.
     config.method = "spare_orpo"  # sft1 | sft2 | outcome_orpo | spare_orpo | dpo | step_dpo | iterated, and controls
     config.rounds = 3  # of the iterated method: the policy of the last one samples, SPARE annotates, ORPO trains
     config.sft = sft = ml_collections.ConfigDict()
@@ -153,7 +154,8 @@ def default() -> Config:
     policy.lora = _lora()
     policy.train = _train(row_length=640, epochs=1.0, learning_rate=3e-4)  # both texts of a pair lie in one row
 
-    # SPARK's synthetic verifications (spark.py): config.solve.samples solutions, config.verify.votes of each.
+    # SPARK's synthetic verifications (pipelines/spark_verifications.py): config.solve.samples solutions,
+    # config.verify.votes of each.
     config.spark = spark = ml_collections.ConfigDict()
     spark.targets = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
     spark.tie = "drop"  # a vote that ends even: "drop" the solution, or take it as "correct" or "incorrect"
@@ -166,9 +168,10 @@ def default() -> Config:
     spark.filter.grammar = True  # the text is whole: a verdict per step and on the answer, nothing surplus
     spark.filter.agreement = 0.0  # the least share of votes behind every verdict that was voted on
 
-    config.benchmarks = ("math500", *competition.NAMES)  # math_benchmarks.py: directories of data.path
+    config.benchmarks = ("math500", *competition.NAMES)  # pipelines/math_benchmarks.py: directories of data.path
 
-    # Online reinforcement learning (online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's (2512.03244).
+    # Online reinforcement learning (pipelines/online_rl.py): training/grpo.py, GRPOConfig. In brackets: the paper's
+    # (2512.03244).
     config.grpo = grpo = ml_collections.ConfigDict()
     grpo.reward = "process_aware"  # training/advantages.py has them all, and the controls
     grpo.judge = "verify"  # who pays (runs/ask.py), where the reward asks a judge
@@ -279,8 +282,8 @@ def learn_offline_in_small(config: Config) -> None:
 
 
 def spark_in_small(config: Config) -> None:
-    """Set the pipelines of spark.py, verifiers.py and online_rl.py to what a tiny model does in about a minute each:
-    for a first look and for tests."""
+    """Set SPARK's pipelines (spark_verifications.py, spark_reward_models.py, online_rl.py) to what a tiny model does in
+    about a minute each: for a first look and for tests."""
     config.data.train_problems, config.data.dev_problems = 8, 2
     config.data.test_problems = 4
     config.solve.samples = 2

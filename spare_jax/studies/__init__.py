@@ -1,1 +1,1 @@
-"""Studies: what was measured for docs/results, as stages of their own configs."""
+"""Studies: tables and markdown of what was measured for docs/results."""

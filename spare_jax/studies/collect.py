@@ -1,4 +1,4 @@
-"""The cells of a study: what one of them is, and all of them in one file.
+"""The cells of a study in one file.
 
     python -m spare_jax.studies.collect docs/results/annotation.json WORKDIR...
 
@@ -6,35 +6,10 @@ Every work directory's metrics.json becomes one entry of "cells", in the order g
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from spare_jax.storage.jsonlines import StoreError, read_json, write_json
-
-if TYPE_CHECKING:
-    from spare_jax.runs.run import Run
-
-
-def cell(run: "Run", settings: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-    """metrics.json of one run of a study: what was measured, behind what it was measured on."""
-    return {
-        "world": run.config.task,
-        "seed": run.config.seed,
-        "models": {role: run.config.models[role].path for role in ("generator", "judge")},
-        "settings": settings,
-        **measured,
-    }
-
-
-def write_cell(run: "Run", directory: str, keys: Sequence[str], measured: Mapping[str, Any]) -> list[str]:
-    """Write a cell of several that share a work directory: for good below its `directory`, and as the metrics.json of
-    the whole, which is that of the cell that ran last; returns the names. Its settings are `keys` of the config."""
-    content = cell(run, {key: run.config[key].to_dict() for key in keys}, measured)
-    written = [f"{directory}/metrics.json", "metrics.json"]
-    for path in written:
-        run.work.write_json(path, content)
-    return written
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -8,10 +8,10 @@ targets               verifications                 -> judgements/targets_<mode>
                                                        verifications/critiques.jsonl
 spark_data            all records, gold; derived    -> verifications/metrics.json, metrics.json
 
-Before them stages.py's load_problems. M solutions of a problem are verified N times each. A mode makes one target of
+Before them prm.py's load_problems. M solutions of a problem are verified N times each. A mode makes one target of
 the N verifications of a solution, or none. Before spark_data, which measures, only verify_guided reads the gold: it is
 no input of any other stage, and a run without the controls does not have that stage. What is learnt from the targets:
-verifiers.py.
+spark_reward_models.py.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.truth import truth
 from spare_jax.judges.verify import verifications
+from spare_jax.pipelines.cells import write_cell
 from spare_jax.prompts.generative import format_critique
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
 from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.settings import Config
 from spare_jax.runs.stage import Stage
-from spare_jax.studies.collect import write_cell
 from spare_jax.targets import consistency, quality
 from spare_jax.targets.consistency import Choice, ConsistencySettings
 from spare_jax.targets.quality import QualityFilter

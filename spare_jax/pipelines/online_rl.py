@@ -5,7 +5,7 @@ solve_tests    that policy, test problems            -> solutions/<reward>.jsonl
 judge_answers  these, the judge that paid            -> judgements/policy_<reward>.jsonl
 online_rl      all of it, gold; derived              -> policies/<reward>/metrics.json, metrics.json
 
-Before them stages.py's load_problems. All are stages of a reward: a work directory holds any number of them, all from
+Before them prm.py's load_problems. All are stages of a reward: a work directory holds any number of them, all from
 the same policy. The loop is training/grpo.py. Here are its models and its judge: one of runs/ask.py, asked on an
 engine of its own, or one of the controls that ask no model. `config.grpo` has the settings.
 """
@@ -15,17 +15,18 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax import policies, programs
+from spare_jax import programs
 from spare_jax.engines.local import LocalEngine
 from spare_jax.evaluation.approvals import approvals
 from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
+from spare_jax.pipelines import policies
+from spare_jax.pipelines.cells import write_cell
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
 from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run, progress_bar
 from spare_jax.runs.stage import Stage
 from spare_jax.storage.jsonlines import read_lines
-from spare_jax.studies.collect import write_cell
 from spare_jax.training import format_rules, grpo, loop, losses, watch
 from spare_jax.training.advantages import REWARDS, coin, vote
 

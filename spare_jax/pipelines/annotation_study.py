@@ -16,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from spare_jax import stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
 from spare_jax.evaluation.missing import NO_TRUTH
@@ -37,12 +36,13 @@ from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.judges import ensemble
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
+from spare_jax.pipelines import prm
+from spare_jax.pipelines.cells import cell
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
-from spare_jax.studies.collect import cell
 from spare_jax.targets.labels import relabel
 from spare_jax.tasks.task import world_of
 from spare_jax.worlds.world import World
@@ -315,7 +315,7 @@ def label_value(run: Run) -> list[str]:
             for split in ("train", "dev")
         }
         trained = run.with_settings({"prm.targets": "scores"} if source == SOFT else {})
-        stages.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
+        prm.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
         exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
         scored = judge_variant(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
         table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
@@ -472,7 +472,7 @@ _JUDGED = (
 )  # fmt: skip
 
 STAGES = {
-    "compare_judges": Stage(compare_judges, _JUDGED, stages.RECORDS),
-    "label_value": Stage(label_value, (*_JUDGED, "prm"), stages.RECORDS),
+    "compare_judges": Stage(compare_judges, _JUDGED, prm.RECORDS),
+    "label_value": Stage(label_value, (*_JUDGED, "prm"), prm.RECORDS),
     "annotation_study": Stage(annotation_study, reads=("comparison.json", "label_value.json"), derived=True),
 }

@@ -1,21 +1,21 @@
 """SPARK's three stages in one work directory: the parts that a config names, and the cells of each.
 
-labels     the targets of the modes                       (spark.py)      metrics.json in verifications/
-verifiers  a reward model per <mode>_<kind>               (verifiers.py)  in verifiers/<cell>/
-rl         a policy per reward                            (online_rl.py)  in policies/<cell>/
+labels     the targets of the modes                       (spark_verifications.py)  metrics.json in verifications/
+verifiers  a reward model per <mode>_<kind>               (spark_reward_models.py)  in verifiers/<cell>/
+rl         a policy per reward                            (online_rl.py)            in policies/<cell>/
 
 In part `rl` what asks a generative reward model asks the one that was trained as the cell PAYS.
 """
 
-from spare_jax import online_rl, spark, verifiers
+from spare_jax.pipelines import online_rl, spark_reward_models, spark_verifications
 from spare_jax.runs.settings import Config
 from spare_jax.training.advantages import REWARDS
 
 PAYS = "step_consistency_prm_cot"
 VERIFIERS = {
     f"{name}_{kind}": (name, kind)
-    for name, mode in spark.MODES.items()
-    for kind in verifiers.KINDS
+    for name, mode in spark_verifications.MODES.items()
+    for kind in spark_reward_models.KINDS
     if kind != "prm_critique" or mode.critique
 }
 CELLS = {"labels": ("",), "verifiers": tuple(VERIFIERS), "rl": tuple(REWARDS)}
@@ -33,11 +33,11 @@ def choose(config: Config, part: str, cell: str, controls: bool) -> None:
         known = ", ".join(CELLS[part]) or "none, part labels has no cells"
         raise ValueError(f"config argument cell={cell!r} is unknown: choose among {known}")
     if part == "labels":
-        config.stages = spark.PIPELINE
+        config.stages = spark_verifications.PIPELINE
         if controls:
-            spark.with_controls(config)
+            spark_verifications.with_controls(config)
     elif part == "verifiers":
-        config.stages = verifiers.PIPELINE
+        config.stages = spark_reward_models.PIPELINE
         config.verifier.targets, config.verifier.kind = VERIFIERS[cell]
     else:
         config.stages = online_rl.PIPELINE

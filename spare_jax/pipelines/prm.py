@@ -1,4 +1,4 @@
-"""The pipeline: what each stage reads and writes. The only file that knows all of it.
+"""The main job: what each stage reads and writes.
 
 solve      problems.jsonl, gold.jsonl        -> solutions.jsonl
 load_problems                                -> the first two alone, for pipelines that go on otherwise
@@ -6,11 +6,6 @@ judge      + gold                            -> judgements/{outcome,truth,spare,
 labels     a file of labelled solutions      -> the same records, judgements/labels.jsonl (configs/prm_labels.py)
 train_prm  train and dev labels              -> prm/export, orm/export, with LoRA prm/adapter, orm/adapter
 rank       reward models, test solutions     -> judgements/{prm,orm,prm_at_init}.jsonl
-score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
-annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
-           (configs/annotate.py)
-benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json, of ProcessBench
-           (configs/processbench.py, prmbench.py)  report.html too
 evaluate   all records                       -> metrics.json
 report     metrics and some records          -> report.html
 """
@@ -26,15 +21,11 @@ import jax
 from spare_jax import programs
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
-from spare_jax.evaluation.missing import in_words, why_not_judged
-from spare_jax.evaluation.prm_score import prm_bench_metrics
-from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
-from spare_jax.formats.fields import name_of, prompt
 from spare_jax.judges import conventions
 from spare_jax.judges.conventions import ProgramReader, Reader
-from spare_jax.judges.outcome import is_correct, outcome
+from spare_jax.judges.outcome import outcome
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.judges.spare import spare
 from spare_jax.judges.truth import truth
@@ -42,13 +33,10 @@ from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
 from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
-from spare_jax.report import annotations, examples, page
-from spare_jax.report import process_bench as process_bench_page
+from spare_jax.report import examples, page
 from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
-from spare_jax.selection.aggregate import aggregate
-from spare_jax.storage.jsonlines import write_lines
 from spare_jax.targets.labels import check_pool, reference_solution, training_examples
 from spare_jax.training import batches, losses
 
@@ -326,164 +314,11 @@ def _failed(solution_of: Mapping[str, Solution], judge: str) -> Callable[[str, s
     return lambda program_id, why: not_judged(solution_of[program_id], judge, why)
 
 
-# score
-
-
-def score(run: Run) -> list[str]:
-    """Score a file of solutions with a reward model, in the file's order."""
-    data, entry = run.config.data, run.config.models.prm
-    for key, path in (("data.path", data.path), ("models.prm.path", entry.path)):
-        if not path:
-            raise ValueError(f"config.{key} is empty: name the file of solutions and the reward model's directory")
-    malformed: list[str] = []
-    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
-    found = list(read)
-    _tell_malformed(malformed)
-    checkpoint = run.load("prm")
-    how = ask.reader(run, checkpoint, entry.convention)
-    settings = RewardModelSettings(run.max_length(checkpoint))
-    started = {
-        f"score/{number:08d}": functools.partial(
-            how.program, item.problem, item.solution, settings, item.gold.steps if item.gold else ()
-        )
-        for number, item in enumerate(found)
-    }
-    solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
-    engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
-    judgements = run.answer("score", "", engines, started, _failed(solution_of, settings.judge))
-    rows, exceeding = [], 0
-    for item, judgement in zip(found, judgements, strict=True):
-        of_steps = [step.score for step in judgement.steps]
-        exceeding += bool(of_steps) and of_steps[-1] is None and not judgement.failure
-        row = {"id": item.solution.id, "steps": item.solution.steps, "scores": of_steps}
-        row |= {"solution_score": aggregate(of_steps, how.aggregation)}
-        rows.append(row | ({"failure": judgement.failure} if judgement.failure else {}))
-    if exceeding:
-        logger.warning(
-            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
-            exceeding, len(found), settings.max_length,
-        )  # fmt: skip
-    write_lines(run.work.path / "scores.jsonl", rows)
-    return ["scores.jsonl"]
-
-
-# annotate, benchmark
-
-
-def annotate(run: Run) -> list[str]:
-    """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
-    found = _read_solutions(run)
-    name = run.config.judge
-    judgements = ask.judge(run, "annotate", name, found)
-    labels = [ask.labels_of(judgement, run.config.threshold) for judgement in judgements]
-    if unlabelled := sum(None in several for several in labels):
-        logger.warning(
-            "annotate: %d of %d solutions have a step without a label: trl_stepwise.jsonl cannot say so and lacks them",
-            unlabelled, len(labels),
-        )  # fmt: skip
-    judged = [dataclasses.replace(item, judgement=j) for item, j in zip(found, judgements, strict=True)]
-    _write_records(run, judged)
-    run.work.write(f"judgements/{name}", judgements, as_given=True)
-    rows = (
-        {"id": item.solution.id, "prompt": prompt(item.problem), "completions": item.solution.steps, "labels": several}
-        for item, several in zip(judged, labels, strict=True)
-        if None not in several
-    )
-    write_lines(run.work.path / "trl_stepwise.jsonl", rows)
-    html = annotations.render(judged, name, labels, run.config.data.path)
-    (run.work.path / "report.html").write_text(html, encoding="utf-8")
-    return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
-
-
-def benchmark(run: Run) -> list[str]:
-    """Judge the solutions of a benchmark and measure the judge against its labels."""
-    if run.config.data.format not in _MEASURES:
-        raise ValueError(f"config.data.format={run.config.data.format!r}: choose among {', '.join(_MEASURES)}")
-    found = _read_solutions(run)
-    name = run.config.judge
-    # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
-    asked = run.with_settings({"annotate.last_step_is_outcome": False})
-    judgements = ask.judge(asked, "benchmark", name, found)
-    _write_records(run, found)
-    run.work.write(f"judgements/{name}", judgements)
-    run.work.write("judgements/human", (item.judgement for item in found))
-    metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
-    run.work.write_json("metrics.json", {"judge": name, **metrics})
-    _warn_of_refused(metrics)
-    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
-
-
-_Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show them
-
-
-def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
-    right = [
-        is_correct(run.task, item.gold, item.solution) if item.gold and item.gold.answers else None for item in found
-    ]
-    metrics = process_bench_metrics(found, judgements, right, run.config.seed)
-    cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
-    labels = [ask.labels_of(judgement, cut) for judgement in judgements]
-    html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
-    (run.work.path / "report.html").write_text(html, encoding="utf-8")
-    judge = metrics["test"]["judge"]
-    _tell("first-error F1", judge["f1"], judge["n_error"] + judge["n_correct"], "rows", judge["missing"])
-    return metrics, ["report.html"]
-
-
-def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
-    said = [
-        ask.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
-        for item, judgement in zip(found, judgements, strict=True)
-    ]
-    why = [why_not_judged(judgement) for judgement in judgements]
-    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed, why)
-    judge = metrics["judge"]
-    _tell("PRMScore", judge["prm_score"], judge["n"], "steps", judge["missing"])
-    return {"threshold": run.config.threshold, **metrics}, []
-
-
-def _tell(name: str, value: float | None, n: int, what: str, missing: Mapping[str, int]) -> None:
-    """A figure in a line of the log, the number that it is over, and what is missing."""
-    absent = f"; {sum(missing.values())} are missing ({in_words(missing)})" if missing else ""
-    logger.info("%s %s on %d %s%s", name, "-" if value is None else f"{value:.3f}", n, what, absent)
-
-
-def _warn_of_refused(metrics: Mapping[str, Any]) -> None:
+def warn_of_refused(metrics: Mapping[str, Any]) -> None:
     """Say which of the figures that may be quoted alone are refused, and why."""
     for path, why in metrics.get("reasons", {}).items():
         if path.startswith("headline."):
             logger.warning("%s: %s", path.removeprefix("headline."), why)
-
-
-_MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}
-
-
-def _read_solutions(run: Run) -> list[LabelledSolution]:
-    """The solutions of `config.data.path`, with the answers that they and their references state."""
-    data = run.config.data
-    if not data.path:
-        raise ValueError("config.data.path is empty: name the file of solutions")
-    malformed: list[str] = []
-    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
-    found = [ask.with_answers(run.task, item) for item in read]
-    _tell_malformed(malformed)
-    ids: set[str] = set()
-    for item in found:
-        if item.solution.id in ids:
-            raise ValueError(f"{data.path}: two rows have the id {item.solution.id!r}: give each its own")
-        ids.add(item.solution.id)
-    return found
-
-
-def _tell_malformed(malformed: Sequence[str]) -> None:
-    if malformed:
-        logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
-
-
-def _write_records(run: Run, found: Sequence[LabelledSolution]) -> None:
-    run.work.write("problems", {item.problem.id: item.problem for item in found}.values())
-    run.work.write("gold", {item.problem.id: item.gold for item in found if item.gold}.values())
-    run.work.write("solutions", (item.solution for item in found))
 
 
 # evaluate, report
@@ -513,7 +348,7 @@ def evaluate(run: Run) -> list[str]:
             said, [run.task.classes(gold[s.problem_id].answers[0]) for s in tested]
         )
     run.work.write_json("metrics.json", metrics)
-    _warn_of_refused(metrics)
+    warn_of_refused(metrics)
     return ["metrics.json"]
 
 
@@ -544,10 +379,6 @@ def report(run: Run) -> list[str]:
 
 RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 
-_JUDGED = (
-    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "generative",
-    "rollouts", "flips", "ensemble",
-)  # fmt: skip
 
 STAGES = {
     "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
@@ -562,9 +393,6 @@ STAGES = {
     "rank": Stage(
         rank, ("seed", "task", "models", "prm.path", "engine", "mesh"), RECORDS, reads=("prm/export", "orm/export")
     ),
-    "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh"), given=("data.path",)),
-    "annotate": Stage(annotate, _JUDGED, given=("data.path", "ensemble.truth")),
-    "benchmark": Stage(benchmark, _JUDGED, given=("data.path", "ensemble.truth")),
     "load_problems": Stage(load_problems, ("seed", "task", "data")),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),

@@ -30,6 +30,7 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.pipelines.cells import cell
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
 from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run
@@ -37,7 +38,6 @@ from spare_jax.runs.stage import Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.voting import candidates
 from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
-from spare_jax.studies.collect import cell
 
 RULES = ("majority", "weighted", "best_of_n")
 VALUED_BY = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's

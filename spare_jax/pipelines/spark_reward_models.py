@@ -5,10 +5,11 @@ train_verifier   judgements/targets_<mode>.jsonl         -> verifiers/<mode>_<ki
 judge_tests      that model, the test solutions          -> judgements/<mode>_<kind>.jsonl
 spark_verifiers  these, gold; derived                    -> verifiers/<mode>_<kind>/metrics.json, metrics.json
 
-The last three are stages of a cell, a mode of spark.py and a kind: a work directory holds any number of them, behind
-the targets that spark.py makes. The paper publishes no settings of this training. What a generative model learns is
-the text of its kind (prompts/generative.py) and the end of it, behind the prompt by which it is asked ever after; of
-kind "discriminative" is a process reward model with a head of two tokens (stages.py) on the same targets.
+The last three are stages of a cell, a mode of spark_verifications.py and a kind: a work directory holds any number of
+them, behind the targets that spark_verifications.py makes. The paper publishes no settings of this training. What a
+generative model learns is the text of its kind (prompts/generative.py) and the end of it, behind the prompt by which
+it is asked ever after; of kind "discriminative" is a process reward model with a head of two tokens (prm.py) on the
+same targets.
 """
 
 import hashlib
@@ -16,7 +17,6 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spare_jax import stages
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.approvals import approvals
 from spare_jax.evaluation.missing import NO_TRUTH, Missing, why_not_judged
@@ -32,6 +32,9 @@ from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges import conventions
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.pipelines import prm
+from spare_jax.pipelines.cells import write_cell
+from spare_jax.pipelines.spark_verifications import answer_quality, known
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
@@ -39,8 +42,6 @@ from spare_jax.runs import ask, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
-from spare_jax.spark import answer_quality, known
-from spare_jax.studies.collect import write_cell
 from spare_jax.tasks.task import Task
 from spare_jax.training import batches, losses
 
@@ -82,7 +83,7 @@ def train_cell(run: Run) -> list[str]:
     if how.kind == DISCRIMINATIVE:
         run = run.with_settings({"prm.balanced": how.balanced})
         start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
-        return stages.train_reward_model(run, "train_verifier", start, "prm", directory, labelled)
+        return prm.train_reward_model(run, "train_verifier", start, "prm", directory, labelled)
     start = run.load_to_train("verifier", how.lora, how.train.dtype)
     return train_verifier(run, "train_verifier", start, how.kind, directory, labelled)
 

@@ -2,7 +2,7 @@
 
 sft           references of the train problems  -> problems.jsonl, gold.jsonl, policies/sft1/export
 sample_policy SFT-1, train and dev problems     -> solutions.jsonl
-judge         (stages.py)                       -> judgements/{outcome,truth,spare}.jsonl
+judge         (prm.py)                          -> judgements/{outcome,truth,spare}.jsonl
 pair          labels, by the method's rule      -> preferences/<method>_{train,dev}.jsonl, trl_preference/ likewise
 train_policy  these, from SFT-1                 -> policies/<method>/export
 greedy        that policy, test problems        -> solutions/<method>.jsonl
@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spare_jax import policies, stages
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.pipelines import policies, prm
+from spare_jax.pipelines.cells import write_cell
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
@@ -32,7 +33,6 @@ from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage, execute
 from spare_jax.storage.jsonlines import digest
 from spare_jax.storage.store import WorkDir
-from spare_jax.studies.collect import write_cell
 from spare_jax.targets import preferences
 from spare_jax.targets.labels import reference_solution
 from spare_jax.training import batches, loop, losses
@@ -82,7 +82,7 @@ def _method(run: Run) -> Method | None:
 
 def _problems(run: Run) -> tuple[list[Problem], dict[str, Gold]]:
     """The problems of the run, written down, and their gold by id."""
-    loaded = stages.problems_of(run)
+    loaded = prm.problems_of(run)
     return loaded.problems, {gold.problem_id: gold for gold in loaded.gold}
 
 
@@ -242,7 +242,7 @@ def _go_on(run: Run) -> list[str]:
         begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
         names = ("sample_policy", "judge", "pair", "train_policy")
         inner = dataclasses.replace(begun, work=work, failures={}, asked=Counter())
-        execute(inner, names, {**stages.STAGES, **STAGES})
+        execute(inner, names, {**prm.STAGES, **STAGES})
         run.asked[label] += inner.asked.total()
         for stage, failed in inner.failures.items():
             told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
@@ -317,7 +317,7 @@ STAGES = {
     "pair": Stage(
         pair,
         ("seed", "task", "pairs"),
-        stages.RECORDS,
+        prm.RECORDS,
         reads=("judgements/outcome.jsonl", "judgements/truth.jsonl", "judgements/spare.jsonl"),
         per=("method",),
     ),

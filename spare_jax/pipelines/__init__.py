@@ -1,0 +1,1 @@
+"""Pipelines: what each stage reads, asks and writes."""

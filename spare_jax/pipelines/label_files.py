@@ -1,0 +1,194 @@
+"""Judging of files: solutions that somebody else made, and any judge.
+
+score      a file of solutions, one PRM      -> scores.jsonl (configs/score.py)
+annotate   a file of solutions, any judge    -> records, judgements/<judge>, trl_stepwise.jsonl, report.html
+           (configs/annotate.py)
+benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,human}, metrics.json, of ProcessBench
+           (configs/processbench.py, prmbench.py)  report.html too
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spare_jax.evaluation.missing import in_words, why_not_judged
+from spare_jax.evaluation.prm_score import prm_bench_metrics
+from spare_jax.evaluation.process_bench import process_bench_metrics
+from spare_jax.formats import files
+from spare_jax.formats.fields import name_of, prompt
+from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.reward_model import RewardModelSettings
+from spare_jax.pipelines.prm import RECORDS, warn_of_refused
+from spare_jax.records import Judgement, LabelledSolution, not_judged
+from spare_jax.report import annotations
+from spare_jax.report import process_bench as process_bench_page
+from spare_jax.runs import ask
+from spare_jax.runs.run import Run
+from spare_jax.runs.stage import Stage
+from spare_jax.selection.aggregate import aggregate
+from spare_jax.storage.jsonlines import write_lines
+
+logger = logging.getLogger(__name__)
+
+
+def score(run: Run) -> list[str]:
+    """Score a file of solutions with a reward model, in the file's order."""
+    data, entry = run.config.data, run.config.models.prm
+    for key, path in (("data.path", data.path), ("models.prm.path", entry.path)):
+        if not path:
+            raise ValueError(f"config.{key} is empty: name the file of solutions and the reward model's directory")
+    malformed: list[str] = []
+    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
+    found = list(read)
+    _tell_malformed(malformed)
+    checkpoint = run.load("prm")
+    how = ask.reader(run, checkpoint, entry.convention)
+    settings = RewardModelSettings(run.max_length(checkpoint))
+    started = {
+        f"score/{number:08d}": functools.partial(
+            how.program, item.problem, item.solution, settings, item.gold.steps if item.gold else ()
+        )
+        for number, item in enumerate(found)
+    }
+    solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
+    engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
+    judgements = run.answer(
+        "score", "", engines, started, lambda i, why: not_judged(solution_of[i], settings.judge, why)
+    )
+    rows, exceeding = [], 0
+    for item, judgement in zip(found, judgements, strict=True):
+        of_steps = [step.score for step in judgement.steps]
+        exceeding += bool(of_steps) and of_steps[-1] is None and not judgement.failure
+        row = {"id": item.solution.id, "steps": item.solution.steps, "scores": of_steps}
+        row |= {"solution_score": aggregate(of_steps, how.aggregation)}
+        rows.append(row | ({"failure": judgement.failure} if judgement.failure else {}))
+    if exceeding:
+        logger.warning(
+            "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
+            exceeding, len(found), settings.max_length,
+        )  # fmt: skip
+    write_lines(run.work.path / "scores.jsonl", rows)
+    return ["scores.jsonl"]
+
+
+def annotate(run: Run) -> list[str]:
+    """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
+    found = _read_solutions(run)
+    name = run.config.judge
+    judgements = ask.judge(run, "annotate", name, found)
+    labels = [ask.labels_of(judgement, run.config.threshold) for judgement in judgements]
+    if unlabelled := sum(None in several for several in labels):
+        logger.warning(
+            "annotate: %d of %d solutions have a step without a label: trl_stepwise.jsonl cannot say so and lacks them",
+            unlabelled, len(labels),
+        )  # fmt: skip
+    judged = [dataclasses.replace(item, judgement=j) for item, j in zip(found, judgements, strict=True)]
+    _write_records(run, judged)
+    run.work.write(f"judgements/{name}", judgements, as_given=True)
+    rows = (
+        {"id": item.solution.id, "prompt": prompt(item.problem), "completions": item.solution.steps, "labels": several}
+        for item, several in zip(judged, labels, strict=True)
+        if None not in several
+    )
+    write_lines(run.work.path / "trl_stepwise.jsonl", rows)
+    html = annotations.render(judged, name, labels, run.config.data.path)
+    (run.work.path / "report.html").write_text(html, encoding="utf-8")
+    return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
+
+
+def benchmark(run: Run) -> list[str]:
+    """Judge the solutions of a benchmark and measure the judge against its labels."""
+    if run.config.data.format not in _MEASURES:
+        raise ValueError(f"config.data.format={run.config.data.format!r}: choose among {', '.join(_MEASURES)}")
+    found = _read_solutions(run)
+    name = run.config.judge
+    # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
+    asked = run.with_settings({"annotate.last_step_is_outcome": False})
+    judgements = ask.judge(asked, "benchmark", name, found)
+    _write_records(run, found)
+    run.work.write(f"judgements/{name}", judgements)
+    run.work.write("judgements/human", (item.judgement for item in found))
+    metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
+    run.work.write_json("metrics.json", {"judge": name, **metrics})
+    warn_of_refused(metrics)
+    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
+
+
+_Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show them
+
+
+def _process_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
+    right = [
+        is_correct(run.task, item.gold, item.solution) if item.gold and item.gold.answers else None for item in found
+    ]
+    metrics = process_bench_metrics(found, judgements, right, run.config.seed)
+    cut = run.config.threshold if metrics["threshold"] is None else metrics["threshold"]
+    labels = [ask.labels_of(judgement, cut) for judgement in judgements]
+    html = process_bench_page.render(metrics, run.config.judge, found, judgements, labels, run.config.data.path)
+    (run.work.path / "report.html").write_text(html, encoding="utf-8")
+    judge = metrics["test"]["judge"]
+    _tell("first-error F1", judge["f1"], judge["n_error"] + judge["n_correct"], "rows", judge["missing"])
+    return metrics, ["report.html"]
+
+
+def _prm_bench(run: Run, found: Sequence[LabelledSolution], judgements: Sequence[Judgement]) -> _Measured:
+    said = [
+        ask.labels_of(judgement, run.config.threshold) or (None,) * len(item.labels)  # it looks at no step
+        for item, judgement in zip(found, judgements, strict=True)
+    ]
+    why = [why_not_judged(judgement) for judgement in judgements]
+    metrics = prm_bench_metrics([i.labels for i in found], said, [name_of(i) for i in found], run.config.seed, why)
+    judge = metrics["judge"]
+    _tell("PRMScore", judge["prm_score"], judge["n"], "steps", judge["missing"])
+    return {"threshold": run.config.threshold, **metrics}, []
+
+
+def _tell(name: str, value: float | None, n: int, what: str, missing: Mapping[str, int]) -> None:
+    """A figure in a line of the log, the number that it is over, and what is missing."""
+    absent = f"; {sum(missing.values())} are missing ({in_words(missing)})" if missing else ""
+    logger.info("%s %s on %d %s%s", name, "-" if value is None else f"{value:.3f}", n, what, absent)
+
+
+_MEASURES = {"processbench": _process_bench, "prmbench": _prm_bench}
+
+
+def _read_solutions(run: Run) -> list[LabelledSolution]:
+    """The solutions of `config.data.path`, with the answers that they and their references state."""
+    data = run.config.data
+    if not data.path:
+        raise ValueError("config.data.path is empty: name the file of solutions")
+    malformed: list[str] = []
+    read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
+    found = [ask.with_answers(run.task, item) for item in read]
+    _tell_malformed(malformed)
+    ids: set[str] = set()
+    for item in found:
+        if item.solution.id in ids:
+            raise ValueError(f"{data.path}: two rows have the id {item.solution.id!r}: give each its own")
+        ids.add(item.solution.id)
+    return found
+
+
+def _tell_malformed(malformed: Sequence[str]) -> None:
+    if malformed:
+        logger.warning("%d malformed rows were skipped, the first: %s", len(malformed), malformed[0])
+
+
+def _write_records(run: Run, found: Sequence[LabelledSolution]) -> None:
+    run.work.write("problems", {item.problem.id: item.problem for item in found}.values())
+    run.work.write("gold", {item.problem.id: item.gold for item in found if item.gold}.values())
+    run.work.write("solutions", (item.solution for item in found))
+
+
+_JUDGED = (
+    "seed", "task", "data", "judge", "threshold", "models", "engine", "mesh", "annotate", "verify", "generative",
+    "rollouts", "flips", "ensemble",
+)  # fmt: skip
+
+STAGES = {
+    "score": Stage(score, ("task", "data", "models.prm", "engine", "mesh"), given=("data.path",)),
+    "annotate": Stage(annotate, _JUDGED, given=("data.path", "ensemble.truth")),
+    "benchmark": Stage(benchmark, _JUDGED, given=("data.path", "ensemble.truth")),
+}
