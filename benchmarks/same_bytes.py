@@ -47,9 +47,12 @@ GRPO = ENGINE | {
 }  # fmt: skip
 ANNOTATE = ENGINE | {
     "data.path": "own.jsonl", "annotate.max_tokens": 128, "verify.max_tokens": 160, "verify.votes": 2,
-    "rollouts.samples": 2,
-    "rollouts.max_tokens": 96, "generative.kind": "prm_cot", "generative.max_tokens": 160,
+    "rollouts.samples": 2, "rollouts.max_tokens": 96, "generative.kind": "prm_cot", "generative.max_tokens": 160,
     "models.verifier.path": "tiny-verifier", "engine.max_length": 1024,
+}  # fmt: skip
+STUDY = {
+    "engine.slots": 32, "engine.prefill_tokens": 1024, "annotate.max_tokens": 128, "verify.max_tokens": 400,
+    "rollouts.max_tokens": 96, "solve.max_tokens": 128, "study.flips": (0.3,),
 }  # fmt: skip
 BENCHMARKS = {
     "data.path": "benchmarks", "models.generator.path": "tiny-base", "benchmarks": ("math500", "aime24"),
@@ -84,7 +87,7 @@ PIPELINES: dict[str, list[Run]] = {
         ("ensemble", ANNOTATE_CONFIG, ANNOTATE | {"judge": "ensemble", "ensemble.rule": "majority"}),
         ("processbench", "processbench:runlocal", {"data.path": "processbench.jsonl", "judge": "alignment"}),
     ],
-    "annotation_study": [("work", "annotation_study:runlocal", ENGINE | {"annotate.max_tokens": 128})],
+    "annotation_study": [("work", "annotation_study:runlocal", STUDY)],
     "search_study": [("work", "search_study:runlocal", ENGINE)],
     "tiny_models": [("work", "tiny_models:runlocal", {})],
     "math_benchmarks": [("work", "math_benchmarks:runlocal", BENCHMARKS)],
@@ -110,8 +113,8 @@ INPUTS: dict[str, list[dict[str, Any]]] = {
 
 # Settings by their names, what is read and when, seconds, and checkpoints, whose files are named at random.
 UNLIKE = (
-    "*/config.json", "*/manifests/*", "*/runs/*", "*/.lock", "*/seconds.jsonl", "*/checkpoints/best/*",
-    "*/checkpoints/latest/*", "*/events.out.*",
+    "*/config.json", "*/manifests/*", "*/runs/*", "*/.lock", "*/seconds.jsonl", "*.seconds.json", "*/best/[0-9]*",
+    "*/latest/[0-9]*", "*/events.out.*",
 )  # fmt: skip
 EXPORTED = "*/export/*"  # the config.json of a model is compared
 
@@ -180,11 +183,11 @@ def _sums(directory: pathlib.Path) -> dict[str, str]:
 
 
 def _without_seconds(path: pathlib.Path) -> bytes:
-    """The bytes of a file, less the seconds in metrics and reports."""
+    """The bytes of a file, less the seconds in JSON and reports."""
     content = path.read_bytes()
     if path.name == "report.html":
-        return re.sub(rb"<td>[\d.,]+ s</td>", b"", content)
-    if path.name == "metrics.json" and b'"seconds' in content:
+        return re.sub("<td>[\\d.,]+\u202fs</td>".encode(), b"", content)
+    if path.suffix == ".json" and b'"seconds' in content:
         kept = json.loads(content, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if "seconds" not in k})
         return json.dumps(kept).encode()
     return content

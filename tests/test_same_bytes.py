@@ -8,9 +8,10 @@ import same_bytes
 FILES = {
     "main_job/work/metrics.json": json.dumps({"accuracy": 0.5, "study": {"seconds_per_solution": {"spare": 0.1}}}),
     "main_job/work/solutions.jsonl": '{"id": "a"}\n',
-    "main_job/work/report.html": "<td>0.50</td><td>1,200.5 s</td>",
+    "main_job/work/report.html": "<td>0.50</td><td>1,200.5\u202fs</td>",
     "main_job/work/prm/export/config.json": "{}",
     "main_job/work/prm/export/model.safetensors": "weights",
+    "main_job/work/judgements/spare.seconds.json": '{"seconds": 1.5}',
     "main_job/work/config.json": '{"seed": 0}',
     "main_job/work/runs/1.json": "{}",
     "main_job/work/manifests/solve.json": "{}",
@@ -36,7 +37,13 @@ def compared(made, capsys):
 
 def test_what_was_measured_is_not_compared(made, capsys):
     work = made / "after/main_job/work"
-    for name in ("config.json", "runs/1.json", "manifests/solve.json", "prm/checkpoints/latest/3/state/d/1f"):
+    for name in (
+        "config.json",
+        "runs/1.json",
+        "manifests/solve.json",
+        "prm/checkpoints/latest/3/state/d/1f",
+        "judgements/spare.seconds.json",
+    ):
         (work / name).write_text("other")
     (work / "report.html").write_text(FILES["main_job/work/report.html"].replace("1,200.5", "3.0"))
     (work / "metrics.json").write_text(FILES["main_job/work/metrics.json"].replace("0.1", "0.2"))
