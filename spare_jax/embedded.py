@@ -206,7 +206,7 @@ def with_faults(
             faults.append(f"Step {number}: a false alarm.")
         else:
             said = step.analysis.partition(", is ")[0]
-            analysis = f"{said}, is {said.split()[-1]}"
+            analysis = f"{said}, is so"
             faulty.append(dataclasses.replace(step, analysis=analysis, correct=True))
             faults.append(f"Step {number}: a missed error.")
     return faulty, "\n".join(faults) or "No fault."

@@ -45,10 +45,10 @@ def test_the_reference_is_right_and_aligned():
     assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
     assert [v.context for v in found] == [(1, 2), (6,), (2, 4), ()]
     assert [v.explanation for v in found] == [
-        "Ben: said Ada + 5 = 7 + 5 = 12, is 12",
-        "Cal: said Ben * 3 = 12 * 3 = 36, is 36",
-        "Dan: said Cal + Ada = 36 + 7 = 43, is 43",
-        "answer: said 43, is 43",
+        "Ben: said Ada + 5 = 7 + 5 = 12, is so",
+        "Cal: said Ben * 3 = 12 * 3 = 36, is so",
+        "Dan: said Cal + Ada = 36 + 7 = 43, is so",
+        "answer: said 43, is so",
     ]
 
 
@@ -148,7 +148,7 @@ def test_explanations_give_the_reasons_for_verdicts_on_all_kinds_of_solutions():
 @pytest.mark.parametrize(
     ("steps", "explanation"),
     [
-        (("Ben has 5 + Ada = 5 + 7 = 12.",), "Ben: said 5 + Ada = 5 + 7 = 12, is 12"),
+        (("Ben has 5 + Ada = 5 + 7 = 12.",), "Ben: said 5 + Ada = 5 + 7 = 12, is so"),
         (("Ben has 5 + Ada = 5 + 8 = 13.",), "Ben: said 5 + Ada = 5 + 8, is 7"),
         (("Cal has Ben * 3 = 12 * 3 = 36.",), "Cal: said Ben * 3 = 12, is Ben"),
         (("Dan has Cal + Ada = 36 + 7 = 43.",), "Dan: said Cal + Ada = 36, is Cal"),

@@ -202,7 +202,7 @@ def test_a_verifier_learns_the_truth_without_the_reference_and_what_a_critique_i
 
 
 def test_faults_are_named_as_what_they_are():
-    right = verify.StepVerification("Ida", "said 2 + 3 = 5, is 5", True)
+    right = verify.StepVerification("Ida", "said 2 + 3 = 5, is so", True)
     wrong = verify.StepVerification("Ben", "said 2 + 3 = 6, is 5", False)
     seen = set()
     for seed in range(40):
@@ -210,7 +210,7 @@ def test_faults_are_named_as_what_they_are():
         seen.add(critique)
         assert (faulty[0] != right) == ("Step 1: a false alarm." in critique)
         assert (faulty[1] != wrong) == ("Step 2: a missed error." in critique)
-        assert faulty[1] in (wrong, verify.StepVerification("Ben", "said 2 + 3 = 6, is 6", True))
+        assert faulty[1] in (wrong, verify.StepVerification("Ben", "said 2 + 3 = 6, is so", True))
     assert seen > {"No fault.", "Step 1: a false alarm."} and len(seen) == 4
 
 

@@ -13,8 +13,8 @@ from spare_jax.records import Judgement, StepJudgement
     [
         ("answer: said 64, is 64", True),
         ("answer: said 64, is 46", False),
-        ("Ben: said Ada + 5 = 7 + 5 = 12, is 12", True),
-        ("Ben: said Ada + 5 = 7 + 5 = 12, is 2", False),
+        ("Ben: said Ada + 5 = 7 + 5 = 12, is so", True),
+        ("Ben: said Ada + 5 = 7 + 5 = 12, is 12", False),
         ("Ben: said Ada + 5 = 8, is 7", False),
         ("Ben: said Ada + 5, is 5", False),
         ("Cal: said north of Ben: -1,0 + 0,1 = -1,1, Cal is north of Ben: -1,0 + 0,1 = -1,1", True),

@@ -12,10 +12,10 @@ _SAID_IS = re.compile(r"(?:(?P<subject>[^:]+): )?said (?P<said>.+), (?:(?P=subje
 
 
 def says_right(explanation: str) -> bool | None:
-    """Whether an explanation "said X, is Y" finds that the step says what is right: Y is all of X, or the result in
-    which X ends ("said 7 + 5 = 12, is 12"). None for an explanation of any other form."""
+    """Whether an explanation "said X, is Y" finds that the step says what is right: Y is "so", or X once more. None for
+    an explanation of any other form."""
     match = _SAID_IS.fullmatch(explanation.strip())
-    return None if match is None else f"= {match['said']}".endswith(f"= {match['right']}")
+    return None if match is None else match["right"] in ("so", match["said"])
 
 
 def explanation_agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def explanation_agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
 
     Returns:
       {"explanation_agreement": the share, of the labelled steps whose explanation has the form "said X, is Y", of those
-      called right exactly where Y is what X says, None where there are none; "explanations": how many there are}.
+      called right exactly where it says so, None where there are none; "explanations": how many there are}.
     """
     pairs = [
         (step.label, says)

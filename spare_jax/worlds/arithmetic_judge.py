@@ -7,9 +7,9 @@ operand's wrong value, a relation that no fact tells (also where the value happe
 anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
 one that does not build on it stays right), and text that states no value.
 
-An explanation gives the reason for the label where it arises. Of a right step it repeats all, and the count: "Ben: said
-Ada + 5 = 7 + 5 = 12, is 12". A wrong step it repeats up to the first word that is wrong, and says what belongs there:
-"Ben: said Ada + 5 = 8, is 7"; a count that nothing has established may only be named: "Ben: said Ada + 5 = 7, is Ada".
+An explanation gives the reason for the label where it arises. A right step it repeats whole: "Ben: said Ada + 5 = 7 + 5
+= 12, is so". A wrong one it repeats up to the first word that is wrong, and says what belongs there: "Ben: said Ada + 5 =
+8, is 7"; a count that nothing has established may only be named: "Ben: said Ada + 5 = 7, is Ada".
 """
 
 import dataclasses
@@ -87,7 +87,8 @@ def _judge_answer(answer: int, story: Story, known: _Known, last_reference: int)
     elif at is None:
         error = "PREMISE"
     context = _context(story, (target,)) if at == 0 else ()
-    explanation = f"answer: said {answer}, is {target if error == 'PREMISE' else story.values[target]}"
+    right = {None: "so", "PREMISE": target}.get(error, story.values[target])
+    explanation = f"answer: said {answer}, is {right}"
     return Verdict(error is None, error, explanation, context, (at,) if at else (), (last_reference,))
 
 
@@ -112,7 +113,7 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
         fact = _reference_fact(told, known, story)
     fact = fact or told[0]
     operands = names(fact)
-    said, right = match[2], str(value)
+    said, right = match[2], "so"
     if error is not None:
         said, right = _first_difference(said, subject, fact, ways, story, known)
     verdict = Verdict(
