@@ -7,9 +7,9 @@ operand's wrong value, a relation that no fact tells (also where the value happe
 anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
 one that does not build on it stays right), and text that states no value.
 
-An explanation gives the reason for the label where it arises. A right step it repeats whole: "Ben: said Ada + 5 = 7 + 5
-= 12, is so". A wrong one it repeats up to the first word that is wrong, and says what belongs there: "Ben: said Ada + 5 =
-8, is 7"; a count that nothing has established may only be named: "Ben: said Ada + 5 = 7, is Ada".
+An explanation gives the reason for the label where it arises. A right step it repeats whole, "Ben: said Ada + 5 = 7 +
+5 = 12, is so", a wrong one up to the first word that is wrong, and says what belongs there, "Ben: said Ada + 5 = 8, is
+7"; a count that nothing has established may only be named, "Ben: said Ada + 5 = 7, is Ada".
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 
 from spare_jax.records import Gold, Problem
-from spare_jax.worlds.arithmetic import Story, story_of, work
+from spare_jax.worlds.arithmetic import Story, story_of
 from spare_jax.worlds.expressions import (
     Expression,
     Name,
@@ -142,8 +142,8 @@ def _first_difference(
     value = subject if not ways and subject not in established else story.values[subject]
     found = (0, subject)
     for told in facts:  # operands in the step's own order, which agrees with it for longer
-        work = [told if names(part) else with_values(told, established) for part in ways]
-        found = max(found, _differs(said, " = ".join(map(str, [*work, value]))) or (len(said), subject))
+        right = [told if names(part) else with_values(told, established) for part in ways]
+        found = max(found, _differs(said, " = ".join(map(str, [*right, value]))) or (len(said), subject))
     return said[: found[0]], found[1]
 
 
