@@ -33,7 +33,7 @@ GRADE = PHASE | dict(
 # At last that the label follows from the explanation: references told again word for word, right solutions, and
 # mistakes that the world makes. The rate is low, because all else has been learnt.
 AGREE = dict(
-    steps=2500, learning_rate=1e-3, alignment_weight=0.1, verdict_weight=4.0, reference_solutions=1,
+    steps=6000, learning_rate=2e-3, alignment_weight=0.1, verdict_weight=2.0, reference_solutions=1,
     mistaken_solutions=5, right_share=0.55,
 )  # fmt: skip
 # The arithmetic world's figures were found first; the others are learnt sooner. Whether a base learns to look things up
@@ -108,7 +108,7 @@ def _go_further(config) -> None:
     """Only the last phase, from the shipped tiny-teacher's weights, on problems of its own: half of them long, since
     there its labels fail first."""
     config.stages = ("candidates", "teacher")
-    config.candidates.update(base="", seed=6, problems=4500, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
+    config.candidates.update(base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
     config.teacher.start = "tiny-teacher"
     config.teacher.phases = ConfigDict({"4_agreement": config.teacher.phases["4_agreement"]})
 
