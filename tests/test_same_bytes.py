@@ -32,7 +32,7 @@ def compared(made, capsys):
     """The exit status of `compare`, and what it prints."""
     with pytest.raises(SystemExit) as ended:
         same_bytes.main(["compare", str(made / "before"), str(made / "after")])
-    return int(ended.value.code), capsys.readouterr().out.splitlines()
+    return ended.value.code, capsys.readouterr().out.splitlines()
 
 
 def test_what_was_measured_is_not_compared(made, capsys):
