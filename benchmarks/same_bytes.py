@@ -1,9 +1,9 @@
 """Does a change of the code change a result? Every pipeline in small, run before and after, and compared byte for byte.
 
     git worktree add ../before main && cp benchmarks/same_bytes.py ../before/benchmarks    where it has none yet
-    python ../before/benchmarks/same_bytes.py make /tmp/before
-    python benchmarks/same_bytes.py make /tmp/after
-    python benchmarks/same_bytes.py compare /tmp/before /tmp/after
+    python ../before/benchmarks/same_bytes.py make made/before
+    python benchmarks/same_bytes.py make made/after
+    python benchmarks/same_bytes.py compare made/before made/after
 
 `make` runs the package, configs and table of the tree in which this file lies, on the CPU, seeds fixed, a process per
 run; `compare` reads every file of both directories but what differs from run to run (UNLIKE), exported weights
@@ -35,15 +35,14 @@ OFFLINE = ENGINE | {
     "data.train_problems": 10, "data.dev_problems": 4, "data.test_problems": 6, "data.held_out_problems": 1,
     "solve.max_tokens": 96, "annotate.max_tokens": 128,
 }  # fmt: skip
-SPARK = ENGINE | {
-    "data.train_problems": 4, "data.dev_problems": 2, "data.test_problems": 3, "solve.max_tokens": 64,
-    "verify.votes": 2, "verify.max_tokens": 160, "generative.max_tokens": 256, "verifier.test_problems": 2,
-    "verifier.train.row_length": 512, "verifier.train.learning_rate": 2e-3, "grpo.train.learning_rate": 3e-4,
-    "grpo.iterations": 2, "grpo.prompts": 1, "grpo.max_tokens": 48, "grpo.watch_every": 1, "grpo.checkpoint_every": 1,
-}  # fmt: skip
 GRPO = ENGINE | {
     "grpo.iterations": 2, "grpo.max_tokens": 64, "grpo.watch_every": 1, "grpo.checkpoint_every": 1,
     "verify.max_tokens": 160, "solve.max_tokens": 64,
+}  # fmt: skip
+SPARK = GRPO | {
+    "data.train_problems": 4, "data.dev_problems": 2, "data.test_problems": 3, "verify.votes": 2,
+    "generative.max_tokens": 256, "verifier.test_problems": 2, "verifier.train.row_length": 512,
+    "verifier.train.learning_rate": 2e-3, "grpo.train.learning_rate": 3e-4, "grpo.prompts": 1, "grpo.max_tokens": 48,
 }  # fmt: skip
 ANNOTATE = ENGINE | {
     "data.path": "own.jsonl", "annotate.max_tokens": 128, "verify.max_tokens": 160, "verify.votes": 2,
@@ -65,32 +64,32 @@ JUDGES = ("spare", "alignment", "rollouts", "tree_search", "generative", "outcom
 Run = tuple[str, str, dict[str, Any]]
 PIPELINES: dict[str, list[Run]] = {
     "main_job": [
-        ("work", "prm_math:runlocal", MAIN_JOB),
-        ("labels", "prm_labels:runlocal", {"data.labels": "work/trl_stepwise.jsonl"}),
-        ("score", "score:runlocal", {"data.path": "own.jsonl", "models.prm.path": "work/prm/export"}),
-        ("reward_model", ANNOTATE_CONFIG, ANNOTATE | {"judge": "reward_model", "models.prm.path": "work/prm/export"}),
+        ("run", "prm_math:runlocal", MAIN_JOB),
+        ("labels", "prm_labels:runlocal", {"data.labels": "run/trl_stepwise.jsonl"}),
+        ("score", "score:runlocal", {"data.path": "own.jsonl", "models.prm.path": "run/prm/export"}),
+        ("reward_model", ANNOTATE_CONFIG, ANNOTATE | {"judge": "reward_model", "models.prm.path": "run/prm/export"}),
     ],
     "offline_rl": [
-        ("work", f"offline_rl_study:runlocal,method={method},seed=3", OFFLINE) for method in ("step_dpo", "iterated")
+        ("run", f"offline_rl_study:runlocal,method={method},seed=3", OFFLINE) for method in ("step_dpo", "iterated")
     ],
     "spark": [
-        ("work", f"spark_study:runlocal,part={part},cell={cell},seed=5", SPARK)
+        ("run", f"spark_study:runlocal,part={part},cell={cell},seed=5", SPARK)
         for part, cell in (
             ("labels", ""), ("verifiers", "step_consistency_prm_cot"), ("verifiers", "agreement_discriminative"),
             ("rl", "step_augmented"),
         )
     ],
-    "grpo": [("work", f"grpo:runlocal,reward={reward}", GRPO) for reward in ("process_aware", "rlvr")],
+    "grpo": [("run", f"grpo:runlocal,reward={reward}", GRPO) for reward in ("process_aware", "rlvr")],
     "annotate": [
         *((judge, ANNOTATE_CONFIG, ANNOTATE | {"judge": judge}) for judge in JUDGES),
         ("verify", ANNOTATE_CONFIG, ANNOTATE | {"judge": "verify", "models.judge.path": "tiny-verifier"}),
         ("ensemble", ANNOTATE_CONFIG, ANNOTATE | {"judge": "ensemble", "ensemble.rule": "majority"}),
         ("processbench", "processbench:runlocal", {"data.path": "processbench.jsonl", "judge": "alignment"}),
     ],
-    "annotation_study": [("work", "annotation_study:runlocal", STUDY)],
-    "search_study": [("work", "search_study:runlocal", ENGINE)],
-    "tiny_models": [("work", "tiny_models:runlocal", {})],
-    "math_benchmarks": [("work", "math_benchmarks:runlocal", BENCHMARKS)],
+    "annotation_study": [("run", "annotation_study:runlocal", STUDY)],
+    "search_study": [("run", "search_study:runlocal", ENGINE)],
+    "tiny_models": [("run", "tiny_models:runlocal", {})],
+    "math_benchmarks": [("run", "math_benchmarks:runlocal", BENCHMARKS)],
 }  # fmt: skip
 
 QUESTION = "Mia has 3 red pens and 4 blue pens. Tom has twice as many pens as Mia. How many pens does Tom have?"

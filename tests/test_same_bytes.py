@@ -6,16 +6,16 @@ import pytest
 import same_bytes
 
 FILES = {
-    "main_job/work/metrics.json": json.dumps({"accuracy": 0.5, "study": {"seconds_per_solution": {"spare": 0.1}}}),
-    "main_job/work/solutions.jsonl": '{"id": "a"}\n',
-    "main_job/work/report.html": "<td>0.50</td><td>1,200.5\u202fs</td>",
-    "main_job/work/prm/export/config.json": "{}",
-    "main_job/work/prm/export/model.safetensors": "weights",
-    "main_job/work/judgements/spare.seconds.json": '{"seconds": 1.5}',
-    "main_job/work/config.json": '{"seed": 0}',
-    "main_job/work/runs/1.json": "{}",
-    "main_job/work/manifests/solve.json": "{}",
-    "main_job/work/prm/checkpoints/latest/3/state/d/1f": "arrays",
+    "main_job/run/metrics.json": json.dumps({"accuracy": 0.5, "study": {"seconds_per_solution": {"spare": 0.1}}}),
+    "main_job/run/solutions.jsonl": '{"id": "a"}\n',
+    "main_job/run/report.html": "<td>0.50</td><td>1,200.5\u202fs</td>",
+    "main_job/run/prm/export/config.json": "{}",
+    "main_job/run/prm/export/model.safetensors": "weights",
+    "main_job/run/judgements/spare.seconds.json": '{"seconds": 1.5}',
+    "main_job/run/config.json": '{"seed": 0}',
+    "main_job/run/runs/1.json": "{}",
+    "main_job/run/manifests/solve.json": "{}",
+    "main_job/run/prm/checkpoints/latest/3/state/d/1f": "arrays",
 }
 
 
@@ -36,7 +36,7 @@ def compared(made, capsys):
 
 
 def test_what_was_measured_is_not_compared(made, capsys):
-    work = made / "after/main_job/work"
+    work = made / "after/main_job/run"
     for name in (
         "config.json",
         "runs/1.json",
@@ -45,8 +45,8 @@ def test_what_was_measured_is_not_compared(made, capsys):
         "judgements/spare.seconds.json",
     ):
         (work / name).write_text("other")
-    (work / "report.html").write_text(FILES["main_job/work/report.html"].replace("1,200.5", "3.0"))
-    (work / "metrics.json").write_text(FILES["main_job/work/metrics.json"].replace("0.1", "0.2"))
+    (work / "report.html").write_text(FILES["main_job/run/report.html"].replace("1,200.5", "3.0"))
+    (work / "metrics.json").write_text(FILES["main_job/run/metrics.json"].replace("0.1", "0.2"))
     status, lines = compared(made, capsys)
     assert status == 0 and len(lines) == 3 and lines[-1].startswith("| main_job | 5 | 0 | ")
 
@@ -60,9 +60,9 @@ def test_a_changed_byte_is_reported(made, capsys, name):
 
 
 def test_a_missing_file_is_reported_and_so_is_nothing_at_all(made, capsys):
-    (made / "before/main_job/work/solutions.jsonl").unlink()
+    (made / "before/main_job/run/solutions.jsonl").unlink()
     status, lines = compared(made, capsys)
-    assert status == 1 and lines[0] == f"main_job/work/solutions.jsonl: missing in {made / 'before'}"
+    assert status == 1 and lines[0] == f"main_job/run/solutions.jsonl: missing in {made / 'before'}"
     with pytest.raises(FileNotFoundError, match="make them first"):
         same_bytes.compare(made / "nowhere", made / "neither")
 
