@@ -45,10 +45,10 @@ def test_the_reference_is_right_and_aligned():
     assert [v.steps for v in found] == [(), (1,), (2,), (3,)]
     assert [v.context for v in found] == [(1, 2), (6,), (2, 4), ()]
     assert [v.explanation for v in found] == [
-        "Ben: said Ada + 5 = 7 + 5 = 12, is Ada + 5 = 7 + 5 = 12",
-        "Cal: said Ben * 3 = 12 * 3 = 36, is Ben * 3 = 12 * 3 = 36",
-        "Dan: said Cal + Ada = 36 + 7 = 43, is Cal + Ada = 36 + 7 = 43",
-        "answer: said 43, is 43",
+        "Ben: said Ada + 5 = 7 + 5 = 12, is so",
+        "Cal: said Ben * 3 = 12 * 3 = 36, is so",
+        "Dan: said Cal + Ada = 36 + 7 = 43, is so",
+        "answer: said 43, is so",
     ]
 
 
@@ -148,16 +148,21 @@ def test_explanations_give_the_reasons_for_verdicts_on_all_kinds_of_solutions():
 @pytest.mark.parametrize(
     ("steps", "explanation"),
     [
-        (("Ben has 5 + Ada = 5 + 7 = 12.",), "Ben: said 5 + Ada = 5 + 7 = 12, is 5 + Ada = 5 + 7 = 12"),
-        (("Ben has 5 + Ada = 5 + 8 = 13.",), "Ben: said 5 + Ada = 5 + 8 = 13, is 5 + Ada = 5 + 7 = 12"),
-        (("Cal has Ben * 3 = 12 * 3 = 36.",), "Cal: said Ben * 3 = 12 * 3 = 36, is Ben * 3 = Ben * 3"),
-        (("Dan has Cal + Ada = 36 + 7 = 43.",), "Dan: said Cal + Ada = 36 + 7 = 43, is Cal + Ada = Cal + 7"),
+        (("Ben has 5 + Ada = 5 + 7 = 12.",), "Ben: said 5 + Ada = 5 + 7 = 12, is so"),
+        (("Ben has 5 + Ada = 5 + 8 = 13.",), "Ben: said 5 + Ada = 5 + 8, is 7"),
+        (("Cal has Ben * 3 = 12 * 3 = 36.",), "Cal: said Ben * 3 = 12, is Ben"),
+        (("Dan has Cal + Ada = 36 + 7 = 43.",), "Dan: said Cal + Ada = 36, is Cal"),
+        (("Ben has Ada * 5 = 7 * 5 = 35.",), "Ben: said Ada *, is +"),
+        (("Ben has Ada + 5 = 7 + 5 = 13.",), "Ben: said Ada + 5 = 7 + 5 = 13, is 12"),
+        (("Ben has 7 + 5 = 13.",), "Ben: said 7 + 5 = 13, is 12"),
+        (("Ben has Ada + 5 = 7+6 = 13.",), "Ben: said Ada + 5 = 7+6, is 5"),
         (("Cal has 36.",), "Cal: said 36, is Cal"),
+        (("Cal has Ben * 3 = 36.",), "Cal: said Ben * 3 = 36, is Cal"),
         (("The answer is 43.",), "answer: said 43, is Dan"),
         (("The answer is 44.",), "answer: said 44, is 43"),
     ],
 )
-def test_what_is_right_is_never_what_a_wrong_step_says(steps, explanation):
+def test_a_wrong_step_is_repeated_up_to_its_first_wrong_word(steps, explanation):
     assert verdicts(*steps)[-1].explanation == explanation
 
 

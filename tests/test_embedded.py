@@ -205,15 +205,15 @@ def test_a_verifier_learns_the_truth_without_the_reference_and_what_a_critique_i
 
 
 def test_faults_are_named_as_what_they_are():
-    right = verify.StepVerification("Ida", "said 2 + 3 = 5, is 2 + 3 = 5", True)
-    wrong = verify.StepVerification("Ben", "said 2 + 3 = 6, is 2 + 3 = 5", False)
+    right = verify.StepVerification("Ida", "said 2 + 3 = 5, is so", True)
+    wrong = verify.StepVerification("Ben", "said 2 + 3 = 6, is 5", False)
     seen = set()
     for seed in range(40):
         faulty, critique = tiny_models.with_faults([right, wrong], random.Random(seed))
         seen.add(critique)
         assert (faulty[0] != right) == ("Step 1: a false alarm." in critique)
         assert (faulty[1] != wrong) == ("Step 2: a missed error." in critique)
-        assert faulty[1] in (wrong, verify.StepVerification("Ben", "said 2 + 3 = 6, is 2 + 3 = 6", True))
+        assert faulty[1] in (wrong, verify.StepVerification("Ben", "said 2 + 3 = 6, is so", True))
     assert seen > {"No fault.", "Step 1: a false alarm."} and len(seen) == 4
 
 

@@ -96,7 +96,7 @@ def test_too_many_problems_are_an_error(world):
 
 @WORLD
 def test_an_explanation_gives_the_reason_for_its_label(world):
-    """Right solutions, some without a step, some with another problem's: "said X, is Y" of right steps has X as Y."""
+    """Right solutions, some without a step, some with another problem's: a right step has X or "so" as its Y."""
     drawn, seen = list(world.generate(11, "x", 100)), set()
     for i, (problem, gold) in enumerate(drawn):
         rng = random.Random(problem.id)

@@ -7,15 +7,15 @@ from typing import Any
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.records import Judgement
 
-# "Ben: said Ada + 5 = 8 + 5 = 13, is Ada + 5 = 7 + 5 = 12"; some worlds say whom the second half is about once more.
+# "Ben: said Ada + 5 = 8, is 7"; some worlds say whom the second half is about once more.
 _SAID_IS = re.compile(r"(?:(?P<subject>[^:]+): )?said (?P<said>.+), (?:(?P=subject) )?is (?P<right>.+)")
 
 
 def says_right(explanation: str) -> bool | None:
-    """Whether an explanation "said X, is Y" finds that the step says what is right: X and Y are the same text. None
-    for an explanation of any other form."""
+    """Whether an explanation "said X, is Y" finds that the step says what is right: Y is "so", or X once more. None for
+    an explanation of any other form."""
     match = _SAID_IS.fullmatch(explanation.strip())
-    return None if match is None else match["said"] == match["right"]
+    return None if match is None else match["right"] in ("so", match["said"])
 
 
 def explanation_agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def explanation_agreement(judgements: Iterable[Judgement]) -> dict[str, Any]:
 
     Returns:
       {"explanation_agreement": the share, of the labelled steps whose explanation has the form "said X, is Y", of those
-      called right exactly where X and Y are the same, None where there are none; "explanations": how many there are}.
+      called right exactly where it says so, None where there are none; "explanations": how many there are}.
     """
     pairs = [
         (step.label, says)

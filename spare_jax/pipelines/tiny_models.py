@@ -100,11 +100,15 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         yield "\n".join(gold.steps)
         for message in annotate.render(task, problem, gold.steps, steps, annotate.BRIEF_GUIDELINES):
             yield message["content"]
-        # Whatever the truth of a step, its explanation is spelled as a right one's: the words are the same, and how
-        # often each stands here decides the tokenizer.
+        # Whatever the truth of a step, its explanation repeats it whole, twice: how often each word stands here decides
+        # the tokenizer, which stays as it is when explanations change.
+        whole = {
+            step: _SAID_IS.sub(r"\1\3", record.explanation)
+            for step, record in zip(gold.steps, world.truth(problem, gold, gold.steps), strict=True)
+        }
         records = [
-            dataclasses.replace(record, explanation=_SAID_IS.sub(r"\1\3", record.explanation))
-            for record in world.truth(problem, gold, steps)
+            dataclasses.replace(record, explanation=whole[step])
+            for step, record in zip(steps, world.truth(problem, gold, steps), strict=True)
         ]
         yield annotate.format_records(records)
         if "verify" in lessons:
@@ -204,7 +208,7 @@ def with_faults(
             faults.append(f"Step {number}: a false alarm.")
         else:
             said = step.analysis.partition(", is ")[0]
-            analysis = f"{said}, is {said.removeprefix('said ')}"
+            analysis = f"{said}, is so"
             faulty.append(dataclasses.replace(step, analysis=analysis, correct=True))
             faults.append(f"Step {number}: a missed error.")
     return faulty, "\n".join(faults) or "No fault."

@@ -7,9 +7,9 @@ operand's wrong value, a relation that no fact tells (also where the value happe
 anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
 one that does not build on it stays right), and text that states no value.
 
-An explanation "Ben: said X, is Y" gives the reason for the label: X and Y are the same if and only if the step is
-right. Y is the work that is right, with the true counts; where the step says just that and is wrong because nothing has
-established a count that it uses, Y has the name in that count's place ("is Ada + 5 = Ada + 5").
+An explanation gives the reason for the label where it arises. A right step it repeats whole, "Ben: said Ada + 5 = 7 +
+5 = 12, is so", a wrong one up to the first word that is wrong, and says what belongs there, "Ben: said Ada + 5 = 8, is
+7"; a count that nothing has established may only be named, "Ben: said Ada + 5 = 7, is Ada".
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 
 from spare_jax.records import Gold, Problem
-from spare_jax.worlds.arithmetic import Story, story_of, work
+from spare_jax.worlds.arithmetic import Story, story_of
 from spare_jax.worlds.expressions import (
     Expression,
     Name,
@@ -39,6 +39,7 @@ HELD_OUT_ERRORS = ("NUMERIC",)
 """Categories kept out of all training of judges."""
 
 _STEP = re.compile(r"^\s*(?:([A-Z][a-z]+)(?:\s+(?:has|owns|scored|read)|\s*:|\s*=)\s+)?(.+?)(?:\s+[a-z]+)?\s*\.?\s*$")
+_WORD = re.compile(r"\d+|[^\W\d]+|\S")
 _ANSWER = re.compile(r"^\s*The answer is\s+(\d{1,6})\s*\.?\s*$")
 
 
@@ -86,7 +87,8 @@ def _judge_answer(answer: int, story: Story, known: _Known, last_reference: int)
     elif at is None:
         error = "PREMISE"
     context = _context(story, (target,)) if at == 0 else ()
-    explanation = f"answer: said {answer}, is {target if error == 'PREMISE' else story.values[target]}"
+    right = {None: "so", "PREMISE": target}.get(error, story.values[target])
+    explanation = f"answer: said {answer}, is {right}"
     return Verdict(error is None, error, explanation, context, (at,) if at else (), (last_reference,))
 
 
@@ -111,11 +113,13 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
         fact = _reference_fact(told, known, story)
     fact = fact or told[0]
     operands = names(fact)
-    right = match[2] if error is None else _right_work(subject, fact, parts, story, known)
+    said, right = match[2], "so"
+    if error is not None:
+        said, right = _first_difference(said, subject, fact, ways, story, known)
     verdict = Verdict(
         error is None,
         error,
-        f"{subject}: said {match[2]}, is {right}",
+        f"{subject}: said {said}, is {right}",
         tuple(sorted({story.facts.index((subject, fact)) + 1, *_context(story, operands)})),
         tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
         tuple(aligned),
@@ -127,18 +131,29 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     return verdict
 
 
-def _right_work(subject: str, fact: Expression, said: Sequence[Expression | None], story: Story, known: _Known) -> str:
-    """What a wrong step of these parts should have said, operands in its own order: never what it says."""
-    if not isinstance(fact, Operation):
-        return str(fact)
-    if fact.operator == "+" and said[0] == Operation("+", fact.right, fact.left):
-        fact = Operation("+", fact.right, fact.left)
-    value = Number(story.values[subject])
-    if list(said) == [value]:
-        return subject
-    if list(said) == [fact, with_values(fact, story.values), value]:
-        return f"{fact} = {with_values(fact, {n: v for n, v in story.values.items() if n in known.established})}"
-    return work(fact, story.values)
+def _first_difference(
+    said: str, subject: str, fact: Expression, ways: Sequence[Expression], story: Story, known: _Known
+) -> tuple[str, str]:
+    """A wrong step up to its first wrong word, and the word that is right there, if it is to be derived by `fact`."""
+    established = {name: value for name, value in story.values.items() if name in known.established}
+    facts = [fact]
+    if isinstance(fact, Operation) and fact.operator in "+*":
+        facts.append(Operation(fact.operator, fact.right, fact.left))
+    value = subject if not ways and subject not in established else story.values[subject]
+    found = (0, subject)
+    for told in facts:  # operands in the step's own order, which agrees with it for longer
+        right = [told if names(part) else with_values(told, established) for part in ways]
+        found = max(found, _differs(said, " = ".join(map(str, [*right, value]))) or (len(said), subject))
+    return said[: found[0]], found[1]
+
+
+def _differs(said: str, right: str) -> tuple[int, str] | None:
+    """Where the first word of `said` that is not in its place in `right` ends, and the word of `right` there."""
+    words, wanted = list(_WORD.finditer(said)), _WORD.findall(right)
+    for word, other in zip(words, wanted, strict=False):
+        if word[0] != other:
+            return word.end(), other
+    return None if len(words) == len(wanted) else (len(said), wanted[-1])
 
 
 def _reference_fact(told, known: _Known, story: Story) -> Expression:
