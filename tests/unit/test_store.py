@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from record_strategies import TEXT, record
+from tests_config import ROOT
 
 from spare_jax.programs import Completion, Sample, run
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
@@ -30,7 +31,6 @@ FAST = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # writing to disk, shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # every example writes its files anew
 )
-ROOT = Path(__file__).parents[1]
 
 
 def python(code: str, *arguments: object) -> "subprocess.Popen[str]":

@@ -1,7 +1,6 @@
 """The steps of solutions in the layouts that models write: texts, and the ids that were sampled."""
 
 import json
-from pathlib import Path
 
 import pytest
 from cpu_seconds import cpu_seconds
@@ -9,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import LAYOUTS, MORE
 from real_data import folder
-from test_prompts import SPLITS, small_tokenizer
+from small_tokenizer import SPLITS, small_tokenizer
+from tests_config import ROOT
 
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode
@@ -72,7 +72,7 @@ def test_the_layouts_of_the_docs(name):
 
 
 def test_the_docs_show_the_layouts():
-    page = (Path(__file__).parent.parent / "docs" / "tasks.md").read_text()
+    page = (ROOT / "docs" / "tasks.md").read_text()
     assert shown(LAYOUTS) in page
 
 

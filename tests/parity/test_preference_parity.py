@@ -3,8 +3,6 @@
 import preference_parity
 import pytest
 
-pytestmark = pytest.mark.parity
-
 
 @pytest.mark.parametrize("family", preference_parity.FAMILIES)
 @pytest.mark.parametrize("kind", preference_parity.KINDS)

@@ -3,11 +3,9 @@
 import dataclasses
 import itertools
 import json
-import os
-import subprocess
-import sys
 import typing
 
+import own_process
 import pytest
 from tests_config import ROOT, config_of
 
@@ -132,12 +130,8 @@ def test_a_verifier_pays_and_shares_a_mesh_with_policy_and_reference(tmp_path):
     main.run(small_config(**settings), "grpo", str(tmp_path / "here"))
     flags = {"engine.slots": 8, "engine.max_length": 384, "engine.prefill_tokens": 512, "mesh.fsdp": 2}
     flags |= {f"grpo.{key}": value for key, value in settings.items()} | {"grpo.train.learning_rate": 3e-4}
-    command = [sys.executable, "-m", "spare_jax.main", f"--config={ROOT}/configs/grpo.py:runlocal"]
-    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [*command, *(f"--config.{key}={value}" for key, value in flags.items()), f"--workdir={tmp_path}/eight"],
-        cwd=ROOT, env=os.environ | devices, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    command = ["-m", "spare_jax.main", f"--config={ROOT}/configs/grpo.py:runlocal", f"--workdir={tmp_path}/eight"]
+    result = own_process.run(*command, *(f"--config.{key}={value}" for key, value in flags.items()), devices=8)
     assert result.returncode == 0, result.stderr[-3000:]
     (row,), (eight,) = (
         [json.loads(line) for line in (tmp_path / place / "policies/step_augmented/checkpoints/steps.jsonl").open()]

@@ -3,10 +3,11 @@
 import ast
 import graphlib
 import itertools
-import pathlib
 import re
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "spare_jax"
+from tests_config import ROOT
+
+PACKAGE = ROOT / "spare_jax"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
 TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
 

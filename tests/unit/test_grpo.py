@@ -3,15 +3,12 @@
 import dataclasses
 import itertools
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 
 import grpo_runs
 import jax
 import numpy as np
+import own_process
 import pytest
 from grpo_runs import rows, train
 from test_training import assert_equal
@@ -26,7 +23,6 @@ from spare_jax.training.watch import Alarm
 OBJECTIVE = grpo_runs.losses.GRPOLoss(kl_weight=0.0)
 NOTHING_FORBIDDEN = grpo_runs.format_rules.rules_of(grpo_runs.TASK, ())  # what is cut off earns something, too
 ANY_FORM = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)
-SCRIPT = pathlib.Path(__file__).parent / "grpo_runs.py"
 
 
 def short(name, groups):
@@ -37,14 +33,6 @@ def short(name, groups):
 def odd(name, groups):
     """A judge that divides most groups."""
     return [[Judgement(s.id, "odd", outcome=sum(s.token_ids) % 2 == 1) for s in of] for _, of in groups]
-
-
-def script(*arguments, **environment):
-    path = os.pathsep.join([str(SCRIPT.parent), str(SCRIPT.parent.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +64,7 @@ def test_the_engine_samples_with_the_weights_that_are_trained(unbroken):
 
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(unbroken, tmp_path):
     directory, result, _ = unbroken
-    killed = script("kill", tmp_path, 3)
+    killed = own_process.run(grpo_runs.__file__, "kill", tmp_path, 3)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert len(rows(tmp_path)) == 3
     resumed = train(tmp_path)
@@ -245,7 +233,7 @@ def test_adapters_learn_over_a_base_that_is_the_reference(tmp_path):
 
 
 def test_eight_devices_do_what_one_does(tmp_path):
-    result = script("meshes", tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    result = own_process.run(grpo_runs.__file__, "meshes", tmp_path, devices=8)
     assert result.returncode == 0, result.stderr[-3000:]
     one, eight = (next(iter(json.loads(line).values())) for line in result.stdout.splitlines()[-2:])
     for ours, theirs in zip(eight, one, strict=True):

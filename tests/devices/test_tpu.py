@@ -3,15 +3,14 @@ libtpu)."""
 
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
+import own_process
 import pytest
+from tests_config import ROOT
 
-TESTS = pathlib.Path(__file__).parent
-BENCHMARKS = TESTS.parent / "benchmarks"
+SCRIPT = pathlib.Path(__file__).parent / "engine_for_tpu.py"
+HERE = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 GIB = 2**30
 
 pytestmark = [
@@ -20,29 +19,17 @@ pytestmark = [
 ]
 
 
-def run(*command: str) -> str:
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(BENCHMARKS), os.environ.get("PYTHONPATH", "")]),
-    }
-    result = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, env=environment, timeout=900, check=False
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def compiled():
-    return json.loads(run(str(TESTS / "engine_for_tpu.py"), "v5e:4x2").splitlines()[-1])
+    return own_process.printed(SCRIPT, "v5e:4x2", **HERE)
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
     """Steps of training by name, on a slice of 16 chips."""
     file = tmp_path_factory.mktemp("steps") / "steps.json"
-    run(str(BENCHMARKS / "tpu_training.py"), "--steps=prm,orpo", f"--json={file}")
+    done = own_process.run(ROOT / "benchmarks/tpu_training.py", "--steps=prm,orpo", f"--json={file}", **HERE)
+    assert done.returncode == 0, done.stderr[-3000:]
     return {step["step"]: step for step in json.loads(file.read_text())["steps"]}
 
 

@@ -1,5 +1,5 @@
 """ORPO and DPO against TRL 1.13.0, on the same small models and pairs: what test_preference_parity.py asserts and
-docs/from_trl.md shows. `PYTHONPATH=. python tests/preference_parity.py` prints the table.
+docs/from_trl.md shows. `PYTHONPATH=.:tests python tests/parity/preference_parity.py` prints the table.
 
 TRL's trainers tokenize the texts, pad the batch and compute the loss; we take the ids from their batch, pack them, and
 read the model that they train from its directory. (ORPO's trainer is trl.experimental.orpo there.)

@@ -91,7 +91,7 @@ def test_a_mistake_is_one_line():
 
 @pytest.mark.skipif(not importlib.util.find_spec("xmanager"), reason="pip install xmanager")
 def test_xmanager_asks_vertex_for_a_run_of_each_seed(tmp_path):
-    command = [sys.executable, ROOT / "tests/recorded_launch.py", "--name=prm", "--image=gcr.io/project/image"]
+    command = [sys.executable, ROOT / "tests/runs/recorded_launch.py", "--name=prm", "--image=gcr.io/project/image"]
     command += ["--accelerator=l4", "--gpus=2", "--seeds=303,404", "--config=configs/prm_math.py"]
     command += ["--setting=data.train_problems=480", "--setting=stages=('evaluate','report')"]
     env = os.environ | {"GOOGLE_CLOUD_BUCKET_NAME": "bucket", "HOME": str(tmp_path)}

@@ -1,5 +1,5 @@
-"""Adapters against peft, and what quantizing costs: what test_adapters.py asserts and docs/models.md shows.
-`PYTHONPATH=. python tests/adapter_parity.py` prints the tables of docs/models.md.
+"""Adapters against peft, and what quantizing costs: what test_peft.py asserts and docs/models.md shows.
+`PYTHONPATH=.:tests python tests/parity/adapter_parity.py` prints the tables of docs/models.md.
 """
 
 import pathlib

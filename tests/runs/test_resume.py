@@ -3,12 +3,11 @@
 import hashlib
 import pathlib
 import signal
-import subprocess
-import sys
 
+import own_process
 import pytest
 
-HERE = pathlib.Path(__file__).parent
+SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 
 # In the order in which a run meets them: each start gets a little further than the last.
 MOMENTS = [
@@ -31,8 +30,7 @@ MOMENTS = [
 
 
 def start(workdir, event="never", count=1):
-    command = [sys.executable, str(HERE / "killed_run.py"), str(workdir), event, str(count)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+    return own_process.run(SCRIPT, workdir, event, count)
 
 
 def digests(workdir):

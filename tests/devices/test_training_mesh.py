@@ -1,17 +1,14 @@
 """The same run on one device and on eight laid out in three ways; in its own process (see training_on_meshes.py)."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import own_process
 import pytest
 
 from spare_jax.training import optimizer
 
-TESTS = pathlib.Path(__file__).parent
+SCRIPT = pathlib.Path(__file__).parent / "training_on_meshes.py"
 MESHES = ("1x1x1", "8x1x1", "1x8x1", "2x2x2")
 
 
@@ -22,18 +19,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def seen(kind, tmp_path_factory):
-    script, directory = TESTS / "training_on_meshes.py", tmp_path_factory.mktemp(kind)
-    command = [sys.executable, str(script), str(directory), kind]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join(
-            [str(TESTS.parent), str(TESTS.parent / "benchmarks"), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return own_process.printed(SCRIPT, tmp_path_factory.mktemp(kind), kind, devices=8)
 
 
 @pytest.mark.parametrize("mesh", MESHES[1:])

@@ -1,28 +1,17 @@
 """The local engine on eight fake devices answers as on one; in its own process (see engine_on_a_mesh.py)."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import own_process
 import pytest
 
-TESTS = pathlib.Path(__file__).parent
+SCRIPT = pathlib.Path(__file__).parent / "engine_on_a_mesh.py"
 
 
 @pytest.fixture(scope="module")
 def seen():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    command = [sys.executable, str(TESTS / "engine_on_a_mesh.py")]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return own_process.printed(SCRIPT, devices=8)
 
 
 def test_the_mesh_draws_the_same_tokens(seen):

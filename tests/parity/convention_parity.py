@@ -1,5 +1,5 @@
 """Each convention against torch, on small random models: what test_conventions.py asserts and docs/models.md shows.
-`PYTHONPATH=. python tests/convention_parity.py` prints the table of docs/models.md.
+`PYTHONPATH=.:tests python tests/parity/convention_parity.py` prints the table of docs/models.md.
 
 A card is what the model's authors tell others to run, in our words: it joins strings where they do, and finds the
 tags by their ids. Models, tokenizers and texts are made on the spot.

@@ -2,17 +2,15 @@ import dataclasses
 import errno
 import functools
 import json
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import own_process
 import pytest
 
 from spare_jax.models import decoder, sharding
@@ -202,9 +200,7 @@ def test_what_was_trained_on_other_rows_is_not_gone_on_with(model, mesh, tmp_pat
 
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(RESUME_SCRIPT), str(tmp_path / "killed"), "7", "test_training"]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    killed = own_process.run(RESUME_SCRIPT, tmp_path / "killed", 7, "test_training")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     with (tmp_path / "killed" / "steps.jsonl").open("a") as file:
         file.write('{"step": 8, "lo')  # a row that was being written

@@ -1,5 +1,5 @@
 """Each model family against transformers, on small random models: what test_families.py asserts and docs/models.md
-shows. `PYTHONPATH=. python tests/family_parity.py` prints the table of docs/models.md.
+shows. `PYTHONPATH=.:tests python tests/parity/family_parity.py` prints the table of docs/models.md.
 
 The models are made by torch, so the directories are as transformers writes them. Norms and biases are moved away from
 their starting values, so that parity sees them. Weights are large, and embeddings small beside what the layers add:

@@ -1,30 +1,19 @@
 """Shardings on eight fake devices: parameters, moments and loaded weights are born in their places."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
+import own_process
 import pytest
 
 from spare_jax.models import sharding
 
-TESTS = pathlib.Path(__file__).parent
+SCRIPT = pathlib.Path(__file__).parent / "eight_devices.py"
 
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    command = [sys.executable, str(TESTS / "eight_devices.py"), str(tmp_path_factory.mktemp("model"))]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
-    }
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(result.stdout.splitlines()[-1])
+    return own_process.printed(SCRIPT, tmp_path_factory.mktemp("model"), devices=8)
 
 
 def test_parameters_are_born_sharded_and_the_layer_axis_is_not_split(seen):
@@ -58,8 +47,6 @@ def test_errors_name_the_param_and_the_axis(seen):
 
 
 def test_a_mesh_of_one_device():
-    if jax.device_count() != 1:
-        pytest.skip("this process has several devices")
     mesh = sharding.make_mesh(1, 1, 1)
     assert mesh.axis_types == (jax.sharding.AxisType.Auto,) * 3
     with pytest.raises(ValueError, match="needs 2 devices and there are 1"):

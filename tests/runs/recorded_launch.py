@@ -28,7 +28,7 @@ class Recorder:
 
 
 if __name__ == "__main__":
-    script = Path(__file__).parent.parent / "launch/xm_launch.py"
+    script = Path(__file__).parents[2] / "launch/xm_launch.py"
     auth.get_project_name = lambda: "project"
     recorder = Recorder()
     vertex.set_default_client(recorder)

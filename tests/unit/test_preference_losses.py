@@ -2,11 +2,8 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -241,9 +238,7 @@ def test_rows_of_another_length_are_an_error(model, mesh, tmp_path):
 
 def test_killed_and_resumed_dpo_equals_unbroken_bit_for_bit(model, mesh, tmp_path):
     unbroken = train(model, tmp_path / "unbroken", mesh, patience=100)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(KILLED), str(tmp_path / "killed"), "7", "test_preference_losses"]
-    killed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    killed = own_process.run(KILLED, tmp_path / "killed", 7, "test_preference_losses")
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert len(rows(tmp_path / "killed")) < len(rows(tmp_path / "unbroken"))
     resumed = train(model, tmp_path / "killed", mesh, patience=100)

@@ -12,7 +12,6 @@ from spare_jax.formats.fields import judged_by, labelled
 from spare_jax.models import decoder, huggingface
 
 pytestmark = [
-    pytest.mark.parity,
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="needs trl==1.13.0"),
 ]

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from real_data import folder
+from tests_config import ROOT
 
 from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.records import Problem
@@ -425,7 +426,7 @@ time.sleep(60)
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_the_worker_does_not_outlive_a_killed_parent(state):
     command = [sys.executable, "-c", ORPHAN, state]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     time.sleep(0.3)

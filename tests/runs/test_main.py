@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import math
 import pathlib
 import signal
 import subprocess
@@ -194,35 +193,6 @@ def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
         labels("prm", "soft")
 
 
-@pytest.mark.parity
-def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path, caplog):
-    parity = pytest.importorskip("convention_parity")
-    parity.make("qwen_math_prm", tmp_path / "model")
-    rows = [
-        {"id": "b", "question": parity.QUESTION, "solution": parity.STEPS},
-        {"id": "a", "question": "How many?", "solution": "One.\nTwo."},
-        {"question": "How many?", "solution": []},
-        {"id": "b", "question": "How many?", "solution": ["word " * 2000, "Two."]},
-    ]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "half a row\n")
-    config = config_of("score", "runlocal")
-    config.data.on_error = "skip"
-    config.data.path, config.models.prm.path = str(tmp_path / "x.jsonl"), str(tmp_path / "model")
-    caplog.set_level("WARNING", logger="spare_jax")
-    main.run(config, "score", str(tmp_path / "work"))
-    assert "1 malformed rows were skipped, the first: " in caplog.text
-    found = [json.loads(line) for line in (tmp_path / "work" / "scores.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in found] == ["b", "a", "x-00003/0", "b"]
-    assert found[1]["steps"] == ["One.", "Two."]
-    assert found[0]["scores"] == pytest.approx(parity.ours(tmp_path / "model"), abs=1e-6)
-    assert found[0]["solution_score"] == pytest.approx(math.prod(found[0]["scores"]))
-    assert (found[2]["scores"], found[2]["solution_score"]) == ([], None)
-    assert (found[3]["scores"], found[3]["solution_score"]) == ([None, None], None)
-    config.models.prm.path = ""
-    with pytest.raises(ValueError, match=r"config.models.prm.path is empty: name"):
-        main.run(config, "score", str(tmp_path / "none"))
-
-
 def test_splits_of_real_data_share_no_question(tmp_path):
     from spare_jax.runs import splits
 
@@ -298,13 +268,14 @@ def test_mistakes_are_told_in_one_line(tmp_path, flags, expected):
 
 # `main` around a run that keeps two answers in a journal and then does as the first argument says.
 STARTED = """
-import errno, sys, time
+import errno, signal, sys, time
 from absl import app
 from spare_jax import main
 from spare_jax.programs import Completion
 from spare_jax.storage.store import WorkDir
 
 does = sys.argv.pop(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell's `&` starts
 
 def run(config, name, workdir):
     work = WorkDir(workdir)
@@ -313,13 +284,12 @@ def run(config, name, workdir):
         with work.journal("solve") as journal:
             journal.put("p/0/0", (Completion((1,)),))
             journal.put("p/1/0", (Completion((2,)),))
-            print("ready", flush=True)
-            if does == "wait":
-                time.sleep(60)
-            if does == "hang":
-                try:
+            try:
+                print("ready", flush=True)
+                if does in ("wait", "hang"):
                     time.sleep(60)
-                finally:
+            finally:
+                if does == "hang":
                     print("ending", flush=True)
                     time.sleep(60)
             if does.isdecimal():
@@ -339,7 +309,6 @@ def started(workdir, does):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 import pytest
 import safetensors.numpy
 from small_tokenizer import small_tokenizer
+from tests_config import config_of
 
+from spare_jax import main
 from spare_jax.judges import conventions
 from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.models import heads, huggingface
@@ -18,10 +21,9 @@ from spare_jax.programs import RequestFailed
 from spare_jax.prompts.chat import encode
 from spare_jax.records import Problem, Solution
 
-pytestmark = pytest.mark.parity
 pytest.importorskip("torch")
 
-import convention_parity as parity  # noqa: E402
+import convention_parity as parity
 
 
 @pytest.fixture(scope="module", params=parity.CASES)
@@ -151,6 +153,33 @@ def test_a_probability_of_0_is_a_score():
     head = heads.Head(((jnp.asarray([[200.0, -200.0]]), jnp.zeros(2)),))
     found = heads.step_scores(None, head, jnp.ones((1, 3, 1)), jnp.asarray([[0, 2]]), heads.ReadOut())  # type: ignore
     assert found.tolist() == [[0.0, 0.0]]
+
+
+def test_a_file_is_scored_in_its_order_by_a_released_model(tmp_path, caplog):
+    parity.make("qwen_math_prm", tmp_path / "model")
+    rows = [
+        {"id": "b", "question": parity.QUESTION, "solution": parity.STEPS},
+        {"id": "a", "question": "How many?", "solution": "One.\nTwo."},
+        {"question": "How many?", "solution": []},
+        {"id": "b", "question": "How many?", "solution": ["word " * 2000, "Two."]},
+    ]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "half a row\n")
+    config = config_of("score", "runlocal")
+    config.data.on_error = "skip"
+    config.data.path, config.models.prm.path = str(tmp_path / "x.jsonl"), str(tmp_path / "model")
+    caplog.set_level("WARNING", logger="spare_jax")
+    main.run(config, "score", str(tmp_path / "work"))
+    assert "1 malformed rows were skipped, the first: " in caplog.text
+    found = [json.loads(line) for line in (tmp_path / "work" / "scores.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in found] == ["b", "a", "x-00003/0", "b"]
+    assert found[1]["steps"] == ["One.", "Two."]
+    assert found[0]["scores"] == pytest.approx(parity.ours(tmp_path / "model"), abs=1e-6)
+    assert found[0]["solution_score"] == pytest.approx(math.prod(found[0]["scores"]))
+    assert (found[2]["scores"], found[2]["solution_score"]) == ([], None)
+    assert (found[3]["scores"], found[3]["solution_score"]) == ([None, None], None)
+    config.models.prm.path = ""
+    with pytest.raises(ValueError, match=r"config.models.prm.path is empty: name"):
+        main.run(config, "score", str(tmp_path / "none"))
 
 
 def test_our_own_models_tell_how_they_are_read(tmp_path):

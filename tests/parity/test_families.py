@@ -2,23 +2,21 @@
 
 import fnmatch
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import loading_memory
 import numpy as np
+import own_process
 import pytest
 import safetensors.numpy
 import sentencepiece
 import transformers
+from tests_config import ROOT
 
 from spare_jax.models import decoder, huggingface
 from spare_jax.models.config import DecoderConfig, RopeScaling
 
-TESTS = pathlib.Path(__file__).parent
-DOCS = TESTS.parent / "docs" / "models.md"
+DOCS = ROOT / "docs" / "models.md"
 
 try:
     import family_parity
@@ -121,7 +119,6 @@ def changed(name, **changes):
     return PUBLISHED[name][0] | changes
 
 
-@pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
 def test_logits_and_gradients_equal_torch(case, tmp_path):
     """Left and right padding; head_dim other than hidden / heads; one kv head; positions far past rope's length."""
@@ -130,7 +127,6 @@ def test_logits_and_gradients_equal_torch(case, tmp_path):
     assert compared.gradient < 1e-3 and compared.least_gradient > 1e-3
 
 
-@pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
 def test_the_engine_generates_and_scores_as_torch_does(case, tmp_path):
     gaps, score = family_parity.engine_answers(case, tmp_path)
@@ -138,14 +134,12 @@ def test_the_engine_generates_and_scores_as_torch_does(case, tmp_path):
     assert score < 1e-5
 
 
-@pytest.mark.parity
 @pytest.mark.parametrize("case", CASES)
 def test_there_and_back_again_is_bit_equal(case, tmp_path):
     equal, tensors = family_parity.round_trip(case, tmp_path)
     assert equal == tensors > 10
 
 
-@pytest.mark.parity
 def test_the_table_in_the_docs_has_these_families():
     pytest.importorskip("torch")
     table = DOCS.read_text(encoding="utf-8").split("## Parity with torch")[1].split("## ")[0]
@@ -153,7 +147,6 @@ def test_the_table_in_the_docs_has_these_families():
     assert rows[2:] == [case.name for case in family_parity.CASES]
 
 
-@pytest.mark.parity
 @pytest.mark.parametrize("name", ["Llama-2-7b", "Llama-3.1-8B", "Llama-3.2-1B", "Qwen3-8B"])
 def test_rotary_frequencies_are_those_of_transformers(name, tmp_path):
     pytest.importorskip("torch")
@@ -307,11 +300,7 @@ def test_loading_holds_pieces_and_never_a_whole_tensor_beside_the_parameters(tmp
     if not pathlib.Path("/proc/self/status").is_file():
         pytest.skip("the peak is read from /proc")
     largest = loading_memory.write(tmp_path)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(TESTS / "loading_memory.py"), str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert result.returncode == 0, result.stderr[-3000:]
-    seen = json.loads(result.stdout.splitlines()[-1])
+    seen = own_process.printed(loading_memory.__file__, tmp_path)
     assert seen["equal"] and 0 < seen["beyond"] < 1.3 * largest, f"{seen}, the largest tensor has {largest} bytes"
 
 
