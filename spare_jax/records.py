@@ -163,6 +163,25 @@ def not_judged(
 
 
 @dataclasses.dataclass(frozen=True)
+class Case(Record):
+    """What a judge is asked about: a solution, its problem, and what may be known of that; `gold` is None where nobody
+    knows, or is not to be told."""
+
+    problem: Problem
+    solution: Solution
+    gold: Gold | None = None
+
+    def gold_for(self, judge: str) -> Gold:
+        """The gold, for a judge that cannot do without it. Raises ValueError where there is none."""
+        if self.gold is None:
+            raise ValueError(
+                f"judge {judge}: it compares with the reference, and none is known of problem {self.problem.id!r}: "
+                "give one, or choose a judge that needs none (verify, reward_model)"
+            )
+        return self.gold
+
+
+@dataclasses.dataclass(frozen=True)
 class LabelledSolution(Record):
     """A solution and what a judge says of its steps: what reward models train on, and what files of labels hold.
 
@@ -182,6 +201,11 @@ class LabelledSolution(Record):
                 f"{self.judgement.judge!r} labelled {len(self.judgement.steps)}: the judgements are of other "
                 "solutions, judge these anew"
             )
+
+    @property
+    def case(self) -> Case:
+        """The same without what the judge says."""
+        return Case(self.problem, self.solution, self.gold)
 
     @property
     def labels(self) -> tuple[bool | None, ...]:

@@ -28,6 +28,7 @@ from spare_jax.prompts import annotate, meta_critique, solve, verify
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution, StepJudgement
+from spare_jax.runs import fit, solving
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.tasks.task import Task, world_of
@@ -298,8 +299,8 @@ def _in_phases(
     for part, phase in sorted(settings.phases.to_dict().items()):
         how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
         rows = [batches.pack(examples, phase["row_length"]) for examples in sets(phase)]
-        loss, config = losses.LanguageModelLoss(), run.train_config(how)
-        model = run.train(f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
+        loss, config = losses.LanguageModelLoss(), fit.train_config(run, how)
+        model = fit.train(run, f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
     return model
 
 
@@ -365,7 +366,7 @@ def candidates(run: Run) -> list[str]:
         if index % 3 == 0:
             text = begin(world.another_solution(problem, gold, rng), world.work_begins, rng)
             begun[problem.id] = encode(checkpoint.tokenizer, text)
-    run.solve("candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
+    solving.solve(run, "candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 

@@ -10,7 +10,7 @@ from tests_config import config_of
 from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
 from spare_jax.pipelines import annotation_study
-from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
+from spare_jax.records import Case, Judgement, Solution, StepJudgement
 from spare_jax.runs.splits import WORLDS
 from spare_jax.studies import annotation_tables, collect
 from spare_jax.tasks.task import world_of
@@ -18,8 +18,7 @@ from spare_jax.tasks.task import world_of
 
 def items(world, count=30):
     for problem, gold in world.generate(5, "test", count):
-        blank = Judgement(problem.id, "", (StepJudgement(),) * len(gold.steps))
-        yield LabelledSolution(problem, Solution(problem.id, problem.id, gold.steps, None, "stop"), blank, gold)
+        yield Case(problem, Solution(problem.id, problem.id, gold.steps, None, "stop"), gold)
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -43,7 +42,7 @@ def test_a_sampled_reference_is_another_solution_with_the_common_answer():
     world = world_of(WORLDS["arithmetic"])
     item = next(items(world))
     several = [Solution(f"p/{i}", item.problem.id, (f"step {i}",), a, "stop") for i, a in enumerate("1223")]
-    mine = LabelledSolution(item.problem, several[1], Judgement("p/1", "", (StepJudgement(),)), item.gold)
+    mine = Case(item.problem, several[1], item.gold)
     sampled = {item.problem.id: several}
     assert annotation_study._sampled_reference(sampled, mine) == ("step 2",)
     alone = {item.problem.id: several[1:2]}

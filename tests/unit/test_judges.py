@@ -179,8 +179,9 @@ class TestSpare:
 
     def test_controls_see_another_reference(self):
         candidate, answer = solution("8"), says(annotate.format_records([RIGHT]))
-        for reference, lines in ((None, ["[r1] Ben has 5 + 3 = 8.", "[r2] 8"]), ((), []), (("X.",), ["[r1] X."])):
-            program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, SETTINGS, reference)
+        for steps, lines in ((GOLD.steps, ["[r1] Ben has 5 + 3 = 8.", "[r2] 8"]), ((), []), (("X.",), ["[r1] X."])):
+            shown_gold = dataclasses.replace(GOLD, steps=steps)
+            program = spare(TASK, PROBLEM, shown_gold, candidate, TOKENIZER, SETTINGS)
             judgement, (request,) = ask(program, answer)
             assert [line for line in shown(request).splitlines() if line.startswith("[r")] == lines
             assert judgement.outcome is True
