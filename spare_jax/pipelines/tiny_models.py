@@ -34,6 +34,7 @@ from spare_jax.runs.stage import Stage
 from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example
+from spare_jax.worlds.verdict import SAID_IS
 from spare_jax.worlds.world import Distribution
 
 PAD, END, SYSTEM, USER, ASSISTANT, TAG = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", " ки"
@@ -62,8 +63,6 @@ _WORDS = (
     r"""["\]},\[{]*"[a-z_]+":["\[]*|"\}[,\]]| ?\[[a-z]\d*\]|'s| ?[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*|"""
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
-
-_SAID_IS = re.compile(r"((?:([^:]+): )?said (.+), (?:\2 )?is ).+")
 
 
 def build_tokenizer(
@@ -104,7 +103,7 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         # Whatever the truth of a step, its explanation repeats it whole, twice: how often each word stands here decides
         # the tokenizer, which stays as it is when explanations change.
         whole = {
-            step: _SAID_IS.sub(r"\1\3", record.explanation)
+            step: SAID_IS.sub(r"\g<before_right>\g<said>", record.explanation)
             for step, record in zip(gold.steps, world.truth(problem, gold, gold.steps), strict=True)
         }
         records = [
