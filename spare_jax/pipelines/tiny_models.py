@@ -49,12 +49,14 @@ CHAT_TEMPLATE = (
 # random weights its query and key keep.
 LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
 
+HIDDEN = "..."  # what stands in the story in place of a sentence that is hidden
+
 FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
     "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "mistaken_solutions",
-    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "lessons",
+    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "hidden_share", "lessons",
 )  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
@@ -141,6 +143,7 @@ def grading_examples(
     graded: Iterable[tuple[Problem, Gold, Solution]],
     alignment_weight: float = 1.0,
     verdict_weight: float = 1.0,
+    hidden_share: float = 0.0,
     lessons: Sequence[str] = ("annotate",),
 ) -> Iterator[Example]:
     """What a judge learns from: prompts of the `lessons`, and the world's verdicts as their completions.
@@ -149,7 +152,8 @@ def grading_examples(
     "critique" shows a verification with faults, and asks which they are and for the verification without.
 
     Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
-    `alignment_weight`, and what says whether there is an error `verdict_weight`.
+    `alignment_weight`, and what says whether there is an error `verdict_weight`. In "annotate", `hidden_share` of the
+    solutions are shown with a story that lacks sentences (`hide`), so that their steps are judged by the reference.
     """
     world = world_of(task)
     for problem, gold, solution in graded:
@@ -157,13 +161,29 @@ def grading_examples(
         if not records or any(error in world.held_out_errors for record in records for error in record.errors):
             continue
         if "annotate" in lessons:
-            messages = annotate.render(task, problem, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
-            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+            rng = random.Random(f"hidden/{solution.id}")
+            shown, seen = hide(task, problem, gold, records, rng) if rng.random() < hidden_share else (problem, records)
+            messages = annotate.render(task, shown, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
+            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(seen))
             yield _weighted_records(tokenizer, example, alignment_weight, verdict_weight)
         rng = random.Random(f"faults/{solution.id}")
         for messages, said in _verifications(task, problem, gold, solution, records, lessons, rng):
             example = _completion(tokenizer, encode_chat(tokenizer, messages), said)
             yield _weighted_verdicts(tokenizer, example, verdict_weight)
+
+
+def hide(
+    task: Task, problem: Problem, gold: Gold, records: Sequence[StepJudgement], rng: random.Random
+) -> tuple[Problem, list[StepJudgement]]:
+    """The problem with half of the sentences that its reference tells again hidden, and the records that no longer name
+    these: what they say and their labels follow from the reference and the sentences that are left."""
+    told = sorted({i for record in world_of(task).truth(problem, gold, gold.steps) for i in record.context})
+    hidden = set(rng.sample(told, (len(told) + 1) // 2))
+    context = tuple(HIDDEN if i in hidden else sentence for i, sentence in enumerate(problem.context, 1))
+    seen = (tuple(i for i in record.context if i not in hidden) for record in records)
+    return dataclasses.replace(problem, context=context), [
+        dataclasses.replace(record, context=ids) for record, ids in zip(records, seen, strict=True)
+    ]
 
 
 def _verifications(
@@ -408,7 +428,7 @@ def teacher(run: Run) -> list[str]:
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
             graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
-            weights = phase["alignment_weight"], phase["verdict_weight"]
+            weights = phase["alignment_weight"], phase["verdict_weight"], phase.get("hidden_share", 0.0)
             return list(grading_examples(task, start.tokenizer, graded, *weights, phase["lessons"]))
 
         return examples(held=False), examples(held=True)
