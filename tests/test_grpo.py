@@ -18,7 +18,7 @@ from test_training import assert_equal
 
 from spare_jax.models import adapters
 from spare_jax.records import Judgement, Solution, not_judged
-from spare_jax.training import grpo, loop, watch
+from spare_jax.training import grpo, setup, watch
 from spare_jax.training.advantages import REWARDS, Graded, advantages
 from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
@@ -50,9 +50,14 @@ def script(*arguments, **environment):
 @pytest.fixture(scope="module")
 def steps_made():
     """The jitted train steps that the runs of this module make."""
-    made, make = [], loop.make_train_step
+    made = []
+
+    def recorded(*args):
+        made.append((found := setup.set_up(*args)).train_step)
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+        patch.setattr(grpo, "set_up", recorded)
         yield made
 
 

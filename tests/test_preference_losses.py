@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_training import CONFIG, TRAIN, assert_equal, rows
 
 from spare_jax.models import decoder, sharding
-from spare_jax.training import batches, loop, losses
+from spare_jax.training import batches, loop, losses, setup
 from spare_jax.training.batches import Pair
 
 ROW = 32
@@ -178,14 +178,11 @@ def test_the_odds_ratio_of_extreme_completions_has_a_value_and_a_gradient(model,
 
 
 def test_nothing_but_padding_changes_nothing(model, mesh):
-    empty = jax.tree.map(lambda x: np.zeros_like(x)[None], packed(pairs(3)))
-    tx = optax.sgd(1.0)
-    where = sharding.shardings_of(model, mesh)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    empty = setup.to_devices(jax.tree.map(np.zeros_like, packed(pairs(3))), mesh, 1)
+    config = dataclasses.replace(TRAIN, weight_decay=0.0)
     for loss in (LOSSES["orpo_trl"], LOSSES["dpo"]):
-        step = loop.make_train_step(TRAIN, loss, tx, where, tx.init(model), replicated)
-        frozen = jax.tree.map(lambda _: None, model)
-        moved, _, metrics = step(loop.place(model, where), tx.init(model), frozen, empty, jax.random.key(0), 0)
+        training = setup.set_up(config, model, loss, optax.constant_schedule(1.0), mesh)
+        moved, _, metrics = training.step(*training.place(model), empty, jax.random.key(0), 0)
         assert_equal(moved, model)
         assert {name: float(value) for name, value in metrics.items()} == dict(loss=0, grad_norm=0, supervised=0)
 

@@ -89,8 +89,9 @@ class Checkpoints:
                 raise ValueError("its progress is not as it was written")
             return found["progress"]
 
-    def restore(self, like: Any, shardings: Any) -> Any:
-        """The latest state, as a tree like `like` (shapes and dtypes suffice), laid out by `shardings`.
+    def restore(self, like: Any) -> Any:
+        """The latest state, as a tree of arrays like those of `like` or its jax.ShapeDtypeStructs: of their shapes,
+        dtypes and shardings.
 
         Raises:
           ValueError: the checkpoint holds other arrays than `like`; names the first.
@@ -109,14 +110,14 @@ class Checkpoints:
                     f"there and {wanted.get(name)} in this run; remove {self._latest.directory.parent} to train anew"
                 )
         with self._reading(self._latest, step):
-            return _restore(self._latest, step, like, shardings)
+            return _restore(self._latest, step, like)
 
-    def restore_best(self, step: int, like: Any, shardings: Any) -> Any:
-        """The best parameters, which `save_best` was given at `step`."""
+    def restore_best(self, step: int, like: Any) -> Any:
+        """The best parameters, which `save_best` was given at `step`, as `restore` gives a state."""
         with self._writing():
             self._best.wait_until_finished()
         with self._reading(self._best, step):
-            return _restore(self._best, step, like, shardings)
+            return _restore(self._best, step, like)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -181,8 +182,8 @@ def _sums(by_path: dict[str, Any]) -> dict[str, int]:
     return {name: int(value) for name, value in jax.device_get(_sums_of(by_path)).items()}
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, like: Any, shardings: Any) -> Any:
-    targets = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
+def _restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     by_path = _by_path(targets)
     found = manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(by_path), sums=ocp.args.JsonRestore())

@@ -33,9 +33,10 @@ from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
 from spare_jax.solvers.sample import SolveSettings, solutions
-from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
+from spare_jax.training import batches, format_rules, loop, losses, watch
 from spare_jax.training.advantages import BASELINES, REWARDS, Advantages, Graded, Reward, advantages
 from spare_jax.training.checkpoints import Checkpoints
+from spare_jax.training.setup import TrainConfig, on_devices, set_up, to_devices
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
@@ -75,8 +76,8 @@ class GRPOConfig:
     alarms: tuple[watch.Alarm, ...] = ()
     watch_every: int = 10
     checkpoint_every: int = 10
-    train: loop.TrainConfig = dataclasses.field(
-        default_factory=lambda: loop.TrainConfig(row_length=4096, learning_rate=1e-6, clip=1.0)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(row_length=4096, learning_rate=1e-6, clip=1.0)
     )
 
     def __post_init__(self):
@@ -178,29 +179,20 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     reward, how = config.reward_rule, config.train
     row_counts = _row_counts(config, policy, [*problems, *held_out], mesh)
-    tx = optimizer.OPTIMIZERS[how.optimizer](optax.constant_schedule(how.learning_rate), how.weight_decay, how.clip)
-
-    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), loop.batch_sharding_of(mesh)
-    shardings = sharding.shardings_of(model, mesh)
-    trained, frozen = adapters.split(model)
-    trained_shardings, frozen_shardings = adapters.split(model, shardings)
-    init_state = functools.partial(optimizer.init_state, tx)
-    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, trained), trained_shardings, mesh)
-    train_step = loop.make_train_step(how, config.loss, tx, trained_shardings, state_shardings, replicated)
+    setup = set_up(how, model, config.loss, optax.constant_schedule(how.learning_rate), mesh)
     reference_step = jax.jit(
-        functools.partial(losses.token_logps, dtype=jnp.dtype(how.dtype)), out_shardings=replicated
+        functools.partial(losses.token_logps, dtype=jnp.dtype(how.dtype)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
     # The mesh is in force where training computes, and not where the engine does, which has its own.
     with Checkpoints(directory, keep=2) as checkpoints:
-        with jax.set_mesh(mesh):
-            reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
-            trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
-            state = jax.jit(init_state, out_shardings=state_shardings)(trained)
+        reference = jax.device_put(model, sharding.shardings_of(model, mesh)) if config.loss.kl_weight else None
+        trained, state, frozen = setup.place(model)
         key, position, alarms = jax.random.key(how.seed), _Position(), watch.Alarms(config.alarms)
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
-            trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+            trained, state = checkpoints.restore((trained, state))
         else:
             checkpoints.save(0, (trained, state), dataclasses.asdict(position))  # an alarm may go off at once
         log = loop.StepLog(directory / "steps.jsonl", position.iteration)
@@ -229,11 +221,11 @@ def train(
             updates = config.updates if learnt else 0  # no step without samples: the optimiser's momentum would take it
             with jax.set_mesh(mesh):
                 if reference is not None and learnt:
-                    packed = _with_reference(reference_step, reference, packed, how, batch_sharding)
-                batch = loop.to_devices(packed.arrays, how.accumulate, batch_sharding)
+                    packed = _with_reference(reference_step, reference, packed, how, mesh)
+                batch = to_devices(packed.arrays, mesh, how.accumulate)
                 for update in range(updates):  # these donate what the engine reads: it is done, and renewed next
                     step = iteration * config.updates + update
-                    trained, state, measured = train_step(trained, state, frozen, batch, key, step)
+                    trained, state, measured = setup.step(trained, state, frozen, batch, key, step)
                     seen.append(measured)
             metrics |= _of_updates(jax.device_get(seen), packed, iteration)
             clock.lap("update")
@@ -257,7 +249,7 @@ def train(
             if alarms.doubts_policy and iteration:
                 checkpoints.drop(iteration)  # what this iteration has sampled with is not as it should be
             if rung:
-                trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+                trained, state = checkpoints.restore((trained, state))
                 position.rollbacks += not stopped_by
                 alarms.reset()
             # While an alarm counts nothing is saved either: what it goes back to has to be what was before.
@@ -390,11 +382,11 @@ def _with_reference(
     step: Callable[[decoder.Decoder, losses.Batch], jax.Array],
     reference: decoder.Decoder,
     packed: batches.Packed,
-    how: loop.TrainConfig,
-    batch_sharding: NamedSharding,
+    how: TrainConfig,
+    mesh: Mesh,
 ) -> batches.Packed:
     """The rows with `reference_logps`, in the microbatches of an update; 0 where nothing was sampled."""
-    in_order = loop.on_devices(packed, packed.rows // how.accumulate, batch_sharding)
+    in_order = on_devices(packed, packed.rows // how.accumulate, mesh)
     logps = np.concatenate(jax.device_get([step(reference, batch) for batch in in_order]))
     return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
 
