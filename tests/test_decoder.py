@@ -20,7 +20,7 @@ LENGTH = 300  # more than one query block and more than two key blocks
 
 init = jax.jit(decoder.init_decoder, static_argnums=0)
 forward = jax.jit(decoder.hidden_states, static_argnames=("remat", "dtype"))
-extend = jax.jit(decoder.extend)
+prefill = jax.jit(decoder.prefill)
 decode_step = jax.jit(decoder.decode_step)
 BLOCKS = -(-LENGTH // KEY_BLOCK)
 
@@ -48,7 +48,7 @@ def read(model, ids):
     """Hidden states, keys and values of prompts that start at position 0."""
     rows = ids.shape[0]
     no_pages = caches.init_pages(model.config, 1)
-    return extend(model, no_pages, ids, jnp.zeros((rows, BLOCKS), int), jnp.zeros(rows, int))
+    return prefill(model, no_pages, ids, jnp.zeros((rows, BLOCKS), int), jnp.zeros(rows, int))
 
 
 def prompts(model, ids, lengths, order=None):
@@ -135,7 +135,7 @@ def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
     expected = full_forward(model, ids)
     pages, _ = prompts(model, ids, [cut] * 3, [2, 0, 1])
     table = np.array([2, 0, 1])[:, None] * BLOCKS + np.arange(BLOCKS)
-    hidden, k, v = extend(model, pages, ids[:, cut:], table, jnp.full(3, cut))
+    hidden, k, v = prefill(model, pages, ids[:, cut:], table, jnp.full(3, cut))
     np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
     grown = jax.tree.map(lambda x: jnp.concatenate([x, x + 7]), pages)  # new: 9 to 17
@@ -211,8 +211,8 @@ def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
     pages, (readers,) = prompts(model, ids, [70, 70, 70])
     changed, (_,) = prompts(model, ids.at[1:].set(3), [70, 128, 3])
     table = readers.pages[0]
-    hidden, k, v = extend(model, pages, ids, table, before)
-    hidden2, k2, v2 = extend(model, changed, ids.at[1:].set(5).at[0, 40:].set(9), table, jnp.array([70, 128, 3]))
+    hidden, k, v = prefill(model, pages, ids, table, before)
+    hidden2, k2, v2 = prefill(model, changed, ids.at[1:].set(5).at[0, 40:].set(9), table, jnp.array([70, 128, 3]))
     np.testing.assert_array_equal(hidden[0, :40], hidden2[0, :40])
     np.testing.assert_array_equal(k[:, 0, :40], k2[:, 0, :40])
     np.testing.assert_array_equal(v[:, 0, :40], v2[:, 0, :40])
@@ -226,7 +226,7 @@ def windowed(request):
     if request.param == "all layers":
         config = dataclasses.replace(CONFIG, family="mistral", sliding_window=20)
     else:
-        config = dataclasses.replace(CONFIG, family="qwen3", qk_norm=True, sliding_window=20, full_layers=(0,))
+        config = dataclasses.replace(CONFIG, family="qwen3", sliding_window=20, full_layers=(0,))
     return init(config, jax.random.key(6))
 
 
@@ -274,7 +274,7 @@ def test_a_prompt_in_two_pieces_sees_its_window(windowed, ids):
     expected = full_forward(windowed, ids)
     for cut in (10, 200):
         pages, (readers,) = prompts(windowed, ids, [cut] * 3)
-        hidden, _, _ = extend(windowed, pages, ids[:, cut:], readers.pages[0], jnp.full(3, cut))
+        hidden, _, _ = prefill(windowed, pages, ids[:, cut:], readers.pages[0], jnp.full(3, cut))
         np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
 
@@ -315,7 +315,7 @@ def test_bfloat16_computes_near_float32_with_float32_gradients(model, ids):
 
 
 def test_remat_gives_the_same_gradients_and_every_parameter_has_one(ids):
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    config = dataclasses.replace(CONFIG, family="qwen2", tie_embeddings=False)
     model = init(config, jax.random.key(4))
     weight = jax.random.normal(jax.random.key(5), (3, LENGTH, CONFIG.hidden_size))
 
@@ -359,15 +359,12 @@ def test_building_leaves_global_flax_settings_alone():
         ({"num_kv_heads": 3}, "num_kv_heads=3"),
         ({"head_dim": 7}, "head_dim=7"),
         ({"family": "gpt2"}, "family='gpt2'"),
-        ({"attention_bias": True}, "attention_bias=True"),
-        ({"qk_norm": True}, "qk_norm=True"),
-        ({"family": "qwen3"}, "qk_norm=False"),
         ({"sliding_window": 4}, "sliding_window=4.*'llama'"),
         ({"family": "mistral", "sliding_window": 0}, "sliding_window=0"),
         ({"family": "mistral", "sliding_window": 4, "full_layers": (0,)}, r"full_layers=\(0,\).*'mistral'"),
-        ({"family": "qwen3", "qk_norm": True, "full_layers": (0,)}, "sliding_window=None"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
+        ({"family": "qwen3", "full_layers": (0,)}, "sliding_window=None"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
     ],
 )
 def test_a_config_that_cannot_be_computed_is_an_error(change, named):

@@ -233,7 +233,7 @@ def test_a_checkpoint_is_of_its_own_step_though_training_goes_on(model, mesh, tm
 
 def test_a_checkpoint_of_another_model_is_an_error(model, mesh, tmp_path):
     train(model, tmp_path, mesh, steps=1, dev_examples=[])
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True)
+    config = dataclasses.replace(CONFIG, family="qwen2")
     with pytest.raises(ValueError, match=r"is another model's: 0\.blocks\..*bias.* is None there and \[\[2, 8\]"):
         train(decoder.init_decoder(config, jax.random.key(0)), tmp_path, mesh, steps=2, dev_examples=[])
     config = dataclasses.replace(CONFIG, intermediate_size=64)
@@ -365,7 +365,7 @@ def test_learning_rate_warms_up_and_falls_to_nothing():
 
 
 def test_weight_decay_spares_norms_and_biases():
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    config = dataclasses.replace(CONFIG, family="qwen2", tie_embeddings=False)
     model = decoder.init_decoder(config, jax.random.key(0))
     tx = optimizer.adamw(optax.constant_schedule(1.0), weight_decay=0.5, clip=1.0)
     zero = jax.tree.map(jnp.zeros_like, model)

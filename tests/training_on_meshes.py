@@ -23,7 +23,7 @@ from spare_jax.training.batches import Example, Pair
 
 CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
-    tie_embeddings=False, family="qwen2", attention_bias=True,
+    tie_embeddings=False, family="qwen2",
 )  # fmt: skip
 TRAIN = setup.TrainConfig(
     batch_rows=16, row_length=16, steps=6, accumulate=2, learning_rate=1e-2, eval_every=3, checkpoint_every=3

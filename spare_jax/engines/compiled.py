@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from spare_jax.engines import slots as device
 from spare_jax.models.cache import KVCache, Pages, init_pages, store_pages
 from spare_jax.models.config import DecoderConfig
-from spare_jax.models.decoder import extend
+from spare_jax.models.decoder import prefill
 from spare_jax.models.heads import step_scores
 from spare_jax.models.rows import ROW_AXES
 
@@ -78,7 +78,7 @@ def _extend(model, pages, ids, table, before, mesh: Mesh | None):
     if mesh is not None and ids.shape[0] % math.prod(mesh.shape[axis] for axis in ROW_AXES) == 0:
         ids = jax.lax.with_sharding_constraint(ids, NamedSharding(mesh, PartitionSpec(ROW_AXES)))
     with _mesh_in_force(mesh):
-        return extend(model, pages, ids, table, before)
+        return prefill(model, pages, ids, table, before)
 
 
 def _decode(model, state, pages, readers, tables, steps: int, mesh: Mesh | None):

@@ -12,6 +12,7 @@ Weights are cast where they are used, so float32 master weights can compute in b
 attention scores and logits are float32 in either case.
 """
 
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import jax
@@ -61,9 +62,12 @@ def hidden_states(
 
     def layer(x, inputs):
         block, window = inputs
-        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(packed_attention(q, k, v, segments, window, reach))
-        return by_rows(x + block.mlp(_norm(x, block.mlp_norm, model.config))), None
+
+        def attend(q, k, v):
+            return packed_attention(q, k, v, segments, window, reach), None
+
+        x, _ = block(x, rotation, attend, model.config)
+        return by_rows(x), None
 
     if remat != "none":
         layer = jax.checkpoint(layer, policy=_is_product if remat == "minimal" else None, prevent_cse=False)
@@ -95,7 +99,7 @@ def class_logits(
         return jnp.einsum("...d,cd->...c", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
-def extend(
+def prefill(
     model: "Decoder",
     pages: Pages,
     ids: Int[Array, "batch length"],
@@ -117,9 +121,11 @@ def extend(
 
     def layer(x, inputs):
         block, index, window = inputs
-        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(extending_attention(q, k, v, pages, index, table, before, window, reach))
-        return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
+
+        def attend(q, k, v):
+            return extending_attention(q, k, v, pages, index, table, before, window, reach), (k, v)
+
+        return block(x, rotation, attend, model.config)
 
     inputs = model.blocks, jnp.arange(model.config.num_layers), windows
     x, (k, v) = jax.lax.scan(layer, _embed(model, ids, pages.k.dtype), inputs)
@@ -147,12 +153,14 @@ def decode_step(
     # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
     def layer(carry, inputs):
         x, cache = carry
-        weights, index, window = inputs
-        q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
-        cache = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
-        mixed = cached_attention(q[:, 0], cache, pages, readers, index, window, starts, positions)
-        x = x + weights.attention.output(mixed[:, None])
-        return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
+        block, index, window = inputs
+
+        def attend(q, k, v):
+            written = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
+            mixed = cached_attention(q[:, 0], written, pages, readers, index, window, starts, positions)
+            return mixed[:, None], written
+
+        return block(x, rotation, attend, model.config), None
 
     x = _embed(model, ids[:, None], cache.k.dtype)
     (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers), windows))
@@ -195,6 +203,7 @@ def logical_axes(variable: nnx.Variable) -> tuple[str, ...]:
 
 
 P = TypeVar("P", bound=nnx.Param)
+T = TypeVar("T")
 
 
 def parameter(kind: type[P], value: Array, axes: tuple[str, ...]) -> P:
@@ -273,7 +282,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """The parameters of one layer."""
+    """One layer: attention and an MLP, each of the normed residual stream and added to it."""
 
     def __init__(self, config: DecoderConfig, key, dtype):
         attention_key, mlp_key = jax.random.split(key)
@@ -281,6 +290,20 @@ class Block(nnx.Module):
         self.attention = Attention(config, attention_key, dtype)
         self.mlp_norm = _unit_scale(config.hidden_size, "embed", dtype)
         self.mlp = MLP(config, mlp_key, dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length hidden"],
+        rotation: tuple[Array, Array],
+        attend: Callable[[Array, Array, Array], tuple[Float[Array, "batch length heads_and_dims"], T]],
+        config: DecoderConfig,
+    ) -> tuple[Float[Array, "batch length hidden"], T]:
+        """The stream behind this layer, and what `attend` keeps. That gets the queries, keys and values of
+        `Attention.project` and returns the mixed values, all heads side by side, and whatever it keeps of them."""
+        q, k, v = self.attention.project(_norm(x, self.attention_norm, config), rotation, config)
+        mixed, kept = attend(q, k, v)
+        x = x + self.attention.output(mixed)
+        return x + self.mlp(_norm(x, self.mlp_norm, config)), kept
 
 
 class Decoder(nnx.Module):
