@@ -379,11 +379,11 @@ def test_disagreement_is_of_the_reward_with_the_truth():
 
 
 def test_a_course_counts_what_was_generated_and_means_over_its_ends():
-    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(5)]
+    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(12)]
     rows[2] |= {"held_out/correct": 0.5, "held_out/disagreement": 0.25, "held_out/false_reward": 0.125}
-    course = watch.course(rows, solutions=4, span=2)
-    assert (course["tokens"], course["judge_tokens"]) == (4 * 60.0, 4 * 500.0)
-    assert course["first"] == {"tokens": 10.5, "judge_tokens": 100.0, "steps": 0.5}
-    assert course["last"]["steps"] == 3.5
+    course = watch.course(rows, solutions=4)
+    assert (course["tokens"], course["judge_tokens"]) == (4 * 186.0, 4 * 1200.0)
+    assert course["first"] == {"tokens": 14.5, "judge_tokens": 100.0, "steps": 4.5}
+    assert course["last"]["steps"] == 6.5
     seen = {"correct": 0.5, "disagreement": 0.25, "false_reward": 0.125}
     assert course["held_out"] == [{"step": 3, "tokens": 4 * 33.0, "judge_tokens": 1200.0} | seen]

@@ -1,9 +1,8 @@
-"""One training run, flat: shardings, step, resume, steps with evaluation and checkpoints, best parameters.
+"""One training run, from top to bottom: set-up, resume, steps with evaluations and checkpoints, best parameters.
 
-The same loop trains language models and reward models, and learns from preferences; loss and rows make the difference.
-A run that is killed and started again ends in the same bits as one that was not: rows, dropout and noise follow from
-the step number, and nothing else is drawn. Of a model with adapters these alone are trained, saved and known to the
-optimiser.
+The same loop trains language models, reward models and policies from preferences: the loss and the rows differ. A run
+that is killed and started again ends in the same bits as one that was not, for rows, dropout and noise follow from the
+step's number and nothing else is random. Of a model with adapters only the adapters are trained and saved.
 """
 
 import dataclasses
@@ -36,7 +35,8 @@ Progress = Callable[[int, int, Mapping[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What a run ends with: the model of the best dev loss (of the last step where there is no dev set)."""
+    """What a run ends with: the model of the best dev loss (of the last step where there is no dev set). `best_loss` is
+    None without a dev set, `tokens_per_second` where the run was too short to measure."""
 
     model: decoder.Decoder
     steps: int
@@ -68,12 +68,14 @@ def train(
     mesh: Mesh,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a copy of `model`, or of its adapters where it has some (adapters.py); go on from the checkpoint where
-    `directory` holds one of the same rows, and begin anew where it is of others, as labels with gaps make them.
+    """Train a copy of `model`, or of its adapters where it has some (adapters.py).
+
+    A run goes on from the checkpoint in `directory` if it was trained on the same rows; otherwise it removes it and
+    begins at step 0. Rows change where labels that were missing have come since.
 
     Args:
-      train_rows: packed to the config's `row_length`, as the loss reads them (losses.py).
-      dev_rows: may be none; then there is neither early stopping nor a best model, and the last is returned.
+      train_rows: packed to the config's `row_length`, with the arrays that the loss reads (losses.py).
+      dev_rows: may have no rows; then there is no early stopping, and the last model is returned.
       directory: gets `latest/`, `best/`, `rows.json` (digests of the rows) and `steps.jsonl`, one row per step (step,
         loss, learning_rate, grad_norm, supervised) and one per evaluation (step, dev_loss).
       progress: called with (step, steps, newest metrics with tokens_per_second) whenever metrics are fetched.
@@ -98,7 +100,7 @@ def train(
     setup = set_up(config, model, loss, schedule, mesh)
     eval_step = make_eval_step(config, loss, mesh)
 
-    _drop_of_other_rows(directory, {"train": train_rows.digest, "dev": dev_rows.digest})
+    _remove_if_of_other_rows(directory, {"train": train_rows.digest, "dev": dev_rows.digest})
     with jax.set_mesh(mesh), Checkpoints(directory) as checkpoints:
         trained, state, frozen = setup.place(model)
         key = jax.random.key(config.seed)
@@ -123,7 +125,7 @@ def train(
             evaluate_now = dev_rows.rows > 0 and (last or position.step % config.eval_every == 0)
             save_now = last or position.step % config.checkpoint_every == 0
 
-            # Metrics come to the host seldom, but always before anything is judged or saved: NaN stops here.
+            # Metrics are fetched seldom, but always before an evaluation or a checkpoint: a NaN is never saved.
             if len(pending) >= config.fetch_every or evaluate_now or save_now:
                 newest = _fetch(pending, learning_rates, log) | meter.rate()
                 pending = []
@@ -163,7 +165,7 @@ def train(
 def make_eval_step(
     config: TrainConfig, loss: losses.Loss, mesh: Mesh
 ) -> Callable[[decoder.Decoder, losses.Batch], tuple[jax.Array, jax.Array]]:
-    """The jitted (model, batch [rows, ...]) -> sums and counts of the objective's terms, without dropout or noise."""
+    """The jitted (model, batch [rows, ...]) -> (sums, counts) of the objective's terms, without dropout or noise."""
 
     def eval_step(model, batch):
         sums, counts = loss.sums(model, batch, remat=config.remat, dtype=jnp.dtype(config.dtype)), loss.counts(batch)
@@ -179,18 +181,21 @@ def evaluate(
     batch_rows: int,
     mesh: Mesh,
 ) -> float:
-    """The objective over all of `rows` as one batch, added up in float64."""
-    found = [eval_step(model, batch) for batch in on_devices(rows, batch_rows, mesh)]
-    sums, counts = np.asarray(jax.device_get(found), np.float64).sum(axis=0)
+    """The objective over all of `rows` as one batch; sums of batches are added up in float64."""
+    terms = [eval_step(model, batch) for batch in on_devices(rows, batch_rows, mesh)]
+    sums, counts = np.asarray(jax.device_get(terms), np.float64).sum(axis=0)
     return float((sums / counts).sum())
 
 
 def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Packed, mesh: Mesh) -> batches.Packed:
-    """Rows of `batches.pack_pairs` with what DPO compares to: `reference_logps` float32 [rows, max_pairs, 2], the
+    """Rows of `batches.pack_pairs` with the array that DPO needs: `reference_logps` float32 [rows, max_pairs, 2], the
     log-probabilities of the completions under `model`, the one that training starts from (`losses.pair_logps`).
 
-    One pass over the rows, before training, in the batches and the dtype of an evaluation. A run that goes on from a
-    checkpoint makes it again and gets the same bits.
+    One pass over the rows before training, in the batches and the dtype of an evaluation. A run that goes on from a
+    checkpoint makes them again, to the same bits.
+
+    Raises:
+      ValueError: the batch does not divide by the mesh or the microbatches.
     """
     check_batch(config, mesh)
     logps = jax.jit(
@@ -200,17 +205,17 @@ def with_reference(config: TrainConfig, model: decoder.Decoder, rows: batches.Pa
     with jax.set_mesh(mesh):
         model = jax.device_put(model, sharding.shardings_of(model, mesh))
         in_order = on_devices(rows, config.batch_rows // config.accumulate, mesh)
-        found = jax.device_get([logps(model, batch) for batch in in_order])
+        reference = jax.device_get([logps(model, batch) for batch in in_order])
     none = np.zeros((0, rows.arrays["pair_weights"].shape[1], 2), np.float32)
-    reference = np.concatenate([none, *found])[: rows.rows]
+    reference = np.concatenate([none, *reference])[: rows.rows]
     return dataclasses.replace(rows, arrays=rows.arrays | {"reference_logps": reference})
 
 
-def _drop_of_other_rows(directory: pathlib.Path, digests: dict[str, str]) -> None:
-    """Remove what a training on other rows than these has left, and note in rows.json which they are."""
+def _remove_if_of_other_rows(directory: pathlib.Path, digests: dict[str, str]) -> None:
+    """Remove the directory if it was trained on other rows, and write the digests of these into rows.json."""
     noted = directory / "rows.json"
     if noted.exists() and read_json(noted) != digests:
-        logger.info("%s: made anew, for it was trained on other rows", directory)
+        logger.info("%s: trained anew, since its rows have changed", directory)
         shutil.rmtree(directory)
     write_json(noted, digests)
 
@@ -222,7 +227,7 @@ def _stopped(config: TrainConfig, position: _Position) -> bool:
 def _fetch(
     pending: Sequence[tuple[int, Mapping[str, jax.Array]]], learning_rates: np.ndarray, log: "StepLog"
 ) -> dict[str, float]:
-    """Bring the metrics of some steps to the host, write them down, and return the newest."""
+    """Fetch the metrics of the pending steps, write them to the log, and return the newest."""
     row: dict[str, float] = {}
     for step, metrics in jax.device_get(list(pending)):
         row = {"step": step + 1} | {name: float(value) for name, value in sorted(metrics.items())}
@@ -238,17 +243,17 @@ def _fetch(
 
 
 def step_row(row: Any) -> dict[str, Any]:
-    """A decoded line of steps.jsonl. Raises ValueError where it is none."""
+    """A decoded line of steps.jsonl. Raises ValueError where it is no row of one."""
     if not (isinstance(row, dict) and isinstance(row.get("step"), int) and not isinstance(row["step"], bool)):
         raise ValueError("no row of a training, which has a whole number `step`")
     return row
 
 
 class StepLog:
-    """steps.jsonl: appended to while training; rows after a resumed step are dropped, they will come again.
+    """steps.jsonl, to which a training appends. Rows after the step at which it resumes are removed: they come again.
 
     Raises:
-      StoreError: a row that was written before the resumed step is none; names file and line.
+      StoreError: a line cannot be read; names file and line.
     """
 
     def __init__(self, path: pathlib.Path, resumed_at: int):
@@ -257,7 +262,7 @@ class StepLog:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         for number, line in enumerate(lines, 1):
             if number == len(lines) and not line.endswith(b"}\n"):
-                break  # torn: it can only stand after the resumed step, for rows are written before their checkpoint
+                break  # torn by a kill: rows are written before their checkpoint, so this one is after it
             try:
                 step = step_row(decode(line))["step"]
             except (ValueError, RecursionError) as error:
@@ -278,7 +283,7 @@ class StepLog:
 
 
 class _Meter:
-    """Tokens per second over the run, without the first fetch (which compiles) and the evaluations."""
+    """Tokens per second over the run, without the steps before the first fetch (which compile) and evaluations."""
 
     def __init__(self):
         self._tokens, self._waiting, self._seconds = 0, 0, 0.0
