@@ -228,7 +228,7 @@ def windowed(request):
     if request.param == "all layers":
         config = dataclasses.replace(CONFIG, family="mistral", sliding_window=20)
     else:
-        config = dataclasses.replace(CONFIG, family="qwen3", qk_norm=True, sliding_window=20, full_layers=(0,))
+        config = dataclasses.replace(CONFIG, family="qwen3", sliding_window=20, full_layers=(0,))
     return init(config, jax.random.key(6))
 
 
@@ -317,7 +317,7 @@ def test_bfloat16_computes_near_float32_with_float32_gradients(model, ids):
 
 
 def test_remat_gives_the_same_gradients_and_every_parameter_has_one(ids):
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    config = dataclasses.replace(CONFIG, family="qwen2", tie_embeddings=False)
     model = init(config, jax.random.key(4))
     weight = jax.random.normal(jax.random.key(5), (3, LENGTH, CONFIG.hidden_size))
 
@@ -361,15 +361,12 @@ def test_building_leaves_global_flax_settings_alone():
         ({"num_kv_heads": 3}, "num_kv_heads=3"),
         ({"head_dim": 7}, "head_dim=7"),
         ({"family": "gpt2"}, "family='gpt2'"),
-        ({"attention_bias": True}, "attention_bias=True"),
-        ({"qk_norm": True}, "qk_norm=True"),
-        ({"family": "qwen3"}, "qk_norm=False"),
         ({"sliding_window": 4}, "sliding_window=4.*'llama'"),
         ({"family": "mistral", "sliding_window": 0}, "sliding_window=0"),
         ({"family": "mistral", "sliding_window": 4, "full_layers": (0,)}, r"full_layers=\(0,\).*'mistral'"),
-        ({"family": "qwen3", "qk_norm": True, "full_layers": (0,)}, "sliding_window=None"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
+        ({"family": "qwen3", "full_layers": (0,)}, "sliding_window=None"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
     ],
 )
 def test_a_config_that_cannot_be_computed_is_an_error(change, named):
