@@ -1,4 +1,4 @@
-"""Competition benchmarks beside MATH: AIME 2024 and 2025, AMC 2023, OlympiadBench and Minerva-Math. To test on only.
+"""Benchmarks beside MATH, for tests only: AIME 2024 and 2025, AMC 2023, OlympiadBench and Minerva-Math.
 
 Read from a directory with test.jsonl as github.com/QwenLM/Qwen2.5-Math lays them out: `question` or `problem`, perhaps
 `context`, `solution` (a text, or several), and `answer` or `final_answer`; Minerva's answer stands in its solution.

@@ -1,4 +1,4 @@
-"""GSM8K: word problems of primary school with reference solutions.
+"""GSM8K (arXiv 2110.14168): word problems of primary school with reference solutions.
 
 Read from a directory with train.jsonl and test.jsonl as published (github.com/openai/grade-school-math): `question`,
 and `answer`, whose lines are the reference's steps with marks such as <<3*4=12>> and whose last line is "#### 12".
@@ -68,7 +68,7 @@ def task(verifier: MathVerifier | None = None) -> Task:
     """The task's texts and functions.
 
     Args:
-      verifier: decides on answers that are no plain number ("2\\\\sqrt{4}"); without one they count as wrong.
+      verifier: compares answers that are no plain number ("2\\\\sqrt{4}"); without one they count as wrong.
     """
     return Task(
         name="gsm8k",

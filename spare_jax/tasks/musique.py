@@ -96,15 +96,15 @@ def exact_match(predicted: str | None, accepted: Sequence[str]) -> bool:
 
 
 def token_f1(predicted: str | None, accepted: Sequence[str]) -> float:
-    """The best F1 over the accepted answers of the words that two answers share; 0 without an answer."""
+    """The F1 of the words that an answer shares with an accepted one, the best over the accepted answers; in [0, 1]."""
     return max((_f1(normalise(predicted or "").split(), normalise(answer).split()) for answer in accepted), default=0.0)
 
 
-def _f1(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    if not ours or not theirs:
-        return float(list(ours) == list(theirs) and bool(ours))
-    common = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * common / (len(ours) + len(theirs))
+def _f1(predicted: Sequence[str], accepted: Sequence[str]) -> float:
+    if not predicted or not accepted:
+        return float(list(predicted) == list(accepted) and bool(predicted))
+    common = sum((Counter(predicted) & Counter(accepted)).values())
+    return 2 * common / (len(predicted) + len(accepted))
 
 
 def load(
@@ -132,9 +132,9 @@ def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, 
     context = tuple(" ".join(f"{title}: {text}".split()) for title, text in paragraphs)
     hops = _pairs(row, "question_decomposition", "question", "answer")
     steps = []
-    for hop, found in hops:
+    for hop, answer_to_hop in hops:
         asked = _HOP.sub(lambda m: hops[int(m[1]) - 1][1] if int(m[1]) <= len(hops) else m[0], hop)
-        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {found}")
+        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {answer_to_hop}")
     accepted = (answer, *(optional(row, "answer_aliases", tuple[str, ...]) or ()))
     return question, context, (*steps, f"The answer is {answer}."), accepted
 

@@ -78,7 +78,7 @@ def task() -> Task:
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    """The relations behind the last "the answer is" in alphabetical order, "above, left"; None where there are none."""
+    """The relations after the last "the answer is", in alphabetical order: "above, left"; None where there are none."""
     for step in reversed(steps):
         if match := _STATED.search(step):
             return canonical(_PARTED.split(match[1][:LONGEST_ANSWER])) or None
@@ -86,7 +86,7 @@ def extract_answer(steps: Sequence[str]) -> str | None:
 
 
 def canonical(relations: Sequence[str]) -> str:
-    """A set of relations as a text: lower case, without other signs than "-", in alphabetical order."""
+    """A set of relations as one text: in lower case, without signs but "-", in alphabetical order."""
     plain = (" ".join(re.sub(r"[^\w\s-]|_", " ", relation.lower()).split()) for relation in relations)
     return ", ".join(sorted({relation for relation in plain if relation}))
 
@@ -106,8 +106,7 @@ def load(
 ) -> Iterator[tuple[Problem, Gold]]:
     """Read one split in its order; a problem's id holds its line number, "sparp-test-00001".
 
-    Every sentence of the context is a context sentence; the choices stand behind the question. A reasoning that does
-    not state the targets gets a last step that does.
+    The choices are put behind the question. A reasoning that does not state the targets gets a last step that does.
 
     Args:
       path, on_error, malformed: as for `source.read_split`.
