@@ -16,8 +16,8 @@ def choose(
     judgements: Mapping[str, Mapping[str, Judgement]],
     aggregation: str,
 ) -> list[dict[str, Any]]:
-    """Annotated test solutions, one per problem: wrong ones first, then right ones, as many as the page shows. Those
-    that were not judged, or whose outcome is undecided, are left to the files.
+    """`SHOWN` annotated test solutions, one per problem, wrong ones first; none that was not judged, whose outcome is
+    undecided, or that has fewer than three steps.
 
     Args:
       judgements: by judge, then by solution id.
@@ -27,8 +27,8 @@ def choose(
         s
         for s in solutions
         if s.problem_id.startswith("test")
-        and (said := judgements["spare"].get(s.id)) is not None
-        and not said.failure
+        and (judgement := judgements["spare"].get(s.id)) is not None
+        and not judgement.failure
         and len(s.steps) > 2
     ]
     picked: list[Solution] = []
@@ -49,20 +49,20 @@ def _example(problem: Problem, gold: Gold, solution: Solution, judgements, aggre
     prm = judgements["prm"].get(solution.id)
     nothing = (StepJudgement(),) * len(solution.steps)
     steps = []
-    for text, said, real, scored in zip(
+    for text, judged, real, scored in zip(
         solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
     ):
         steps.append(
             {
                 "text": text,
                 "truth": real.label,
-                "label": said.label,
+                "label": judged.label,
                 "score": scored.score,
-                "explanation": said.explanation,
-                "context": list(said.context),
-                "steps": list(said.steps),
-                "reference": list(said.reference),
-                "errors": list(said.errors),
+                "explanation": judged.explanation,
+                "context": list(judged.context),
+                "steps": list(judged.steps),
+                "reference": list(judged.reference),
+                "errors": list(judged.errors),
             }
         )
     return {
