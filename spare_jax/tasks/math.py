@@ -26,7 +26,7 @@ from spare_jax.tasks.answers import (
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.normalization import ascii_text
 from spare_jax.tasks.numbers import canonical_number, parse_number
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
@@ -137,19 +137,8 @@ def context_sentences(problem: Problem) -> tuple[str, ...]:
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in the file's order; a problem's id holds its line number, "math-train-00001".
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`.
-      split: a key of SPLITS.
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
-    """
-    file = split_file("math", SPLITS, split)
-    for number, (question, steps, answer) in read_split(path, file, _parse, on_error, malformed):
-        problem_id = f"math-{split}-{number:05d}"
-        yield Problem(id=problem_id, question=question), Gold(problem_id, (answer,) if answer else (), steps)
+    """Read a split, a key of SPLITS; arguments and errors are those of `source.read_problems`."""
+    return read_problems("math", SPLITS, path, split, _parse, on_error, malformed)
 
 
 def load_500(
@@ -159,11 +148,9 @@ def load_500(
     return load(path, "math500" if split == "test" else split, on_error, malformed)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], str | None]:
-    """A decoded line as question, reference steps and answer, None where it has none.
-
-    The answer is the solution's own: copies of the data carry an `answer` that somebody's program has cut or mended.
-    """
+def _parse(row: Any) -> Fields:
+    """The answer is that of the solution: in some copies of the data a program has changed the field `answer`."""
     question, steps = required(row, "problem"), step_texts(split_steps(required(row, "solution")))
     field = row["answer"] if isinstance(row.get("answer"), str) else None
-    return question, steps, extract_answer(steps) or field or None
+    answer = extract_answer(steps) or field
+    return question, (), steps, (answer,) if answer else ()

@@ -18,7 +18,7 @@ from spare_jax.records import Gold, Problem
 from spare_jax.steps.split import split_steps
 from spare_jax.tasks import musique_exemplars
 from spare_jax.tasks.exemplars import answer_form
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
@@ -110,23 +110,12 @@ def _f1(predicted: Sequence[str], accepted: Sequence[str]) -> float:
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in the file's order; a problem's id holds its line number, "musique-test-00001".
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`.
-      split: "train", or "test", which is the published dev split.
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
-    """
-    rows = read_split(path, split_file("musique", SPLITS, split), _parse, on_error, malformed)
-    for number, (question, context, steps, answers) in rows:
-        problem_id = f"musique-{split}-{number:05d}"
-        yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
+    """Read the split "train", or "test", which is the published dev split; arguments and errors are those of
+    `source.read_problems`."""
+    return read_problems("musique", SPLITS, path, split, _parse, on_error, malformed)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """A decoded line as question, paragraphs, reference steps and accepted answers."""
+def _parse(row: Any) -> Fields:
     question, answer = required(row, "question"), required(row, "answer")
     paragraphs = _pairs(row, "paragraphs", "title", "paragraph_text")
     context = tuple(" ".join(f"{title}: {text}".split()) for title, text in paragraphs)

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from spare_jax.formats import files
 from spare_jax.formats.fields import field
-from spare_jax.records import RecordError
+from spare_jax.records import Gold, Problem, RecordError
 from spare_jax.storage.jsonlines import StoreError, convert_rows
 
 T = TypeVar("T")
+Fields = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""A row as question, context sentences, reference steps and accepted answers."""
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 _HUB_SPLITS = {"dev": "validation", "math500": "test"}
@@ -42,6 +44,31 @@ def read_split(
         rows = files.rows(path, _HUB_SPLITS.get(stem, stem))
         return convert_rows(f"{path}, {stem}", rows, lambda _, row: parse(row), on_error, malformed)
     return convert_rows(source, files.rows(source), lambda _, row: parse(files.decoded(row)), on_error, malformed)
+
+
+def read_problems(
+    task: str,
+    splits: Mapping[str, str],
+    path: str | Path,
+    split: str,
+    parse: Callable[[Any], Fields],
+    on_error: str,
+    malformed: list[str] | None,
+) -> Iterator[tuple[Problem, Gold]]:
+    """The problems of one split in the order of the file; ids hold the row's number from 1, "gsm8k-train-00001".
+
+    Args:
+      task: the first part of the ids.
+      splits: the file of each split.
+      path, parse, on_error, malformed: as for `read_split`.
+
+    Raises:
+      StoreError: no such split or file, or a malformed row; names source, row and field.
+    """
+    rows = read_split(path, split_file(task, splits, split), parse, on_error, malformed)
+    for number, (question, context, steps, answers) in rows:
+        problem_id = f"{task}-{split}-{number:05d}"
+        yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
 
 
 def split_file(task: str, splits: Mapping[str, str], split: str) -> str:
