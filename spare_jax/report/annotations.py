@@ -8,7 +8,7 @@ from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.records import LabelledSolution
 from spare_jax.report.document import document
 from spare_jax.report.markup import count, percent, table, text
-from spare_jax.report.steps import example_of, solution_view
+from spare_jax.report.steps import example_of, judged_step, solution_view
 
 SHOWN = 60  # solutions; those with an error come first
 
@@ -66,16 +66,7 @@ def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) 
         item,
         judge,
         [
-            {
-                "text": step,
-                "label": label,
-                "score": judged.score,
-                "explanation": judged.explanation,
-                "context": judged.context,
-                "steps": judged.steps,
-                "reference": judged.reference,
-                "errors": judged.errors,
-            }
+            judged_step(step, judged, label=label)
             for step, label, judged in zip(item.solution.steps, labels, item.judgement.steps, strict=True)
         ],
         item.judgement.failure,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.report.steps import judged_step
 from spare_jax.selection.aggregate import aggregate
 
 SHOWN = 6
@@ -48,27 +49,16 @@ def _example(problem: Problem, gold: Gold, solution: Solution, judgements, aggre
     truth = judgements["truth"].get(solution.id)
     prm = judgements["prm"].get(solution.id)
     nothing = (StepJudgement(),) * len(solution.steps)
-    steps = []
-    for text, judged, real, scored in zip(
-        solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
-    ):
-        steps.append(
-            {
-                "text": text,
-                "truth": real.label,
-                "label": judged.label,
-                "score": scored.score,
-                "explanation": judged.explanation,
-                "context": list(judged.context),
-                "steps": list(judged.steps),
-                "reference": list(judged.reference),
-                "errors": list(judged.errors),
-            }
+    steps = [
+        judged_step(step, judged, truth=real.label, score=scored.score)
+        for step, judged, real, scored in zip(
+            solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
         )
+    ]
     return {
         "question": problem.question,
-        "context": list(problem.context),
-        "reference": list(gold.steps),
+        "context": problem.context,
+        "reference": gold.steps,
         "answer": solution.answer,
         "gold_answer": gold.answers[0],
         "outcome": judgements["outcome"][solution.id].outcome,

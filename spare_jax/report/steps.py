@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.records import LabelledSolution
+from spare_jax.records import LabelledSolution, StepJudgement
 from spare_jax.report.markup import decimal, is_number, text
 
 
@@ -26,6 +26,12 @@ def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str,
         "failure": failure,
         "steps": steps,
     }
+
+
+def judged_step(step: str, judged: StepJudgement, **shown: Any) -> dict[str, Any]:
+    """A step of an example with all of its judgement, of which `shown` replaces some fields or adds "truth"."""
+    names = ("label", "score", "explanation", "context", "steps", "reference", "errors")
+    return {"text": step, **{name: getattr(judged, name) for name in names}, **shown}
 
 
 def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
