@@ -110,7 +110,7 @@ class TestLabels:
         assert [step.label for step in steps] == [None] * 3
 
     def test_overwriting_keeps_the_rest_of_the_record_and_is_counted(self):
-        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1, parsed=True)
+        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1)
         (step,), counts = label_steps(annotation, 1, True, LabelPolicy())
         assert step == dataclasses.replace(WRONG, label=True)
         assert counts == LabelCounts(solutions=1, steps=1, overwritten=1, surplus=2, duplicates=1)
