@@ -178,7 +178,7 @@ class EndpointEngine:
                 finally:
                     del self._in_progress[request_id]
         why = self._gone or f"the server did not answer in {attempts} attempts: {why}"
-        # Another request that was sent before this one's last attempt, and still waits, may be what the server works on.
+        # A request that was sent before this one's last attempt, and still waits, may be what the server works on.
         if self._last_heard < began and not any(other < sent for other in self._in_progress.copy().values()):
             self._gone = why
         raise _Refused(why)
