@@ -63,7 +63,6 @@ def spare(
     solution: Solution,
     tokenizer: "Tokenizer",
     settings: SpareSettings,
-    reference: Sequence[str] | None = None,
 ) -> Program:
     """The program that annotates a solution by a single `Sample` and returns its Judgement.
 
@@ -73,8 +72,7 @@ def spare(
 
     Args:
       gold: its steps are the reference, its answers decide the outcome (None where it has none, or where the comparison
-        with them is undecided).
-      reference: what to show in place of the gold steps; the controls show none, `()`, or another problem's.
+        with them is undecided). The controls have other steps there: none, or another problem's.
 
     Raises:
       RequestFailed: the annotator could not be asked, or the prompt fills its context.
@@ -83,8 +81,7 @@ def spare(
     n_steps = len(solution.steps)
     if not n_steps:
         return Judgement(solution.id, settings.judge, outcome=outcome)
-    shown = gold.steps if reference is None else reference
-    ids, prefix, dropped = _prompt(task, problem, shown, solution, tokenizer, settings)
+    ids, prefix, dropped = _prompt(task, problem, gold.steps, solution, tokenizer, settings)
     room, stop = settings.max_length - len(ids), settings.stop or end_ids(tokenizer)
     if room < 1:
         raise RequestFailed(f"the prompt of {len(ids)} tokens leaves no room for an answer")
