@@ -28,24 +28,19 @@ Piece = tuple[int, ...]
 T = TypeVar("T")
 
 
+# Which wrong rollout is searched next: the rollout r behind a state s with the greatest Q + U (after OmegaPRM, section
+# 3.3), where Q = ALPHA^(1 - MC(s)) * BETA^(tokens(r) / LENGTH), MC(s) is the share of right rollouts behind s, and
+# U = EXPLORATION * sqrt(all visits) / (1 + visits of s).
+ALPHA, BETA, LENGTH, EXPLORATION = 0.5, 0.9, 500, 0.125
+
+
 @dataclass(frozen=True)
 class TreeSettings:
-    """How a tree grows.
-
-    Attributes:
-      rollouts: how the policy continues a state, `samples` times each.
-      searches: how many wrong solutions are searched: the given one, then wrong rollouts, each time the rollout r
-        behind a state s with the greatest Q + U (after OmegaPRM, section 3.3), where
-        Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), MC(s) the share of right rollouts behind s, and
-        U = exploration * sqrt(all visits) / (1 + visits of s).
-    """
+    """How a tree grows: how the policy continues a state, `samples` times each, and how many wrong solutions are
+    searched, first the given one and then wrong rollouts."""
 
     rollouts: RolloutSettings
     searches: int = 1
-    alpha: float = 0.5
-    beta: float = 0.9
-    length: int = 500
-    exploration: float = 0.125
 
 
 @dataclass
@@ -115,7 +110,7 @@ def tree_search(
             scores[i] = tree.value.get(pieces[: i + 1])
         scores[-1] = 0.0
         for _ in range(settings.searches - 1):
-            chosen = _select(tree, settings)
+            chosen = _select(tree)
             if chosen is None:
                 break
             yield from _search(tree, chosen)
@@ -173,15 +168,15 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
         tree.steps[state], tree.value[state] = steps, value
 
 
-def _select(tree: _Tree, settings: TreeSettings) -> _Candidate | None:
+def _select(tree: _Tree) -> _Candidate | None:
     """Remove and return the most promising wrong rollout, behind states that have right rollouts too and with two or
     more steps of its own; None where there is none."""
     total = sum(tree.visits.values())
 
     def promise(candidate: _Candidate) -> float:
         state = candidate.pieces[: candidate.known]
-        likely, short = settings.alpha ** (1 - tree.value[state]), settings.beta ** (candidate.tokens / settings.length)
-        return likely * short + settings.exploration * math.sqrt(total) / (1 + tree.visits.get(state, 0))
+        likely, short = ALPHA ** (1 - tree.value[state]), BETA ** (candidate.tokens / LENGTH)
+        return likely * short + EXPLORATION * math.sqrt(total) / (1 + tree.visits.get(state, 0))
 
     among = [c for c in tree.wrong if tree.value[c.pieces[: c.known]] > 0 and len(c.steps) > c.known + 1]
     if not among:

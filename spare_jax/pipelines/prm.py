@@ -22,7 +22,7 @@ from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.judges import conventions
-from spare_jax.judges.conventions import ProgramReader, Reader
+from spare_jax.judges.conventions import Reader
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
@@ -281,7 +281,7 @@ def rank(run: Run) -> list[str]:
     return written
 
 
-def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramReader]]:
+def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader]]:
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)

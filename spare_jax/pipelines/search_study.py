@@ -27,6 +27,7 @@ from spare_jax.evaluation.missing import tally
 from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
 from spare_jax.judges.conventions import Reader
 from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.reward_model import LayOut
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
@@ -48,11 +49,11 @@ def _tested(run: Run) -> list[Problem]:
     return [problem for problem in run.work.read("problems") if splits.split_of(problem.id) == "test"]
 
 
-def _prm(run: Run) -> tuple[Checkpoint, Reader]:
+def _prm(run: Run) -> tuple[Checkpoint, Reader, LayOut]:
     checkpoint = huggingface.load(run.work.path / PRM, mesh=run.inference_mesh)
     reader = ask.reader(run, checkpoint)
-    assert isinstance(reader, Reader)  # what train_prm has exported reads a text once
-    return checkpoint, reader
+    assert reader.lay_out is not None  # what train_prm exports reads a text once
+    return checkpoint, reader, reader.lay_out
 
 
 # sample
@@ -79,7 +80,7 @@ def sample(run: Run) -> list[str]:
         (dataclasses.replace(of[s.problem_id, s.token_ids], solution_id=s.id) for s in solutions),
     )
 
-    lay_out = _prm(run)[1].lay_out
+    lay_out = _prm(run)[2]
     before = {problem_id: len(read_before_steps(lay_out, problem)) for problem_id, problem in problems.items()}
     read = {}
     for s in solutions:
@@ -95,7 +96,7 @@ def sample(run: Run) -> list[str]:
 def search_all(run: Run) -> list[str]:
     """Run every search of `config.study.searches` on the test problems."""
     policy = models.load(run, "generator")
-    prm, reader = _prm(run)
+    prm, reader, lay_out = _prm(run)
     spent, written = {}, ["search_tokens.json"]
     for name, how in run.config.study.searches.items():
         settings = SearchSettings(
@@ -107,7 +108,7 @@ def search_all(run: Run) -> list[str]:
             **how,
         )
         started = {
-            f"{name}/{p.id}": functools.partial(search, run.task, p, policy.tokenizer, reader.lay_out, settings)
+            f"{name}/{p.id}": functools.partial(search, run.task, p, policy.tokenizer, lay_out, settings)
             for p in _tested(run)
         }
         engines = {

@@ -17,7 +17,7 @@ from spare_jax.evaluation.process_errors import choose_threshold, said_first_err
 from spare_jax.formats import files
 from spare_jax.judges import conventions, ensemble
 from spare_jax.judges.alignment import alignment
-from spare_jax.judges.conventions import ProgramReader, Reader
+from spare_jax.judges.conventions import Reader
 from spare_jax.judges.generative import GenerativeSettings, generative
 from spare_jax.judges.outcome import outcome, require_answers
 from spare_jax.judges.reward_model import RewardModelSettings
@@ -119,7 +119,7 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
     )
 
 
-def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
+def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
     if isinstance(convention, conventions.GenerativeConvention):
@@ -209,7 +209,7 @@ def _tree_search(run: Run) -> Judge:
     return Judge("tree_search", start, {how.model: models.engine(run, checkpoint, how.max_tokens)})
 
 
-def scorer(run: Run, checkpoint: Checkpoint, how: Reader | ProgramReader, name: str = "reward_model") -> Judge:
+def scorer(run: Run, checkpoint: Checkpoint, how: Reader, name: str = "reward_model") -> Judge:
     """A reward model that is read so, as a judge."""
     settings = RewardModelSettings(models.max_length(run, checkpoint))
 
