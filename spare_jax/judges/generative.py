@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from spare_jax.judges.verify import VerifySettings, majority, text_ids, written
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Score
 from spare_jax.prompts import generative as prompt
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
@@ -23,16 +24,19 @@ _ANSWER = 0  # stands for the answer where steps are counted from 1
 class GenerativeSettings(VerifySettings):
     """How a generative reward model is asked.
 
-    `scoring`: what a text makes of a step and of the answer is its "verdict", 0 or 1, or the "probability" of the
-    verdict that says right against the one that says wrong, behind what the text had said by then.
+    `kind` is what the model writes; empty: what its directory says, where its guidelines are too. `scoring`: what a
+    text makes of a step and of the answer is its "verdict", 0 or 1, or the "probability" of the verdict that says right
+    against the one that says wrong, behind what the text had said by then.
 
     Raises:
       ValueError: `kind` or `scoring` is unknown.
     """
 
+    guidelines: str = unlisted("")
+    kind: str = ""
     scoring: Literal["verdict", "probability"] = "verdict"
-    model: str = "verifier"
-    judge: str = "generative"
+    model: str = unlisted("generative")
+    judge: str = unlisted("generative")
 
     def __post_init__(self):
         super().__post_init__()

@@ -4,11 +4,13 @@ Math-Shepherd's labels (arXiv 2312.08935): K solutions from every step; a step's
 right (the soft label), and it is right where any of them does (the hard one).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
@@ -29,14 +31,14 @@ class RolloutSettings:
     Math-Shepherd's hard label.
     """
 
-    max_length: int
-    max_tokens: int
+    max_length: int = unlisted(sys.maxsize)
+    max_tokens: int = 500
     samples: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
     threshold: float = 0.0
-    model: str = "generator"
-    judge: str = "rollouts"
+    model: str = unlisted("generator")
+    judge: str = unlisted("rollouts")
 
 
 @dataclass(frozen=True)

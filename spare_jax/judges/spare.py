@@ -1,12 +1,14 @@
 """SPARE: one generation that compares every step with a reference solution and labels it (arXiv 2506.15498)."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges import votes
 from spare_jax.judges.outcome import is_correct
+from spare_jax.keys import unlisted
 from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpareSettings:
-    """How the annotator is asked.
+class SpareSettings(LabelPolicy):
+    """How the annotator is asked, and which labels are made of what it writes.
 
     `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
     drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 a solution has one
@@ -33,20 +35,19 @@ class SpareSettings:
     empty. `judge` names the judgements, `model` the engine.
     """
 
-    max_length: int
+    max_length: int = unlisted(sys.maxsize)
     max_tokens: int = 1024
-    model: str = "annotator"
-    judge: str = "spare"
+    model: str = unlisted("annotator")
+    judge: str = unlisted("spare")
     votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    stop: tuple[int, ...] = ()
+    stop: tuple[int, ...] = unlisted(())
     guidelines: str = ""
     exemplars: int = 5
     draws: int = 0
-    seed: int = 0
-    grammar: bool = False
-    policy: LabelPolicy = field(default_factory=LabelPolicy)
+    seed: int = unlisted(0)
+    grammar: bool = True
 
 
 def spare(
@@ -60,7 +61,7 @@ def spare(
     """The program that annotates one solution by a single `Sample` and returns its Judgement.
 
     Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). The labels are
-    those of `settings.policy`; the annotator's text is kept. A text that was cut off, or has no record of any step, is
+    those of the policy; the annotator's text is kept. A text that was cut off, or has no record of any step, is
     no annotation: it does not vote, and where no other is there the solution is not judged.
 
     Args:
@@ -102,7 +103,7 @@ def spare(
         voted = _majority(readable, n_steps)
         text, shares = annotate.format_records(voted), [step.score for step in voted]
     annotation = annotate.parse(text, n_steps)
-    steps, _ = label_steps(annotation, n_steps, outcome, settings.policy)
+    steps, _ = label_steps(annotation, n_steps, outcome, settings)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,

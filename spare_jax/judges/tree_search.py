@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spare_jax.formats.fields import prompt
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import NO_ROLLOUT, Continuation, RolloutSettings, continuation, share_right
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
@@ -28,20 +29,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class TreeSettings:
-    """How a tree grows.
+class TreeSettings(RolloutSettings):
+    """How a tree grows, by rollouts behind its states (samples: k per state).
 
-    `rollouts` say how the policy goes on (samples: k per state). `searches` is how many wrong solutions are searched:
+    `searches` is how many wrong solutions are searched:
     the given one, then rollouts. A rollout r behind a state s is chosen by Q + U (after OmegaPRM):
     Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), U = exploration * sqrt(all visits) / (1 + visits of s).
     """
 
-    rollouts: RolloutSettings
     searches: int = 1
-    alpha: float = 0.5
-    beta: float = 0.9
-    length: int = 500
-    exploration: float = 0.125
+    alpha: float = unlisted(0.5)
+    beta: float = unlisted(0.9)
+    length: int = unlisted(500)
+    exploration: float = unlisted(0.125)
+    judge: str = unlisted("tree_search")
 
 
 @dataclass
@@ -89,21 +90,21 @@ def tree_search(
       RequestFailed: the policy could not be asked.
       ValueError: no accepted answer is known.
     """
-    require_answers(gold, settings.rollouts.judge)
+    require_answers(gold, settings.judge)
     outcome = is_correct(task, gold, solution)
-    tree = _Tree(continuation(task, problem, gold, tokenizer, settings.rollouts))
+    tree = _Tree(continuation(task, problem, gold, tokenizer, settings))
     n_steps = len(solution.steps)
     first_error = n_steps
     scores: list[float | None] = [None] * n_steps
     if outcome is None:
-        return not_judged(solution, settings.rollouts.judge, UNDECIDED)
+        return not_judged(solution, settings.judge, UNDECIDED)
     if n_steps and not outcome:
         pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
         given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
         found = yield from _search(tree, given)
         if found is None:
             spent = tree.prompt_tokens, tree.generated_tokens
-            return not_judged(solution, settings.rollouts.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
+            return not_judged(solution, settings.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
         first_error = found
         for i in range(n_steps - 1):
             scores[i] = tree.value.get(pieces[: i + 1])
@@ -117,7 +118,7 @@ def tree_search(
         scores[-1] = 1.0
     return Judgement(
         solution_id=solution.id,
-        judge=settings.rollouts.judge,
+        judge=settings.judge,
         steps=tuple(StepJudgement(label=i < first_error, score=score) for i, score in enumerate(scores)),
         outcome=outcome,
         text=_flat(problem, gold, tree),

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spare_jax.keys import unlisted
 from spare_jax.programs import Program, Sample, tokens_read
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 class SolveSettings:
     """How solutions are sampled (arXiv 2506.15498: N = 20, temperature 1, top-p 1, 500 new tokens)."""
 
-    samples: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    tokenizer_digest: str
-    model: str = "generator"
+    samples: int = 20
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 500
+    tokenizer_digest: str = unlisted("")
+    model: str = unlisted("generator")
 
 
 def solutions(

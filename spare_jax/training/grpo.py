@@ -56,13 +56,13 @@ class GRPOConfig:
 
     An iteration samples `samples` solutions of each of `prompts` problems, of `max_tokens` tokens at most, and takes
     `updates` steps on all of them (1: on-policy). `reward` and `baseline` name one of advantages.py each; `least_steps`
-    and `most_steps` stand in for the reward's own limits. `loss` is the objective. Every `watch_every` iterations the
-    reward is compared with the truth on held-out problems. Of `train` are read row_length, accumulate, optimizer,
-    learning_rate (which is constant), weight_decay, clip, seed, dtype and remat; accumulate cuts an update's rows into
-    microbatches.
+    and `most_steps` stand in for the reward's own limits. `loss` is the objective. `alarms` have names of one's own.
+    Every `watch_every` iterations the reward is compared with the truth on held-out problems. Of `train` are read
+    row_length, accumulate, optimizer, learning_rate (which is constant), weight_decay, clip, seed, dtype and remat;
+    accumulate cuts an update's rows into microbatches.
     """
 
-    iterations: int
+    iterations: int = 200
     prompts: int = 256
     samples: int = 16
     max_tokens: int = 2048
@@ -72,7 +72,7 @@ class GRPOConfig:
     least_steps: int | None = None
     most_steps: int | None = None
     loss: losses.GRPOLoss = dataclasses.field(default_factory=losses.GRPOLoss)
-    alarms: tuple[watch.Alarm, ...] = ()
+    alarms: Mapping[str, watch.Alarm] = dataclasses.field(default_factory=dict)
     watch_every: int = 10
     checkpoint_every: int = 10
     train: loop.TrainConfig = dataclasses.field(
@@ -197,7 +197,11 @@ def train(
             reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
             trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
             state = jax.jit(init_state, out_shardings=state_shardings)(trained)
-        key, position, alarms = jax.random.key(how.seed), _Position(), watch.Alarms(config.alarms)
+        key, position, alarms = (
+            jax.random.key(how.seed),
+            _Position(),
+            watch.Alarms([alarm for _, alarm in sorted(config.alarms.items())]),
+        )
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
