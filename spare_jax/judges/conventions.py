@@ -419,8 +419,8 @@ def of_verifier(directory: str | pathlib.Path, kind: str = "") -> GenerativeConv
     if isinstance(convention, GenerativeConvention):
         return convention
     raise ModelError(
-        f"{directory} does not say what it writes as a generative reward model: set config.models.verifier.path to one "
-        f"that was trained as such, or config.generative.kind to one of {', '.join(KINDS)}"
+        f"{directory} does not say what it writes as a generative reward model: set config.models.generative.path to "
+        f"one that was trained as such, or config.generative.kind to one of {', '.join(KINDS)}"
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spare_jax.formats.fields import prompt
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import NO_ROLLOUT, Continuation, RolloutSettings, continuation, share_right
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
@@ -35,12 +36,12 @@ ALPHA, BETA, LENGTH, EXPLORATION = 0.5, 0.9, 500, 0.125
 
 
 @dataclass(frozen=True)
-class TreeSettings:
+class TreeSettings(RolloutSettings):
     """How a tree grows: how the policy continues a state, `samples` times each, and how many wrong solutions are
     searched, first the given one and then wrong rollouts."""
 
-    rollouts: RolloutSettings
     searches: int = 1
+    judge: str = unlisted("tree_search")
 
 
 @dataclass
@@ -90,21 +91,21 @@ def tree_search(
       RequestFailed: the policy could not be asked.
       ValueError: no accepted answer is known.
     """
-    require_answers(gold, settings.rollouts.judge)
+    require_answers(gold, settings.judge)
     outcome = is_correct(task, gold, solution)
-    tree = _Tree(continuation(task, problem, gold, tokenizer, settings.rollouts))
+    tree = _Tree(continuation(task, problem, gold, tokenizer, settings))
     n_steps = len(solution.steps)
     first_error = n_steps
     scores: list[float | None] = [None] * n_steps
     if outcome is None:
-        return not_judged(solution, settings.rollouts.judge, UNDECIDED)
+        return not_judged(solution, settings.judge, UNDECIDED)
     if n_steps and not outcome:
         pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
         given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
         searched = yield from _search(tree, given)
         if searched is None:
             spent = tree.prompt_tokens, tree.generated_tokens
-            return not_judged(solution, settings.rollouts.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
+            return not_judged(solution, settings.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
         first_error = searched
         for i in range(n_steps - 1):
             scores[i] = tree.value.get(pieces[: i + 1])
@@ -118,7 +119,7 @@ def tree_search(
         scores[-1] = 1.0
     return Judgement(
         solution_id=solution.id,
-        judge=settings.rollouts.judge,
+        judge=settings.judge,
         steps=tuple(StepJudgement(label=i < first_error, score=score) for i, score in enumerate(scores)),
         outcome=outcome,
         text=_flat(problem, gold, tree),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spare_jax.formats import files
+from spare_jax.keys import unlisted
 from spare_jax.records import Gold, Judgement, LabelledSolution, Preference, Problem, Solution
 from spare_jax.storage.store import WorkDir
 from spare_jax.targets.labels import REFERENCE, reference_solution
@@ -43,12 +44,12 @@ class PairSettings:
     side against every distinct solution that the rule allows, also where no sample is right.
     """
 
-    rule: str = "spare"
+    rule: str = unlisted("spare")
     sampled_pairs: int | None = 10
     pairs_per_problem: int | None = 10
     cap: int | None = None
     reference_as_chosen: bool = True
-    seed: int = 0
+    seed: int = unlisted(0)
 
     def __post_init__(self):
         if self.rule not in RULES:

@@ -366,7 +366,7 @@ def test_a_policy_is_measured_on_what_it_was_asked(tmp_path):
     work.write("problems", [Problem(i, "?") for i in ids])
     work.write("gold", [Gold(i, ("1",)) for i in ids])
     work.write("solutions/x", [Solution(f"{i}/0", i, ("a",), a, "stop") for i, a in zip(ids, "12", strict=False)])
-    found = policies.figures(Run(config_of("prm_math", "runlocal"), work, task, None), "x")["greedy"]
+    found = policies.figures(Run(work, task, 0, None), "x")["greedy"]
     assert found["accuracy"] == 0.5 and found["right"] == [1, 0, None]
     assert found["missing"] == {"no solution": 1} and found["accuracy_interval"]["n"] == 2
 
