@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.evaluation.curves import subsets
@@ -19,6 +19,12 @@ from spare_jax.records import Problem, Solution, StepJudgement
 from spare_jax.runs import splits
 from spare_jax.runs.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
+
+
+def small_config():
+    config = config_of("search_study", "runlocal")
+    config.engine.update(ENGINE)
+    return config
 
 
 def sampled(k, *steps):
@@ -59,7 +65,7 @@ def test_equal_tokens_lie_straight_between_two_sizes():
 
 def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
     """A journal knows scores by the place of a sample: they would be believed of others when the missing ones come."""
-    config, model = config_of("search_study", "runlocal"), SimpleNamespace()
+    config, model = small_config(), SimpleNamespace()
     run = Run(config, WorkDir(tmp_path), None, None)
     run.work.write("problems", [Problem("test-0", "?")])
 
@@ -75,7 +81,7 @@ def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     work = tmp_path_factory.mktemp("study")
-    main.run(config_of("search_study", "runlocal"), "search_study", str(work))
+    main.run(small_config(), "search_study", str(work))
     return WorkDir(work)
 
 
@@ -109,7 +115,7 @@ def test_the_whole_study_in_small(study):
 
 def test_a_reward_model_that_knows_tells_all_apart(study):
     """With the truth in place of the PRM's scores, no worse beginning is preferred."""
-    config = config_of("search_study", "runlocal")
+    config = small_config()
     run = Run(config, study, splits.task_of(config.task), None)
     problems = [p for p in study.read("problems") if splits.split_of(p.id) == "test"]
     by_id, gold = {p.id: p for p in problems}, {g.problem_id: g for g in study.read("gold")}
@@ -138,6 +144,6 @@ def test_a_reward_model_that_knows_tells_all_apart(study):
 
 def test_the_study_says_the_same_again(study):
     before = (study.path / "metrics.json").read_bytes()
-    main.run(config_of("search_study", "runlocal"), "search_study", str(study.path))
+    main.run(small_config(), "search_study", str(study.path))
     assert (study.path / "metrics.json").read_bytes() == before
     assert json.loads(before)["seed"] == 707

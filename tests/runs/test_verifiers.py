@@ -7,7 +7,7 @@ import logging
 import jax
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import doctor, main
 from spare_jax.evaluation.missing import UNLABELLED, Missing
@@ -63,7 +63,7 @@ LABELLED = {"train": labelled("train", 12), "dev": labelled("dev", 4)}
 def small_run(path, **changes):
     config = settings.default()
     config.verifier.train.update(batch_rows=2, row_length=512, epochs=2.0, learning_rate=2e-3, eval_every=4)
-    config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
+    config.engine.update(ENGINE)
     config.generative.max_tokens = 128
     config.update_from_flattened_dict(changes)
     return Run(config, WorkDir(path), splits.task_of("arithmetic"), make_mesh(jax.device_count(), 1, 1))
@@ -134,7 +134,7 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
         config = config_of("processbench", "runlocal,task=arithmetic")
         config.data.path, config.judge = str(tmp_path / "bench.jsonl"), "generative"
         config.models.verifier.path = str(trained.work.path / "verifier/export")
-        config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
+        config.engine.update(ENGINE)
         config.generative.update(votes=2, temperature=1.0, scoring="probability", max_tokens=128)
         main.run(config, "bench", str(tmp_path / name))
 
