@@ -8,6 +8,8 @@ import signal
 import own_process
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 
 # In the order in which a run meets them: each start gets a little further than the last.
