@@ -10,7 +10,7 @@ from tests_config import ENGINE, config_of
 from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
 from spare_jax.pipelines import annotation_study
-from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
+from spare_jax.records import Case, Judgement, Solution, StepJudgement
 from spare_jax.runs.splits import WORLDS
 from spare_jax.studies import annotation_tables, collect
 from spare_jax.tasks.task import world_of
@@ -18,8 +18,7 @@ from spare_jax.tasks.task import world_of
 
 def items(world, count=30):
     for problem, gold in world.generate(5, "test", count):
-        blank = Judgement(problem.id, "", (StepJudgement(),) * len(gold.steps))
-        yield LabelledSolution(problem, Solution(problem.id, problem.id, gold.steps, None, "stop"), blank, gold)
+        yield Case(problem, Solution(problem.id, problem.id, gold.steps, None, "stop"), gold)
 
 
 @pytest.mark.parametrize("name", WORLDS)
@@ -43,7 +42,7 @@ def test_a_sampled_reference_is_another_solution_with_the_common_answer():
     world = world_of(WORLDS["arithmetic"])
     item = next(items(world))
     several = [Solution(f"p/{i}", item.problem.id, (f"step {i}",), a, "stop") for i, a in enumerate("1223")]
-    mine = LabelledSolution(item.problem, several[1], Judgement("p/1", "", (StepJudgement(),)), item.gold)
+    mine = Case(item.problem, several[1], item.gold)
     sampled = {item.problem.id: several}
     assert annotation_study._sampled_reference(sampled, mine) == ("step 2",)
     alone = {item.problem.id: several[1:2]}
@@ -77,12 +76,12 @@ def test_the_difference_of_first_error_f1_is_that_of_the_two():
     expected = first_error_metrics(ours, truth)["f1"] - first_error_metrics(theirs, truth)["f1"]
     assert found["mean"] == pytest.approx(expected)
     assert found["low"] < expected < found["high"] and found["low"] > 0
-    same = first_error_difference(ours, ours, truth, problems)
+    same = first_error_difference(ours, ours, truth, problems, 0)
     assert same == {"mean": 0.0, "low": 0.0, "high": 0.0}
     # Solutions of one problem come and go together: one problem has no spread.
-    alone = first_error_difference(ours, theirs, truth, ["p"] * 60)
+    alone = first_error_difference(ours, theirs, truth, ["p"] * 60, 0)
     assert alone["low"] == alone["high"] == pytest.approx(expected)
-    assert first_error_difference([0], [0], [0], ["p"]) == {"mean": None, "low": None, "high": None}
+    assert first_error_difference([0], [0], [0], ["p"], 0) == {"mean": None, "low": None, "high": None}
 
 
 def test_kappa_counts_the_steps_that_both_have_labelled():

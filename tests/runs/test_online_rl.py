@@ -55,7 +55,7 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
             return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
         return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
 
-    monkeypatch.setattr(ask, "begin", lambda run, name: (start, {}))
+    monkeypatch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
     ((low, failed, unread, high),) = online_rl.judge_of(Run(), GOLD)("000000", GROUPS)
     assert (low.outcome, low.steps[0].label) == (False, False) and (high.outcome, high.steps[0].label) == (True, True)
     assert failed.failure.startswith("ValueError: broken") and failed.outcome is None
@@ -70,7 +70,7 @@ def test_what_a_judge_that_writes_nothing_leaves_open_is_not_judged(monkeypatch)
             yield []
             return Judgement(item.solution.id, judge, (step,) * len(item.solution.steps), outcome, generated_tokens=3)
 
-        monkeypatch.setattr(ask, "begin", lambda run, name: (start, {}))
+        monkeypatch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
         asked = online_rl.judge_of(Run(judge=judge, reward=reward), GOLD)
         ((said,),) = asked("0", [(GROUPS[0][0], [dataclasses.replace(SOLUTIONS[0], steps=steps)])])
         assert said.generated_tokens == 3 and (not said.failure or said.outcome is None)
@@ -224,7 +224,7 @@ def test_programs_of_a_judge_have_names_of_their_own():
 
     run = programs.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask, "begin", lambda run, name: (start, {}))
+        patch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
         patch.setattr(programs, "run", lambda e, started, j: run(e, [asked.append(s[0]) or s for s in started], j))
         judged = online_rl.judge_of(Run(), GOLD)("000003", GROUPS * 2)
     assert len(set(asked)) == 8 and [len(group) for group in judged] == [4, 4]

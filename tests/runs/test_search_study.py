@@ -16,7 +16,7 @@ from spare_jax.judges.truth import truth
 from spare_jax.pipelines import search_study
 from spare_jax.programs import Failure
 from spare_jax.records import Problem, Solution, StepJudgement
-from spare_jax.runs import splits
+from spare_jax.runs import models, solving, splits
 from spare_jax.runs.run import Run, StageFailed
 from spare_jax.storage.store import WorkDir
 
@@ -72,8 +72,8 @@ def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
     def solve(run, stage, *_, **__):
         run.failures[stage], run.asked[stage] = {"sample/test-0": Failure("the server does not answer")}, 1
 
-    monkeypatch.setattr(Run, "solve", solve)
-    monkeypatch.setattr(Run, "load_to_ask", lambda *_: model)
+    monkeypatch.setattr(solving, "solve", solve)
+    monkeypatch.setattr(models, "load_to_ask", lambda *_: model)
     with pytest.raises(StageFailed, match=r"1 of 1 failed: the server does not answer .*the same command asks again"):
         search_study.sample(run)
 

@@ -21,7 +21,7 @@ from spare_jax.prompts import meta_critique as instructions
 from spare_jax.prompts.solve import decode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Gold, Judgement, Solution, StepJudgement
-from spare_jax.runs import splits
+from spare_jax.runs import models, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import execute
 from spare_jax.storage.store import WorkDir
@@ -145,15 +145,25 @@ class ScriptedRun(Run):
 
     kill_after = None
 
-    def load_to_ask(self, role):
-        return types.SimpleNamespace(tokenizer=TOKENIZER, config=types.SimpleNamespace(max_length=10**6))
 
-    def engine(self, checkpoint, max_tokens=None, read_out=None, grammars=False):
-        def remembered(request):
-            self.prompts.append(decode(TOKENIZER, request.all_ids()))
-            return answer(request)
+def load_to_ask(run, role):
+    return types.SimpleNamespace(tokenizer=TOKENIZER, config=types.SimpleNamespace(max_length=10**6))
 
-        return Engine(remembered, per_poll=3, kill_after=self.kill_after)
+
+def engine(run, checkpoint, max_tokens=None, read_out=None, grammars=False):
+    def remembered(request):
+        run.prompts.append(decode(TOKENIZER, request.all_ids()))
+        return answer(request)
+
+    return Engine(remembered, per_poll=3, kill_after=run.kill_after)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripted_models():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_to_ask", load_to_ask)
+        patch.setattr(models, "engine", engine)
+        yield
 
 
 def scripted(path, controls=False, problems=True):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import types
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
-from spare_jax.runs import ask, settings, splits
+from spare_jax.runs import ask, fit, models, settings, splits
 from spare_jax.runs.run import Run
 from spare_jax.storage import store
 from spare_jax.storage.store import WorkDir
@@ -73,7 +74,7 @@ def small_run(path, **changes):
 def trained(tmp_path_factory):
     """A run in whose work directory a model of kind "prm" has been trained."""
     run = small_run(tmp_path_factory.mktemp("work"))
-    start = run.load_to_train("verifier", run.config.verifier.lora, "float32")
+    start = models.load_to_train(run, "verifier", run.config.verifier.lora, "float32")
     written = spark_reward_models.train_verifier(run, "train_verifier", start, "prm", "verifier", LABELLED)
     assert written == ["verifier/export", "verifier/training.json"]
     return run
@@ -94,11 +95,11 @@ def test_it_learns_what_the_targets_say(trained):
 
 def test_an_exported_model_says_what_it_is_and_judges(trained):
     run = with_verifier(trained, **{"generative.scoring": "probability"})
-    how = ask.generative_settings(run, run.load("verifier"))
+    how = ask.generative_settings(run, models.load(run, "verifier"))
     assert (how.kind, how.guidelines) == ("prm", generative.BRIEF_GUIDELINES["prm"])
     run.work.begin("ask", {}, {})
     found = LABELLED["dev"] + LABELLED["train"][:4]
-    judged = ask.judge(run, "ask", "generative", found)
+    judged = ask.ask(run, "ask", "generative", [item.case for item in found])
     assert [j.solution_id for j in judged] == [item.solution.id for item in found]
     for judgement in judged:
         assert not judgement.failure and judgement.parsed and judgement.outcome is not None
@@ -115,11 +116,10 @@ def test_it_is_one_of_an_ensemble(trained, tmp_path):
     run.work.begin("ask", {}, {})
     gold = {problem.id: gold for problem, gold in WORLD.generate(5, "dev", 4)}
     found = [dataclasses.replace(item, gold=gold[item.problem.id]) for item in LABELLED["dev"]]
-    combined = ask.judge(run, "ask", "ensemble", found)
-    verdicts, truths = (run.work.read(f"judgements/{name}") for name in ("generative", "truth"))
-    for both in zip(combined, verdicts, truths, strict=True):
-        for said, *members in zip(*(judgement.steps for judgement in both), strict=True):
-            assert said.label == (False not in [member.label for member in members])
+    said = ask.ask_ensemble(run, "ask", [item.case for item in found])
+    for both in zip(said.judgements, said.members["generative"], said.members["truth"], strict=True):
+        for combined, *members in zip(*(judgement.steps for judgement in both), strict=True):
+            assert combined.label == (False not in [member.label for member in members])
 
 
 def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
 
 @KINDS
 def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
-    start = trained.load("verifier")
+    start = models.load(trained, "verifier")
     item = LABELLED["train"][0]
     if kind == "prm_critique":
         text = generative.format_critique(item.judgement.text, "No fault.", item.judgement.text)
@@ -187,19 +187,18 @@ def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
     assert list(example.ids[: -len(learnt)]) == encode_chat(start.tokenizer, asked)
 
 
-class Recording(Run):
-    """Keeps the rows that would be trained on."""
+def recorded(tmp_path, kind, labelled, **changes):
+    """The rows that would be trained on, and what was counted."""
+    run, kept = small_run(tmp_path, **changes), types.SimpleNamespace()
 
-    def fine_tune(self, description, directory, start, loss, rows, how, counted=None):
-        self.rows, self.counted = rows, counted
+    def fine_tune(run, description, directory, start, loss, rows, how, counted=None):
+        kept.rows, kept.counted = rows, counted
         return []
 
-
-def recorded(tmp_path, kind, labelled, **changes):
-    run = small_run(tmp_path, **changes)
-    run = Recording(run.config, run.work, run.task, run.mesh)
-    spark_reward_models.train_verifier(run, "s", run.load("verifier"), kind, "v", labelled)
-    return run
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "fine_tune", fine_tune)
+        spark_reward_models.train_verifier(run, "s", models.load(run, "verifier"), kind, "v", labelled)
+    return kept
 
 
 def test_what_is_not_whole_is_left_out_and_counted(tmp_path, caplog):
@@ -225,16 +224,18 @@ def test_balance_is_by_the_targets_own_word(tmp_path):
 
 def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
     with pytest.raises(ValueError, match="kind 'x' is unknown: choose among orm, prm, prm_cot"):
-        spark_reward_models.train_verifier(trained, "s", trained.load("verifier"), "x", "v", LABELLED)
+        spark_reward_models.train_verifier(trained, "s", models.load(trained, "verifier"), "x", "v", LABELLED)
     with pytest.raises(ValueError, match="nothing to learn from 0 examples"):
-        spark_reward_models.train_verifier(trained, "s", trained.load("verifier"), "prm", "v", {"train": [], "dev": []})
+        spark_reward_models.train_verifier(
+            trained, "s", models.load(trained, "verifier"), "prm", "v", {"train": [], "dev": []}
+        )
     own = trained.work.path / "verifier/export"
     assert conventions.of_verifier(own) == conventions.of_model(own)
     assert conventions.of_verifier(own, "orm") == conventions.GenerativeConvention("orm", generative.GUIDELINES["orm"])
     with pytest.raises(ModelError, match=r"config\.generative\.kind: kind 'x' is unknown"):
         conventions.of_verifier(own, "x")
     with pytest.raises(ModelError, match=r"does not say what it writes .* config\.generative\.kind to one of orm"):
-        conventions.of_verifier(trained.load("generator").path)
+        conventions.of_verifier(models.load(trained, "generator").path)
     conventions.save_convention(tmp_path, conventions.TokenTagConvention("t", 1, 2, 3, "last"))
     with pytest.raises(ModelError, match="does not say what it writes"):
         conventions.of_verifier(tmp_path)
@@ -243,12 +244,12 @@ def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
         conventions.of_verifier(tmp_path)
     run = trained.with_settings({"models.prm.path": str(own)})
     with pytest.raises(ModelError, match=r"set config\.judge='generative' and config\.models\.verifier\.path"):
-        ask.reader(run, run.load("prm"))
+        ask.reader(run, models.load(run, "prm"))
     run = trained.with_settings({"models.verifier.path": "endpoint:M", "generative.kind": "prm"})
-    assert not ask.generative_settings(run, run.load_to_ask("verifier")).grammar
+    assert not ask.generative_settings(run, models.load_to_ask(run, "verifier")).grammar
     run = run.with_settings({"generative.scoring": "probability"})
     with pytest.raises(ValueError, match="a server gives no probabilities"):
-        ask.generative_settings(run, run.load_to_ask("verifier"))
+        ask.generative_settings(run, models.load_to_ask(run, "verifier"))
 
 
 def test_the_doctor_knows_it(trained):

@@ -165,6 +165,25 @@ def test_a_phase_has_as_many_solutions_of_the_world_as_it_asks_for():
         list(tiny_models.made_solutions(multihop, problem, gold, phases, 0))
 
 
+def test_what_is_hidden_of_a_story_stands_in_its_reference(tokenizer):
+    drawn = list(WORLD.generate(6, "check", 40, WORLD.train))
+    for problem, gold in drawn:
+        steps = WORLD.mistaken_solution(problem, gold, random.Random(problem.id))
+        whole = WORLD.truth(problem, gold, steps)
+        shown, seen = tiny_models.hide(TASK, problem, gold, whole, random.Random(problem.id))
+        hidden = {i for i, sentence in enumerate(shown.context, 1) if sentence == tiny_models.HIDDEN}
+        retold = {i for record in WORLD.truth(problem, gold, gold.steps) for i in record.context}
+        assert hidden <= retold and len(hidden) == (len(retold) + 1) // 2
+        pairs = zip(shown.context, problem.context, strict=True)
+        assert all(a == b for i, (a, b) in enumerate(pairs, 1) if i not in hidden)
+        for record, before in zip(seen, whole, strict=True):
+            assert record == dataclasses.replace(before, context=tuple(i for i in before.context if i not in hidden))
+    graded = [(p, g, Solution(p.id, p.id, g.steps, g.answers[0], "stop")) for p, g in drawn]
+    for share, least, most in ((0.0, 0, 0), (0.5, 10, 30), (1.0, 40, 40)):
+        examples = tiny_models.grading_examples(TASK, tokenizer, graded, hidden_share=share)
+        assert least <= sum(f"] {tiny_models.HIDDEN}" in decode(tokenizer, e.ids) for e in examples) <= most
+
+
 def test_the_words_of_a_record_weigh_what_they_decide(tokenizer):
     ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(1,)))
     steps = (gold.steps[0], "The answer is 98.")

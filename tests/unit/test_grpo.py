@@ -15,7 +15,7 @@ from test_training import assert_equal
 
 from spare_jax.models import adapters
 from spare_jax.records import Judgement, Solution, not_judged
-from spare_jax.training import grpo, loop, watch
+from spare_jax.training import grpo, setup, watch
 from spare_jax.training.advantages import REWARDS, Graded, advantages
 from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
@@ -38,9 +38,14 @@ def odd(name, groups):
 @pytest.fixture(scope="module")
 def steps_made():
     """The jitted train steps that the runs of this module make."""
-    made, make = [], loop.make_train_step
+    made = []
+
+    def recorded(*args):
+        made.append((found := setup.set_up(*args)).train_step)
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+        patch.setattr(grpo, "set_up", recorded)
         yield made
 
 
@@ -362,11 +367,11 @@ def test_disagreement_is_of_the_reward_with_the_truth():
 
 
 def test_a_course_counts_what_was_generated_and_means_over_its_ends():
-    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(5)]
+    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(12)]
     rows[2] |= {"held_out/correct": 0.5, "held_out/disagreement": 0.25, "held_out/false_reward": 0.125}
-    course = watch.course(rows, solutions=4, span=2)
-    assert (course["tokens"], course["judge_tokens"]) == (4 * 60.0, 4 * 500.0)
-    assert course["first"] == {"tokens": 10.5, "judge_tokens": 100.0, "steps": 0.5}
-    assert course["last"]["steps"] == 3.5
+    course = watch.course(rows, solutions=4)
+    assert (course["tokens"], course["judge_tokens"]) == (4 * 186.0, 4 * 1200.0)
+    assert course["first"] == {"tokens": 14.5, "judge_tokens": 100.0, "steps": 4.5}
+    assert course["last"]["steps"] == 6.5
     seen = {"correct": 0.5, "disagreement": 0.25, "false_reward": 0.125}
     assert course["held_out"] == [{"step": 3, "tokens": 4 * 33.0, "judge_tokens": 1200.0} | seen]

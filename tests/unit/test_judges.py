@@ -110,7 +110,7 @@ class TestLabels:
         assert [step.label for step in steps] == [None] * 3
 
     def test_overwriting_keeps_the_rest_of_the_record_and_is_counted(self):
-        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1, parsed=True)
+        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1)
         (step,), counts = label_steps(annotation, 1, True, LabelPolicy())
         assert step == dataclasses.replace(WRONG, label=True)
         assert counts == LabelCounts(solutions=1, steps=1, overwritten=1, surplus=2, duplicates=1)
@@ -179,8 +179,9 @@ class TestSpare:
 
     def test_controls_see_another_reference(self):
         candidate, answer = solution("8"), says(annotate.format_records([RIGHT]))
-        for reference, lines in ((None, ["[r1] Ben has 5 + 3 = 8.", "[r2] 8"]), ((), []), (("X.",), ["[r1] X."])):
-            program = spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, SETTINGS, reference)
+        for steps, lines in ((GOLD.steps, ["[r1] Ben has 5 + 3 = 8.", "[r2] 8"]), ((), []), (("X.",), ["[r1] X."])):
+            shown_gold = dataclasses.replace(GOLD, steps=steps)
+            program = spare(TASK, PROBLEM, shown_gold, candidate, TOKENIZER, SETTINGS)
             judgement, (request,) = ask(program, answer)
             assert [line for line in shown(request).splitlines() if line.startswith("[r")] == lines
             assert judgement.outcome is True
