@@ -5,6 +5,9 @@ import runpy
 
 ROOT = pathlib.Path(__file__).parent.parent
 
+# One size of engine for all runs of embedded models, so that it is compiled once and then found in the cache.
+ENGINE = {"slots": 8, "max_length": 512, "prefill_tokens": 1024}
+
 
 def config_of(name: str, argument: str | None = None):
     """The config of a file in configs/."""
@@ -19,9 +22,7 @@ def small_config(seed: int = 0):
     config.data.dev_problems = 3
     config.data.held_out_problems = 1
     config.solve.samples = 2
-    config.engine.slots = 8
-    config.engine.max_length = 512
-    config.engine.prefill_tokens = 1024
+    config.engine.update(ENGINE)
     config.annotate.max_tokens = 64
     config.annotate.measured_problems = 3
     config.annotate.control_problems = 2

@@ -1,12 +1,14 @@
-"""Run by test_resume.py in a process of its own: the main job, killed (as by kill -9) at a moment given.
+"""Run by test_resume.py in a process of its own: the main job, killed (as by kill -9) at one moment after the other.
 
-    python killed_run.py WORKDIR EVENT COUNT
+    python killed_run.py WORKDIR [EVENT/COUNT ...]
 
-EVENT names what happens when the process is killed, COUNT for the how manieth time it happens in this process.
+EVENT names what happens when a process is killed, COUNT for the how manieth time it happens in that process; `never/1`
+is a run to the end. Each is a child of a process that has imported everything and has not started JAX: importing is
+half of what a short run costs. Prints the exit statuses of the children as JSON.
 """
 
+import json
 import os
-import pathlib
 import signal
 import sys
 
@@ -14,6 +16,7 @@ from absl import logging
 from tests_config import small_config
 
 from spare_jax import main
+from spare_jax.pipelines import prm  # noqa: F401  which `main.run` imports
 from spare_jax.storage import jsonlines, store
 from spare_jax.training import checkpoints, loop
 
@@ -61,7 +64,17 @@ def kill_at(event: str, count: int) -> None:
     checkpoints.Checkpoints.save, loop._fetch = watched_save, watched_fetch
 
 
+def exit_status(workdir: str, event: str, count: int) -> int:
+    """Of a child that runs the job; negative where a signal has ended it."""
+    child = os.fork()
+    if not child:
+        kill_at(event, count)
+        main.run(small_config(), "small", workdir)
+        sys.exit()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 if __name__ == "__main__":
     logging.set_verbosity(logging.ERROR)
-    kill_at(sys.argv[2], int(sys.argv[3]))
-    main.run(small_config(), "small", str(pathlib.Path(sys.argv[1])))
+    moments = [moment.rsplit("/", 1) for moment in sys.argv[2:]]
+    print(json.dumps([exit_status(sys.argv[1], event, int(count)) for event, count in moments]))

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.evaluation.process_errors import first_error_difference, first_error_metrics, kappa
@@ -93,6 +93,7 @@ def test_kappa_counts_the_steps_that_both_have_labelled():
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     config = config_of("annotation_study", "runlocal")
+    config.engine.update(ENGINE)
     work = tmp_path_factory.mktemp("study")
     main.run(config, "annotation_study", str(work))
     return work

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.evaluation.prm_score import prm_bench_metrics, step_scores
@@ -51,6 +51,7 @@ def read(path):
 def annotate(tmp_path, rows, judge, argument="runlocal", **changes):
     config = config_of("annotate", argument)
     config.data.path, config.judge = write(tmp_path / "own.jsonl", rows), judge
+    config.engine.update(ENGINE)
     config.update_from_flattened_dict(changes)
     main.run(config, "annotate", str(tmp_path / "work"))
     return tmp_path / "work"
@@ -102,7 +103,7 @@ def test_judges_with_models_label_a_world(tmp_path, judge):
         world_rows(3),
         judge,
         "task=arithmetic",
-        **{"engine.slots": 8, "rollouts.samples": 2, "annotate.max_tokens": 256, "engine.prefill_tokens": 1024},
+        **{"rollouts.samples": 2, "annotate.max_tokens": 256},
     )
     steps = {row["id"]: len(row["solution"]) for row in world_rows(3)}
     rows = read(work / "trl_stepwise.jsonl")
@@ -147,8 +148,7 @@ def test_a_weighted_ensemble_learns_on_a_file_of_labelled_solutions(tmp_path):
         (tmp_path / name).mkdir()
         rows = [row | {"label": len(row["steps"]) - 1 if label else 0} for row in known]
         changes = changes | {
-            "engine.slots": 8, "rollouts.samples": 2, "engine.prefill_tokens": 1024, "ensemble.rule": "weighted",
-            "ensemble.members": ("alignment", "rollouts"),
+            "rollouts.samples": 2, "ensemble.rule": "weighted", "ensemble.members": ("alignment", "rollouts"),
             "ensemble.truth": str(write(tmp_path / name / "truth.jsonl", rows)),
         }  # fmt: skip
         work = annotate(tmp_path / name, world_rows(3), "ensemble", "task=arithmetic", **changes)

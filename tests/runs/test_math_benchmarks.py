@@ -4,7 +4,7 @@ import json
 
 import pytest
 from real_data import folder
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap
@@ -28,7 +28,7 @@ def small_config(directory, **settings):
     config.models.generator.path = "tiny-base"
     config.benchmarks = ("math500", "aime24")
     config.solve.max_tokens = 8
-    config.engine.max_length = 256
+    config.engine.update(ENGINE)
     config.update_from_flattened_dict(settings)
     return config
 

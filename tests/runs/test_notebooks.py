@@ -3,8 +3,9 @@
 import nbclient
 import nbformat
 import pytest
-from tests_config import ROOT
+from tests_config import ENGINE, ROOT
 
+ENGINE_FLAGS = " ".join(f"--config.engine.{key}={value}" for key, value in ENGINE.items())
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -38,6 +39,7 @@ def test_a_notebook_runs(name, workdirs, shown, tmp_path):
     notebook = nbformat.read(ROOT / f"notebooks/{name}.ipynb", 4)
     for cell in notebook.cells:
         cell.source = cell.source.replace("SMALL = False", "SMALL = True")
+        cell.source = cell.source.replace("--workdir", f"{ENGINE_FLAGS} --workdir")
     for needed in ("configs", "docs"):
         (tmp_path / needed).symlink_to(ROOT / needed)
     client = nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})

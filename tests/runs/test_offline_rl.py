@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.judges.outcome import is_correct
@@ -36,7 +36,7 @@ def config_of_method(method):
     config = config_of("offline_rl_study", f"runlocal,method={method},seed=3")
     config.data.train_problems, config.data.dev_problems, config.data.test_problems = 10, 4, 6
     config.data.held_out_problems = 1
-    config.engine.update(slots=16, max_length=512, prefill_tokens=1024)
+    config.engine.update(ENGINE)
     config.solve.max_tokens = 96
     config.annotate.max_tokens = 64
     return config

@@ -8,7 +8,7 @@ import typing
 
 import own_process
 import pytest
-from tests_config import ROOT, config_of
+from tests_config import ENGINE, ROOT, config_of
 
 from spare_jax import main, programs
 from spare_jax.engines.scripted import ScriptedEngine
@@ -88,7 +88,7 @@ def test_what_a_judge_that_writes_nothing_leaves_open_is_not_judged(monkeypatch)
 
 def small_config(**settings):
     config = config_of("grpo", "runlocal,reward=rlvr")
-    config.engine.update(slots=8, max_length=384, prefill_tokens=512)
+    config.engine.update(ENGINE)
     config.grpo.update(dict(iterations=12, max_tokens=48, checkpoint_every=5) | settings)
     config.grpo.train.learning_rate = 3e-4
     return config
@@ -126,19 +126,19 @@ def test_a_run_that_is_interrupted_ends_in_the_same_bytes(tmp_path, monkeypatch)
 def test_a_verifier_pays_and_shares_a_mesh_with_policy_and_reference(tmp_path):
     settings = {"iterations": 1, "reward": "step_augmented", "max_tokens": 48}
     main.run(small_config(**settings), "grpo", str(tmp_path / "here"))
-    flags = {"engine.slots": 8, "engine.max_length": 384, "engine.prefill_tokens": 512, "mesh.fsdp": 2}
+    flags = {"mesh.fsdp": 2} | {f"engine.{key}": value for key, value in ENGINE.items()}
     flags |= {f"grpo.{key}": value for key, value in settings.items()} | {"grpo.train.learning_rate": 3e-4}
-    command = ["-m", "spare_jax.main", f"--config={ROOT}/configs/grpo.py:runlocal", f"--workdir={tmp_path}/eight"]
-    result = own_process.run(*command, *(f"--config.{key}={value}" for key, value in flags.items()), devices=8)
+    command = ["-m", "spare_jax.main", f"--config={ROOT}/configs/grpo.py:runlocal", f"--workdir={tmp_path}/four"]
+    result = own_process.run(*command, *(f"--config.{key}={value}" for key, value in flags.items()), devices=4)
     assert result.returncode == 0, result.stderr[-3000:]
-    (row,), (eight,) = (
+    (row,), (four,) = (
         [json.loads(line) for line in (tmp_path / place / "policies/step_augmented/checkpoints/steps.jsonl").open()]
-        for place in ("here", "eight")
+        for place in ("here", "four")
     )
     assert row["judge/no_verdict"] + row["judge/step_mismatch"] < 1 and row["judge_tokens"] > 10
     assert 0 < row["reward"] <= 1
-    assert eight == pytest.approx(row, rel=1e-3, abs=1e-5)
-    assert all(eight[name] == row[name] for name in ("reward", "correct", "tokens", "judge_tokens", "void"))
+    assert four == pytest.approx(row, rel=1e-3, abs=1e-5)
+    assert all(four[name] == row[name] for name in ("reward", "correct", "tokens", "judge_tokens", "void"))
 
 
 def judged_by(monkeypatch, fails):

@@ -1,11 +1,14 @@
 """Killed at a dozen moments, spread over all stages, the main job ends in the same bytes as one that never was."""
 
 import hashlib
+import json
 import pathlib
 import signal
 
 import own_process
 import pytest
+
+pytestmark = pytest.mark.optimized
 
 SCRIPT = pathlib.Path(__file__).parent / "killed_run.py"
 
@@ -27,10 +30,12 @@ MOMENTS = [
     ("torn:rank.orm.journal.jsonl", 2),
     ("before:metrics.json", 1),
 ]
+TO_THE_END = ("never", 1)
 
 
-def start(workdir, event="never", count=1):
-    return own_process.run(SCRIPT, workdir, event, count)
+def start(workdir, *moments):
+    """Runs the job once per moment, on the devices into which the job itself splits a CPU; the exit statuses."""
+    return own_process.printed(SCRIPT, workdir, *(f"{event}/{count}" for event, count in moments), XLA_FLAGS="")
 
 
 def digests(workdir):
@@ -42,23 +47,20 @@ def digests(workdir):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("unbroken")
-    done = start(workdir)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert start(workdir, TO_THE_END) == [0]
     return workdir
 
 
 def test_killed_again_and_again(unbroken, tmp_path):
-    for event, count in MOMENTS:
-        killed = start(tmp_path, event, count)
-        assert killed.returncode == -signal.SIGKILL, (event, killed.returncode, killed.stderr[-2000:])
-    done = start(tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert start(tmp_path, *MOMENTS, TO_THE_END) == [-signal.SIGKILL] * len(MOMENTS) + [0]
     whole = digests(unbroken)
     assert digests(tmp_path) == whole
     assert {"solutions.jsonl", "judgements/spare.jsonl", "trl_stepwise.jsonl", "metrics.json"} <= whole.keys()
+    measured = [json.loads(path.read_text()) for path in (unbroken / "runs").glob("*.json")]
+    assert {run["devices"] for run in measured} == {2}  # into which the job has split the CPU
 
 
 def test_a_finished_run_writes_no_record_again(unbroken):
     times = {p: p.stat().st_mtime_ns for p in unbroken.rglob("*.jsonl")}
-    assert start(unbroken).returncode == 0
+    assert start(unbroken, TO_THE_END) == [0]
     assert times == {p: p.stat().st_mtime_ns for p in unbroken.rglob("*.jsonl")}

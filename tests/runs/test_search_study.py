@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.evaluation.curves import subsets
@@ -21,6 +21,12 @@ from spare_jax.runs.models import EngineSettings, Generator
 from spare_jax.runs.run import Run, StageFailed
 from spare_jax.solvers.sample import SolveSettings
 from spare_jax.storage.store import WorkDir
+
+
+def small_config():
+    config = config_of("search_study", "runlocal")
+    config.engine.update(ENGINE)
+    return config
 
 
 def sampled(k, *steps):
@@ -76,7 +82,7 @@ def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     work = tmp_path_factory.mktemp("study")
-    main.run(config_of("search_study", "runlocal"), "search_study", str(work))
+    main.run(small_config(), "search_study", str(work))
     return WorkDir(work)
 
 
@@ -138,6 +144,6 @@ def test_a_reward_model_that_knows_tells_all_apart(study):
 
 def test_the_study_says_the_same_again(study):
     before = (study.path / "metrics.json").read_bytes()
-    main.run(config_of("search_study", "runlocal"), "search_study", str(study.path))
+    main.run(small_config(), "search_study", str(study.path))
     assert (study.path / "metrics.json").read_bytes() == before
     assert json.loads(before)["seed"] == 707

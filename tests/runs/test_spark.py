@@ -9,7 +9,7 @@ import types
 
 import pytest
 from judge_cases import PROBLEM, TASK, TOKENIZER, ask, completion, solution
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.engines.scripted import Killed, ScriptedEngine
@@ -493,7 +493,7 @@ def test_what_is_misspelt_is_told_before_anybody_is_asked(tmp_path):
 def test_an_embedded_model_writes_whole_verifications(tmp_path):
     config = config_of("spark", "runlocal,controls")
     config.data.train_problems, config.data.dev_problems = 2, 1
-    config.engine.update(slots=8, prefill_tokens=1024)
+    config.engine.update(ENGINE)
     config.solve.max_tokens = 64
     config.verify.update(votes=2, max_tokens=160)
     main.run(config, "spark", str(tmp_path))

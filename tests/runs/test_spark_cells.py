@@ -7,7 +7,7 @@ import types
 
 import pytest
 from judge_cases import TASK as TOY
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import main
 from spare_jax.judges.conventions import GenerativeConvention, TokenTagConvention, load_convention
@@ -28,7 +28,7 @@ PAID = "step_augmented"
 
 def config_of_cell(part="labels", cell=""):
     config = config_of("spark_study", f"runlocal,part={part},cell={cell},seed=5")
-    config.engine.update(slots=8, max_length=512, prefill_tokens=1024)
+    config.engine.update(ENGINE)
     config.solve.max_tokens = 64
     if part != "verifiers":
         config.data.update(train_problems=4, dev_problems=2, test_problems=3)

@@ -8,7 +8,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from tests_config import config_of
+from tests_config import ENGINE, config_of
 
 from spare_jax import doctor, main
 from spare_jax.evaluation.missing import UNLABELLED, Missing
@@ -64,7 +64,7 @@ LABELLED = {"train": labelled("train", 12), "dev": labelled("dev", 4)}
 
 
 BASE = Model("tiny-base")
-ENGINE = EngineSettings(slots=4, max_length=512, prefill_tokens=1024)
+SIZES = EngineSettings(**ENGINE)
 ASKED = GenerativeSettings(max_tokens=128)
 
 
@@ -91,7 +91,7 @@ def trained(tmp_path_factory):
 def judges(run, **how):
     trained = Model(str(run.work.path / "verifier/export"))
     asked = dataclasses.replace(ASKED, **how)
-    return ask.Judges(models=models.WithJudges(generator=BASE, generative=trained), engine=ENGINE, generative=asked)
+    return ask.Judges(models=models.WithJudges(generator=BASE, generative=trained), engine=SIZES, generative=asked)
 
 
 def test_it_learns_what_the_targets_say(trained):
@@ -104,7 +104,7 @@ def test_it_learns_what_the_targets_say(trained):
 
 def test_an_exported_model_says_what_it_is_and_judges(trained):
     run, asked = trained, judges(trained, scoring="probability")
-    how = ask.generative_settings(models.load(run, asked.models.generative), ENGINE, asked.generative)
+    how = ask.generative_settings(models.load(run, asked.models.generative), SIZES, asked.generative)
     assert (how.kind, how.guidelines) == ("prm", generative.BRIEF_GUIDELINES["prm"])
     run.work.begin("ask", {}, {})
     found = LABELLED["dev"] + LABELLED["train"][:4]
@@ -145,7 +145,7 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
         config = config_of("processbench", "runlocal,task=arithmetic")
         config.data.path, config.judge = str(tmp_path / "bench.jsonl"), "generative"
         config.models.generative.path = str(trained.work.path / "verifier/export")
-        config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
+        config.engine.update(ENGINE)
         config.generative.update(votes=2, temperature=1.0, scoring="probability", max_tokens=128)
         main.run(config, "bench", str(tmp_path / name))
 
@@ -255,9 +255,9 @@ def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
     with pytest.raises(ModelError, match=r"set config\.judge='generative' and config\.models\.generative\.path"):
         ask.reader(trained.task, models.load(trained, Model(str(own))))
     server, how = models.load_to_ask(trained, Model("endpoint:M")), dataclasses.replace(ASKED, kind="prm")
-    assert not ask.generative_settings(server, ENGINE, how).grammar
+    assert not ask.generative_settings(server, SIZES, how).grammar
     with pytest.raises(ValueError, match="a server gives no probabilities"):
-        ask.generative_settings(server, ENGINE, dataclasses.replace(how, scoring="probability"))
+        ask.generative_settings(server, SIZES, dataclasses.replace(how, scoring="probability"))
 
 
 def test_the_doctor_knows_it(trained):

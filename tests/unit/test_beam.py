@@ -22,6 +22,8 @@ from spare_jax.solvers.beam import SearchSettings, read_before_steps, search
 from spare_jax.solvers.sample import SolveSettings, solutions
 from spare_jax.tasks import arithmetic
 
+pytestmark = pytest.mark.optimized
+
 DIGEST = "mine"
 TAG_ID = encode(TOKENIZER, TAG)[0]
 PROMPT = tuple(encode_chat(TOKENIZER, render(TASK, PROBLEM)))

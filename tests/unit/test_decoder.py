@@ -13,6 +13,8 @@ from spare_jax.models import decoder
 from spare_jax.models.cache import KEY_BLOCK, blocks_of
 from spare_jax.models.config import DecoderConfig
 
+pytestmark = pytest.mark.optimized
+
 CONFIG = DecoderConfig(
     vocab_size=61, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )

@@ -17,6 +17,8 @@ from spare_jax.models.heads import ReadOut
 from spare_jax.models.quantization import dequantize, quantize
 from spare_jax.programs import Failure, Prefix, Sample, Score, run
 
+pytestmark = pytest.mark.optimized
+
 CONFIG = DecoderConfig(
     vocab_size=67,
     hidden_size=32,

@@ -29,6 +29,8 @@ from spare_jax.prompts import annotate, verify
 from spare_jax.prompts.chat import token_bytes
 from spare_jax.records import StepJudgement
 
+pytestmark = pytest.mark.optimized
+
 TOKENS = token_bytes(small_tokenizer())
 CONFIG = DecoderConfig(
     vocab_size=len(TOKENS), hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2, num_kv_heads=1,
