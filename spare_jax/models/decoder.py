@@ -20,8 +20,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from spare_jax.models.attention import cached_attention, extending_attention, packed_attention
-from spare_jax.models.cache import KVCache, Pages, Readers, write_token
+from spare_jax.models.attention import decode_attention, packed_attention, prefill_attention
+from spare_jax.models.cache import KVCache, Pages, SlotGroups, write_token
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.rows import by_rows
 
@@ -122,7 +122,7 @@ def prefill(
         block, index, window = inputs
 
         def attend(q, k, v):
-            return extending_attention(q, k, v, pages, index, table, before, window, reach), (k, v)
+            return prefill_attention(q, k, v, pages, index, table, before, window, reach), (k, v)
 
         return block(x, rotation, attend, model.config)
 
@@ -135,13 +135,13 @@ def decode_step(
     model: "Decoder",
     cache: KVCache,
     pages: Pages,
-    readers: tuple[Readers, ...],
+    groups: tuple[SlotGroups, ...],
     ids: Int[Array, " slots"],
     starts: Int[Array, " slots"],
     positions: Int[Array, " slots"],
 ) -> tuple[Float[Array, "slots hidden"], KVCache]:
     """Hidden states (after the final norm) of one token per slot, at `positions`, and the cache with its keys and
-    values. The token attends, within the layer's sliding window, to its prompt in the pages that `readers` name and to
+    values. The token attends, within the layer's sliding window, to its prompt in the pages that `groups` name and to
     the slot's own tokens in the cache, which begin at position `starts` and end with itself.
 
     Computes in the dtype of the cache, which is best donated. An idle slot may hold any id, at position `starts`. The
@@ -157,7 +157,7 @@ def decode_step(
 
         def attend(q, k, v):
             written = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
-            mixed = cached_attention(q[:, 0], written, pages, readers, index, window, starts, positions)
+            mixed = decode_attention(q[:, 0], written, pages, groups, index, window, starts, positions)
             return mixed[:, None], written
 
         return block(x, rotation, attend, model.config), None

@@ -38,9 +38,9 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.pipelines import prm
 from spare_jax.pipelines.cells import cell
-from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.runs import ask, splits
-from spare_jax.runs.run import Run
+from spare_jax.records import Case, Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
+from spare_jax.runs import ask, models, splits
+from spare_jax.runs.run import Run, need_all_answers
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
 from spare_jax.targets.labels import relabel
@@ -59,7 +59,7 @@ class Variant:
 
     judge: str
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    reference: Callable[[LabelledSolution], Sequence[str]] | None = None
+    reference: Callable[[Case], Sequence[str]] | None = None
 
 
 def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, Variant]:
@@ -83,45 +83,43 @@ def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, V
     return found
 
 
-def judge_variant(
-    run: Run, stage: str, name: str, variant: Variant, found: Sequence[LabelledSolution]
-) -> list[Judgement]:
-    """The judgements of a variant on `found`, written as judgements/<name>, with its seconds beside them: None where a
+def judge_variant(run: Run, stage: str, name: str, variant: Variant, cases: Sequence[Case]) -> list[Judgement]:
+    """The judgements of a variant on `cases`, written as judgements/<name>, with its seconds beside them: None where a
     kill has parted them."""
     if variant.reference is not None:
-        found = [dataclasses.replace(item, gold=_with_steps(item, variant.reference(item))) for item in found]
+        cases = [_with_reference(case, variant.reference(case)) for case in cases]
     begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
-    judgements = ask.judge(run.with_settings(variant.settings), stage, variant.judge, found, name)
+    judgements = ask.ask(run.with_settings(variant.settings), stage, variant.judge, cases, name)
     run.work.write(f"judgements/{name}", judgements)
     timing = f"judgements/{name}.seconds.json"
     if not begun_before:
-        run.work.write_json(timing, (time.perf_counter() - began) / max(1, len(found)))
+        run.work.write_json(timing, (time.perf_counter() - began) / max(1, len(cases)))
     elif not (run.work.path / timing).exists():
         run.work.write_json(timing, None)
     return judgements
 
 
-def _with_steps(item: LabelledSolution, steps: Sequence[str]) -> Gold:
-    return dataclasses.replace(item.gold or Gold(item.problem.id, ()), steps=tuple(steps))
+def _with_reference(case: Case, steps: Sequence[str]) -> Case:
+    return dataclasses.replace(case, gold=dataclasses.replace(case.gold_for("spare"), steps=tuple(steps)))
 
 
-def _sampled_reference(sampled: Mapping[str, Sequence[Solution]], item: LabelledSolution) -> Sequence[str]:
+def _sampled_reference(sampled: Mapping[str, Sequence[Solution]], case: Case) -> Sequence[str]:
     """Another sampled solution of the problem, with the most frequent answer if one has it: what there is to compare
     with where nobody has written a reference."""
-    others = [s for s in sampled[item.problem.id] if s.id != item.solution.id and s.steps]
-    answers = [s.answer for s in sampled[item.problem.id] if s.answer is not None]
+    others = [s for s in sampled[case.problem.id] if s.id != case.solution.id and s.steps]
+    answers = [s.answer for s in sampled[case.problem.id] if s.answer is not None]
     common = max(sorted(set(answers)), key=answers.count, default=None)
     chosen = next((s for s in others if s.answer == common), others[0] if others else None)
     return chosen.steps if chosen else ()
 
 
-def _corrupted(world: World, share: float, seed: int, item: LabelledSolution) -> Sequence[str]:
+def _corrupted(world: World, share: float, seed: int, case: Case) -> Sequence[str]:
     """The reference, each step of which says something false with probability `share`."""
-    gold = item.gold or Gold(item.problem.id, ())
-    rng, steps = random.Random(f"corrupted/{seed}/{item.problem.id}"), list(gold.steps)
+    gold = case.gold_for("spare")
+    rng, steps = random.Random(f"corrupted/{seed}/{case.problem.id}"), list(gold.steps)
     for i in range(len(steps)):
         if rng.random() < share:
-            steps[i] = _falsified(world, item.problem, gold, i, rng)
+            steps[i] = _falsified(world, case.problem, gold, i, rng)
     return steps
 
 
@@ -150,7 +148,7 @@ def compare_judges(run: Run) -> list[str]:
     """Ask every variant about the same solutions, combine them, and measure all of them against the truth."""
     problems, by_id, gold, solutions = run.records()
     groups = _groups(run, problems, by_id, gold, solutions)
-    truths = {group: [_truth(run, item) for item in found] for group, found in groups.items()}
+    truths = {group: [_truth(run, case) for case in cases] for group, cases in groups.items()}
     sampled: dict[str, list[Solution]] = defaultdict(list)
     for solution in solutions:
         sampled[solution.problem_id].append(solution)
@@ -159,10 +157,10 @@ def compare_judges(run: Run) -> list[str]:
     written = ["comparison.json"]
     for name, variant in variants(run, sampled).items():
         of = groups if name in (*MEMBERS, EQUAL) else {g: f for g, f in groups.items() if g != TRUTH_SET}
-        everything = [item for found in of.values() for item in found]
+        everything = [case for cases in of.values() for case in cases]
         answers = iter(judge_variant(run, "compare_judges", name, variant, everything))
-        for group, found in of.items():
-            judged[group][name] = [next(answers) for _ in found]
+        for group, cases in of.items():
+            judged[group][name] = [next(answers) for _ in cases]
         seconds[name] = run.work.read_json(f"judgements/{name}.seconds.json")
         written.append(f"judgements/{name}.jsonl")
     combined, learned = _combined(judged, truths)
@@ -175,7 +173,7 @@ def compare_judges(run: Run) -> list[str]:
     return written
 
 
-def _groups(run: Run, problems, by_id, gold, solutions) -> dict[str, list[LabelledSolution]]:
+def _groups(run: Run, problems, by_id, gold, solutions) -> dict[str, list[Case]]:
     """The judged solutions in distribution, out of it, and of the truth set; the first few of each problem."""
     study = run.config.study
     limits = {"test": study.problems, splits.HELD_OUT: study.held_out_problems, TRUTH_SET: study.truth_problems}
@@ -187,18 +185,21 @@ def _groups(run: Run, problems, by_id, gold, solutions) -> dict[str, list[Labell
         if split in limits and taken[group] < limits[split]:
             taken[group] += 1
             chosen[problem.id] = names[split]
-    found: dict[str, list[LabelledSolution]] = {name: [] for name in names.values()}
+    found: dict[str, list[Case]] = {name: [] for name in names.values()}
     seen: dict[str, int] = defaultdict(int)
     for s in solutions:
         if s.problem_id in chosen and s.steps and seen[s.problem_id] < study.samples:
             seen[s.problem_id] += 1
-            unknown = Judgement(s.id, "", (StepJudgement(),) * len(s.steps))
-            found[chosen[s.problem_id]].append(LabelledSolution(by_id[s.problem_id], s, unknown, gold[s.problem_id]))
+            found[chosen[s.problem_id]].append(Case(by_id[s.problem_id], s, gold[s.problem_id]))
     return found
 
 
-def _truth(run: Run, item: LabelledSolution, flips: Flips | None = None) -> Judgement:
-    return truth(run.task, item.problem, item.gold or Gold(item.problem.id, ()), item.solution, flips)
+def _truth(run: Run, case: Case, flips: Flips | None = None) -> Judgement:
+    return truth(run.task, case.problem, case.gold_for("truth"), case.solution, flips)
+
+
+def _is_correct(run: Run, case: Case) -> bool | None:
+    return is_correct(run.task, case.gold_for("outcome"), case.solution)
 
 
 def _combined(
@@ -235,11 +236,11 @@ def _with_outcome(judgement: Judgement, judge: str) -> Judgement:
 
 
 def _compare(
-    judged: Mapping[str, list[Judgement]], truths: list[Judgement], found: list[LabelledSolution], seed: int
+    judged: Mapping[str, list[Judgement]], truths: list[Judgement], cases: list[Case], seed: int
 ) -> dict[str, Any]:
     """A group's part of comparison.json."""
     real = [first_false(_labels([j]), NO_TRUTH) for j in truths]
-    problem_of = [item.problem.id for item in found]
+    problem_of = [case.problem.id for case in cases]
 
     def difference(ours: str, theirs: str) -> dict[str, Any]:
         a, b = ([said_first_error(j, _n_steps(j)) for j in judged[name]] for name in (ours, theirs))
@@ -248,7 +249,7 @@ def _compare(
     # The last of them tells whether knowing the accepted answer, as rollouts do, is all that the ensemble adds.
     rivals = (*MEMBERS, EQUAL, "spare_calibrated", "spare_with_outcome")
     return {
-        "solutions": len(found),
+        "solutions": len(cases),
         "problems": len(set(problem_of)),
         "steps_right": ratio_or_none(sum(s.label is True for j in truths for s in j.steps), sum(map(_n_steps, truths))),
         "judges": {
@@ -293,22 +294,21 @@ def label_value(run: Run) -> list[str]:
     """Train a PRM on every source of labels over the same solutions, and measure what each buys over majority."""
     _, by_id, gold, solutions = run.records()
 
-    def of_split(*names: str) -> list[LabelledSolution]:
-        chosen = [s for s in solutions if splits.split_of(s.problem_id) in names and s.steps]
-        blank = [Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for s in chosen]
-        return [
-            LabelledSolution(by_id[s.problem_id], s, j, gold[s.problem_id]) for s, j in zip(chosen, blank, strict=True)
-        ]
+    def of_split(*names: str) -> list[Case]:
+        chosen = (s for s in solutions if splits.split_of(s.problem_id) in names and s.steps)
+        return [Case(by_id[s.problem_id], s, gold[s.problem_id]) for s in chosen]
 
     learnt, ranked = of_split("train", "dev"), of_split("dev", "test", splits.HELD_OUT)
-    truths = [_truth(run, item) for item in learnt]
+    truths = [_truth(run, case) for case in learnt]
     sources = _sources(run, learnt, truths)
-    run.need_all_answers("label_value")
-    start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
+    need_all_answers(run, "label_value")
+    start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
     table: dict[str, Any] = {}
     for source, labels in sources.items():
         labelled = [
-            dataclasses.replace(item, judgement=j) for item, j in zip(learnt, labels, strict=True) if not j.failure
+            LabelledSolution(case.problem, case.solution, j, case.gold)
+            for case, j in zip(learnt, labels, strict=True)
+            if not j.failure
         ]
         sets = {
             split: [item for item in labelled if splits.split_of(item.problem.id) == split]
@@ -325,17 +325,17 @@ def label_value(run: Run) -> list[str]:
     return ["label_value.json"]
 
 
-def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+def _sources(run: Run, learnt: Sequence[Case], truths: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     """Labels of the same solutions by their source. Every one of them knows the outcome."""
     study, found = run.config.study, variants(run, {})
-    outcomes = [is_correct(run.task, item.gold, item.solution) if item.gold else None for item in learnt]
+    outcomes = [_is_correct(run, case) for case in learnt]
 
     def asked(name: str) -> list[Judgement]:
         return judge_variant(run, "label_value", f"labels_{name}", found[name], learnt)
 
     spare = [relabel(j, ask.label_policy(run.config))[0] for j in asked("spare")]
     judged = {"labels_spare": spare, "labels_rollouts_8": asked("rollouts_8")}
-    in_truth_set = [splits.split_of(item.problem.id) == TRUTH_SET for item in learnt]
+    in_truth_set = [splits.split_of(case.problem.id) == TRUTH_SET for case in learnt]
     weights = ensemble.fit(
         {name: {j.solution_id: j for j in of} for name, of in judged.items()},
         {real.solution_id: real for real, known in zip(truths, in_truth_set, strict=True) if known},
@@ -359,7 +359,7 @@ def _sources(run: Run, learnt: Sequence[LabelledSolution], truths: Sequence[Judg
             if correct or incorrect:
                 flips = Flips(correct, incorrect, run.config.seed)
                 sources[f"truth_{100 * correct:.0f}_{100 * incorrect:.0f}"] = [
-                    _truth(run, item, flips) for item in learnt
+                    _truth(run, case, flips) for case in learnt
                 ]
     return {
         name: [j if j.failure else dataclasses.replace(j, outcome=right) for j, right in zip(of, outcomes, strict=True)]
@@ -383,59 +383,53 @@ def _shuffled(truths: Sequence[Judgement], seed: int) -> list[Judgement]:
     ]
 
 
-def _by_position(
-    learnt: Sequence[LabelledSolution], truths: Sequence[Judgement], ranked: Sequence[LabelledSolution]
-) -> list[Judgement]:
+def _by_position(learnt: Sequence[Case], truths: Sequence[Judgement], ranked: Sequence[Case]) -> list[Judgement]:
     """Every step scored by its place alone, as the truth of the training solutions has it."""
     seen = [
         [step.label for step in real.steps]
-        for item, real in zip(learnt, truths, strict=True)
-        if splits.split_of(item.problem.id) == "train"
+        for case, real in zip(learnt, truths, strict=True)
+        if splits.split_of(case.problem.id) == "train"
     ]
-    found = position_scores(seen, [_length(item) for item in ranked])
+    found = position_scores(seen, [_length(case) for case in ranked])
     return [
-        Judgement(item.solution.id, "position_only", tuple(StepJudgement(score=score) for score in steps))
-        for item, steps in zip(ranked, found, strict=True)
+        Judgement(case.solution.id, "position_only", tuple(StepJudgement(score=score) for score in steps))
+        for case, steps in zip(ranked, found, strict=True)
     ]
 
 
-def _by_length(run: Run, learnt: Sequence[LabelledSolution], ranked: Sequence[LabelledSolution]) -> list[Judgement]:
+def _by_length(run: Run, learnt: Sequence[Case], ranked: Sequence[Case]) -> list[Judgement]:
     """Every step scored by how often training solutions as long end right."""
-    seen = [
-        (_length(item), is_correct(run.task, item.gold, item.solution))
-        for item in learnt
-        if splits.split_of(item.problem.id) == "train" and item.gold
-    ]
-    found = length_scores(seen, [_length(item) for item in ranked])
+    seen = [(_length(case), _is_correct(run, case)) for case in learnt if splits.split_of(case.problem.id) == "train"]
+    found = length_scores(seen, [_length(case) for case in ranked])
     return [
-        Judgement(item.solution.id, "length_only", (StepJudgement(score=score),) * _length(item))
-        for item, score in zip(ranked, found, strict=True)
+        Judgement(case.solution.id, "length_only", (StepJudgement(score=score),) * _length(case))
+        for case, score in zip(ranked, found, strict=True)
     ]
 
 
-def _length(item: LabelledSolution) -> int:
-    return len(item.solution.steps)
+def _length(case: Case) -> int:
+    return len(case.solution.steps)
 
 
-def _worth(run: Run, ranked: Sequence[LabelledSolution], scored: Sequence[Judgement]) -> dict[str, Any]:
+def _worth(run: Run, ranked: Sequence[Case], scored: Sequence[Judgement]) -> dict[str, Any]:
     """What step scores buy: the gain over majority in and out of distribution, and the first errors they find."""
     result: dict[str, Any] = {}
     sides = {"dev": "dev", "test": "in_distribution", splits.HELD_OUT: "out_of_distribution"}
     scores: dict[str, list[StepScores]] = {side: [] for side in sides.values()}
     real: dict[str, list[FirstError]] = {side: [] for side in sides.values()}
-    pools: dict[str, dict[str, list[tuple[LabelledSolution, Judgement]]]] = {side: {} for side in sides.values()}
-    for item, judgement in zip(ranked, scored, strict=True):
-        side = sides[splits.split_of(item.problem.id)]
+    pools: dict[str, dict[str, list[tuple[Case, Judgement]]]] = {side: {} for side in sides.values()}
+    for case, judgement in zip(ranked, scored, strict=True):
+        side = sides[splits.split_of(case.problem.id)]
         scores[side].append(scores_of(judgement))
-        real[side].append(first_false(_labels([_truth(run, item)]), NO_TRUTH))
-        pools[side].setdefault(item.problem.id, []).append((item, judgement))
+        real[side].append(first_false(_labels([_truth(run, case)]), NO_TRUTH))
+        pools[side].setdefault(case.problem.id, []).append((case, judgement))
     threshold = choose_threshold(scores["dev"], real["dev"])
     for side in ("in_distribution", "out_of_distribution"):
         of_side = [
             Pool(
                 problem_id,
-                candidates([item.solution.answer for item, _ in found], run.task.answers_equal),
-                tuple(is_correct(run.task, item.gold, item.solution) if item.gold else None for item, _ in found),
+                candidates([case.solution.answer for case, _ in found], run.task.answers_equal),
+                tuple(_is_correct(run, case) for case, _ in found),
             )
             for problem_id, found in pools[side].items()
         ]

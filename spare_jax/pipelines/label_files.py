@@ -8,7 +8,6 @@ benchmark  ProcessBench, PRMBench, any judge -> records, judgements/{<judge>,hum
 """
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +18,11 @@ from spare_jax.evaluation.process_bench import process_bench_metrics
 from spare_jax.formats import files
 from spare_jax.formats.fields import name_of, prompt
 from spare_jax.judges.outcome import is_correct
-from spare_jax.judges.reward_model import RewardModelSettings
 from spare_jax.pipelines.prm import RECORDS, warn_of_refused
-from spare_jax.records import Judgement, LabelledSolution, not_judged
+from spare_jax.records import Case, Judgement, LabelledSolution
 from spare_jax.report import annotations
 from spare_jax.report import process_bench as process_bench_page
-from spare_jax.runs import ask
+from spare_jax.runs import ask, models
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.aggregate import aggregate
@@ -43,20 +41,9 @@ def score(run: Run) -> list[str]:
     read = files.read(data.path, data.format, split=data.split, on_error=data.on_error, malformed=malformed)
     found = list(read)
     _tell_malformed(malformed)
-    checkpoint = run.load("prm")
+    checkpoint = models.load(run, "prm")
     how = ask.reader(run, checkpoint, entry.convention)
-    settings = RewardModelSettings(run.max_length(checkpoint))
-    started = {
-        f"score/{number:08d}": functools.partial(
-            how.program, item.problem, item.solution, settings, item.gold.steps if item.gold else ()
-        )
-        for number, item in enumerate(found)
-    }
-    solution_of = {program_id: item.solution for program_id, item in zip(started, found, strict=True)}
-    engines = {"prm": run.engine(checkpoint, how.max_tokens, how.read_out)}
-    judgements = run.answer(
-        "score", "", engines, started, lambda i, why: not_judged(solution_of[i], settings.judge, why)
-    )
+    judgements = ask.ask(run, "score", ask.scorer(run, checkpoint, how, "score"), [item.case for item in found])
     rows, exceeding = [], 0
     for item, judgement in zip(found, judgements, strict=True):
         of_steps = [step.score for step in judgement.steps]
@@ -67,7 +54,7 @@ def score(run: Run) -> list[str]:
     if exceeding:
         logger.warning(
             "score: %d of %d solutions exceed the context of %d tokens: their last steps have no score",
-            exceeding, len(found), settings.max_length,
+            exceeding, len(found), models.max_length(run, checkpoint),
         )  # fmt: skip
     write_lines(run.work.path / "scores.jsonl", rows)
     return ["scores.jsonl"]
@@ -77,7 +64,7 @@ def annotate(run: Run) -> list[str]:
     """Judge a file of solutions with the judge of the config; rows stay in the file's order."""
     found = _read_solutions(run)
     name = run.config.judge
-    judgements = ask.judge(run, "annotate", name, found)
+    judgements, members = _ask(run, "annotate", [item.case for item in found])
     labels = [ask.labels_of(judgement, run.config.threshold) for judgement in judgements]
     if unlabelled := sum(None in several for several in labels):
         logger.warning(
@@ -95,7 +82,21 @@ def annotate(run: Run) -> list[str]:
     write_lines(run.work.path / "trl_stepwise.jsonl", rows)
     html = annotations.render(judged, name, labels, run.config.data.path)
     (run.work.path / "report.html").write_text(html, encoding="utf-8")
-    return [*RECORDS, f"judgements/{name}.jsonl", "trl_stepwise.jsonl", "report.html"]
+    return [*RECORDS, f"judgements/{name}.jsonl", *members, "trl_stepwise.jsonl", "report.html"]
+
+
+def _ask(run: Run, stage: str, cases: Sequence[Case]) -> tuple[list[Judgement], list[str]]:
+    """What the judge of the config says; of an ensemble that of its members is written, and the names of that."""
+    if run.config.judge != "ensemble":
+        return ask.ask(run, stage, run.config.judge, cases), []
+    said = ask.ask_ensemble(run, stage, cases)
+    for member, judgements in said.members.items():
+        run.work.write(f"judgements/{member}", judgements)
+    written = [f"judgements/{member}.jsonl" for member in said.members]
+    if said.learned is None:
+        return said.judgements, written
+    run.work.write_json("ensemble.json", said.learned)
+    return said.judgements, [*written, "ensemble.json"]
 
 
 def benchmark(run: Run) -> list[str]:
@@ -106,14 +107,14 @@ def benchmark(run: Run) -> list[str]:
     name = run.config.judge
     # What the judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
     asked = run.with_settings({"annotate.last_step_is_outcome": False})
-    judgements = ask.judge(asked, "benchmark", name, found)
+    judgements, members = _ask(asked, "benchmark", [item.case for item in found])
     _write_records(run, found)
     run.work.write(f"judgements/{name}", judgements)
     run.work.write("judgements/human", (item.judgement for item in found))
     metrics, pages = _MEASURES[run.config.data.format](run, found, judgements)
     run.work.write_json("metrics.json", {"judge": name, **metrics})
     warn_of_refused(metrics)
-    return [*RECORDS, f"judgements/{name}.jsonl", "judgements/human.jsonl", "metrics.json", *pages]
+    return [*RECORDS, f"judgements/{name}.jsonl", *members, "judgements/human.jsonl", "metrics.json", *pages]
 
 
 _Measured = tuple[dict[str, Any], list[str]]  # metrics, and the pages that show them

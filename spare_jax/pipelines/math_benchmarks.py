@@ -20,8 +20,8 @@ from spare_jax.evaluation.statistics import bootstrap, macro_bootstrap, mean_or_
 from spare_jax.judges.outcome import is_correct
 from spare_jax.models import huggingface
 from spare_jax.records import Gold, Solution
-from spare_jax.runs import splits
-from spare_jax.runs.run import Run
+from spare_jax.runs import models, splits
+from spare_jax.runs.run import Run, answer
 from spare_jax.runs.stage import Stage
 from spare_jax.solvers import sample
 from spare_jax.tasks import competition
@@ -52,7 +52,7 @@ def load_benchmarks(run: Run) -> list[str]:
 
 def solve_benchmarks(run: Run) -> list[str]:
     """Solve every problem once at temperature 0 and `config.solve.samples` times as `config.solve` says."""
-    how, policy = run.config.solve, run.load_to_ask("generator")
+    how, policy = run.config.solve, models.load_to_ask(run, "generator")
     digest = huggingface.tokenizer_digest(policy.tokenizer)
     settings = {
         "greedy": sample.SolveSettings(1, 0.0, 1.0, how.max_tokens, digest),
@@ -66,8 +66,8 @@ def solve_benchmarks(run: Run) -> list[str]:
         for way in WAYS
         for problem in run.work.read(f"problems/{name}")
     }
-    engines = {"generator": run.engine(policy, how.max_tokens)}
-    answers = run.answer("solve_benchmarks", "", engines, started, or_else=lambda *_: [])
+    engines = {"generator": models.engine(run, policy, how.max_tokens)}
+    answers = answer(run, "solve_benchmarks", "", engines, started, or_else=lambda *_: [])
     found: dict[str, list[Solution]] = {f"{name}_{way}": [] for name in run.config.benchmarks for way in WAYS}
     for program_id, solutions in zip(started, answers, strict=True):
         name, way, _ = program_id.split("/", 2)

@@ -28,7 +28,7 @@ from spare_jax.pipelines.cells import write_cell
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
-from spare_jax.runs import splits
+from spare_jax.runs import fit, models, solving, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage, execute
 from spare_jax.storage.jsonlines import digest
@@ -112,13 +112,17 @@ def sft(run: Run) -> list[str]:
     """SFT-1: supervised fine-tuning of the generator on the references of the train problems."""
     problems, gold = _problems(run)
     how = run.config.sft
-    start = run.load_to_train("generator", how.lora, how.train.dtype)
+    start = models.load_to_train(run, "generator", how.lora, how.train.dtype)
     rows = [
         batches.pack([_reference(run, start, p, gold[p.id]) for p in _of(problems, split)], how.train.row_length)
         for split in ("train", "dev")
     ]
     loss = losses.LanguageModelLoss(how.neftune_alpha)
-    return ["problems.jsonl", "gold.jsonl", *run.fine_tune("sft", f"policies/{SFT1}", start, loss, rows, how.train)]
+    return [
+        "problems.jsonl",
+        "gold.jsonl",
+        *fit.fine_tune(run, "sft", f"policies/{SFT1}", start, loss, rows, how.train),
+    ]
 
 
 def _reference(run: Run, start: Checkpoint, problem: Problem, gold: Gold) -> batches.Example:
@@ -134,8 +138,8 @@ def _reference(run: Run, start: Checkpoint, problem: Problem, gold: Gold) -> bat
 def sample_policy(run: Run) -> list[str]:
     """Sample solutions of all train and dev problems by SFT-1."""
     problems, _ = _problems(run)
-    generator = _with_policy(run, SFT1).load_to_ask("generator")
-    run.solve("sample_policy", generator, _of(problems, "train", "dev"), run.config.solve)
+    generator = models.load_to_ask(_with_policy(run, SFT1), "generator")
+    solving.solve(run, "sample_policy", generator, _of(problems, "train", "dev"), run.config.solve)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
@@ -217,7 +221,7 @@ def train_policy(run: Run) -> list[str]:
         return []
     settings = how.train.copy_and_resolve_references()
     settings.learning_rate *= method.rate
-    start = _with_policy(run, SFT1).load_to_train("generator", how.lora, settings.dtype)
+    start = models.load_to_train(_with_policy(run, SFT1), "generator", how.lora, settings.dtype)
     pairs = [run.work.read(f"preferences/{name}_{split}") for split in ("train", "dev")]
     if method.loss == "sft":
         gold, loss = run.records()[2], losses.LanguageModelLoss(run.config.sft.neftune_alpha)
@@ -227,8 +231,8 @@ def train_policy(run: Run) -> list[str]:
         loss = losses.ORPOLoss(how.orpo_beta) if method.loss == "orpo" else losses.DPOLoss(how.dpo_beta)
         rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], settings.row_length) for of in pairs]
         if method.loss == "dpo":
-            rows = [loop.with_reference(run.train_config(settings), start.model, of, run.mesh) for of in rows]
-    written = run.fine_tune(f"train_policy {name}", f"policies/{name}", start, loss, rows, settings)
+            rows = [loop.with_reference(fit.train_config(run, settings), start.model, of, run.mesh) for of in rows]
+    written = fit.fine_tune(run, f"train_policy {name}", f"policies/{name}", start, loss, rows, settings)
     return [*written, *(_go_on(run) if method.iterated else ())]
 
 
@@ -289,7 +293,7 @@ def greedy(run: Run) -> list[str]:
     name, method = run.config.method, _method(run)
     policy = _with_policy(run, name, run.config.rounds if method and method.iterated else 1)
     label = STAGES["greedy"].label("greedy", run.config)
-    return policies.solve(policy, label, policy.load_to_ask("generator"), name)
+    return policies.solve(policy, label, models.load_to_ask(policy, "generator"), name)
 
 
 # offline_rl

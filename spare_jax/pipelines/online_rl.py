@@ -22,8 +22,8 @@ from spare_jax.judges.outcome import is_correct, outcome, require_answers
 from spare_jax.models import huggingface
 from spare_jax.pipelines import policies
 from spare_jax.pipelines.cells import write_cell
-from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
-from spare_jax.runs import ask, splits
+from spare_jax.records import Case, Gold, Judgement, Problem, Solution, not_judged
+from spare_jax.runs import ask, models, splits
 from spare_jax.runs.run import Run, progress_bar
 from spare_jax.runs.stage import Stage
 from spare_jax.storage.jsonlines import read_lines
@@ -42,9 +42,9 @@ def train_policy(run: Run) -> list[str]:
     problems = [p for p in loaded if splits.split_of(p.id) == "train"]
     held_out = [p for p in loaded if splits.split_of(p.id) == "dev"][: how.watch_problems]
     config = grpo_config(run)
-    start = run.load_to_train("policy", how.lora, how.train.dtype)
+    start = models.load_to_train(run, "policy", how.lora, how.train.dtype)
     # What is sampled with is what is trained, so nothing of it is quantized for the engine alone.
-    engine = run.with_settings({"engine.quantize": ""}).engine(start, how.max_tokens)
+    engine = models.engine(run.with_settings({"engine.quantize": ""}), start, how.max_tokens)
     assert isinstance(engine, LocalEngine)  # load_to_train refuses a server
     digest = huggingface.tokenizer_digest(start.tokenizer)
     policy = grpo.Policy(run.task, start.tokenizer, digest, format_rules.rules_of(run.task, how.forbidden))
@@ -63,7 +63,7 @@ def train_policy(run: Run) -> list[str]:
         )  # fmt: skip
     said = {key: getattr(result, key) for key in ("iterations", "rollbacks", "stopped_by", "judged", "failed")}
     run.work.write_json(f"{directory}/training.json", said)
-    return [*run.export(directory, result.model, start), f"{directory}/training.json"]
+    return [*models.export(run, directory, result.model, start), f"{directory}/training.json"]
 
 
 def grpo_config(run: Run) -> grpo.GRPOConfig:
@@ -142,7 +142,7 @@ _WRITE_OF_STEPS = (*_WRITE_OF_ANSWERS, "spare")
 def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
     """A judge of runs/ask.py, whose engines stay up. What it could not judge has a judgement that says why, and so has
     what it judged in part where the reward needs the rest."""
-    start, engines = ask.begin(run, judge)
+    asked = ask.ready(run, judge)
     reads_steps = REWARDS[run.config.grpo.reward].reads_steps
 
     def said_of(solution: Solution, said: Judgement | programs.Failure, spent: int) -> Judgement:
@@ -160,16 +160,14 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
         )
 
     def judge_groups(name: str, groups: Sequence[tuple[Problem, Sequence[Solution]]]) -> list[list[Judgement]]:
-        items = {
-            f"{name}/{place:04d}/{solution.id}": LabelledSolution(
-                problem, solution, not_judged(solution, judge, ""), gold.get(problem.id)
-            )
+        cases = {
+            f"{name}/{place:04d}/{solution.id}": Case(problem, solution, gold.get(problem.id))
             for place, (problem, solutions) in enumerate(groups)
             for solution in solutions
         }
-        started = ((program_id, functools.partial(start, item)) for program_id, item in items.items())
-        found = dict(programs.run(engines, started, spent := _Spent()))
-        judged = iter([said_of(item.solution, found[i], spent.tokens[i]) for i, item in items.items()])
+        started = ((program_id, functools.partial(asked.start, case)) for program_id, case in cases.items())
+        found = dict(programs.run(asked.engines, started, spent := _Spent()))
+        judged = iter([said_of(case.solution, found[i], spent.tokens[i]) for i, case in cases.items()])
         return [[next(judged) for _ in solutions] for _, solutions in groups]
 
     return judge_groups
@@ -181,7 +179,7 @@ def _asked(run: Run, judge: str, gold: Mapping[str, Gold]) -> grpo.Judge:
 def solve_tests(run: Run) -> list[str]:
     """One solution of every test and held-out problem by the reward's policy, at temperature 0."""
     reward = run.config.grpo.reward
-    policy = run.with_settings({"models.policy.path": f"policies/{reward}/export"}).load_to_ask("policy")
+    policy = models.load_to_ask(run.with_settings({"models.policy.path": f"policies/{reward}/export"}), "policy")
     return policies.solve(run, STAGES["solve_tests"].label("solve_tests", run.config), policy, reward)
 
 
@@ -192,13 +190,13 @@ def judge_answers(run: Run) -> list[str]:
     if REWARDS[how.reward].verdicts == "judge":
         problems = {problem.id: problem for problem in run.work.read("problems")}
         gold = {one.problem_id: one for one in run.work.read("gold")}
-        found = [
-            LabelledSolution(problems[s.problem_id], s, not_judged(s, how.judge, ""), gold[s.problem_id])
+        cases = [
+            Case(problems[s.problem_id], s, gold[s.problem_id])
             for s in run.work.read(f"solutions/{how.reward}")
             if s.steps
         ]
         stage = STAGES["judge_answers"].label("judge_answers", run.config)
-        judged = ask.judge(run, stage, how.judge, found, f"policy_{how.reward}")
+        judged = ask.ask(run, stage, how.judge, cases, f"policy_{how.reward}")
     run.work.write(kind, judged)
     return [f"{kind}.jsonl"]
 

@@ -10,7 +10,7 @@ from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.truth import truth
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Problem, Solution
-from spare_jax.runs import splits
+from spare_jax.runs import solving, splits
 from spare_jax.runs.run import Run
 
 SIDES = {"greedy": "test", "out_of_distribution": splits.HELD_OUT}  # of the figures, and which split each is about
@@ -22,7 +22,7 @@ def solve(run: Run, label: str, policy: Checkpoint | Endpoint, name: str) -> lis
     problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SIDES.values()]
     kind = f"solutions/{name}"
     run = run.with_settings({"solve.samples": 1, "solve.temperature": 0.0})
-    run.solve(label, policy, problems, run.config.solve, kind=kind)
+    solving.solve(run, label, policy, problems, run.config.solve, kind=kind)
     return [f"{kind}.jsonl"]
 
 

@@ -11,14 +11,12 @@ report     metrics and some records          -> report.html
 """
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from spare_jax import programs
 from spare_jax.evaluation import summary
 from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.evaluation.statistics import mean_or_none
@@ -26,15 +24,13 @@ from spare_jax.formats import files
 from spare_jax.judges import conventions
 from spare_jax.judges.conventions import ProgramReader, Reader
 from spare_jax.judges.outcome import outcome
-from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.judges.spare import spare
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
-from spare_jax.records import Judgement, LabelledSolution, Solution, not_judged
+from spare_jax.records import Case, Gold, LabelledSolution, Problem, Solution
 from spare_jax.report import examples, page
-from spare_jax.runs import ask, splits
+from spare_jax.runs import ask, fit, models, solving, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.targets.labels import check_pool, reference_solution, training_examples
@@ -42,7 +38,6 @@ from spare_jax.training import batches, losses
 
 logger = logging.getLogger(__name__)
 
-CONTROLS = ("spare_no_reference", "spare_wrong_reference", "spare_on_reference")
 TARGETS = ("labels", "scores")
 
 
@@ -52,7 +47,7 @@ TARGETS = ("labels", "scores")
 def solve(run: Run) -> list[str]:
     """Load or generate the problems; sample solutions of all of them."""
     loaded = problems_of(run)
-    run.solve("solve", run.load_to_ask("generator"), loaded.problems, run.config.solve)
+    solving.solve(run, "solve", models.load_to_ask(run, "generator"), loaded.problems, run.config.solve)
     return [*RECORDS]
 
 
@@ -88,51 +83,47 @@ def judge(run: Run) -> list[str]:
         run.work.write("judgements/truth", known)
         written.append("judgements/truth.jsonl")
 
-    checkpoint = run.load_to_ask("judge")
-    settings = ask.spare_settings(run, checkpoint)
-    measured = splits.measured(run.config, found)
-    controls = splits.controls(run.config, found)
-    annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
-    references = [reference_solution(run.task, gold[i]) for i in controls if gold[i].steps]
-    started: dict[str, Callable[[], programs.Program]] = {}
-    for name, pool, reference_of in (
-        ("spare", annotated, lambda problem_id: gold[problem_id].steps),
-        ("spare_no_reference", [s for s in solutions if s.problem_id in controls], lambda problem_id: ()),
-        (
-            "spare_wrong_reference",
-            [s for s in solutions if s.problem_id in controls],
-            lambda problem_id: gold[controls[problem_id]].steps,
-        ),
-        ("spare_on_reference", references, lambda problem_id: gold[problem_id].steps),
-    ):
-        for s in pool:
-            started[f"{name}/{s.id}"] = functools.partial(
-                spare,
-                run.task,
-                by_id[s.problem_id],
-                gold[s.problem_id],
-                s,
-                checkpoint.tokenizer,
-                dataclasses.replace(settings, judge=name),
-                reference=reference_of(s.problem_id),
-            )
-    engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
-    solution_of = {s.id: s for s in (*annotated, *references)}
-
-    def failed(program_id: str, why: str) -> Judgement:
-        name, _, solution_id = program_id.partition("/")
-        return not_judged(solution_of[solution_id], name, why)
-
-    judgements = run.answer("judge", "", engines, started, failed)
-    for name in ("spare", *CONTROLS):
-        run.work.write(f"judgements/{name}", (j for j in judgements if j.judge == name))
-        written.append(f"judgements/{name}.jsonl")
-    if dropped := sum(j.exemplars_dropped for j in judgements):
-        logger.warning("judge: %d exemplars were dropped so that prompts fit the context", dropped)
+    written += _annotate(run, found, by_id, gold, solutions)
     labelled = _labelled(run, "spare", "train", by_id, gold, solutions)
     if left_out := files.write(run.work.path / "trl_stepwise.jsonl", "trl_stepwise", labelled):
         logger.warning("judge: %d solutions with a step without label are not in trl_stepwise.jsonl", left_out)
     return [*written, "trl_stepwise.jsonl"]
+
+
+def _annotate(
+    run: Run,
+    problems: Sequence[Problem],
+    by_id: Mapping[str, Problem],
+    gold: Mapping[str, Gold],
+    solutions: Sequence[Solution],
+) -> list[str]:
+    """SPARE's word on the solutions that train, choose and measure; and of the controls, which are shown no reference,
+    another problem's, and the reference as the solution."""
+    measured, controls = splits.measured(run.config, problems), splits.controls(run.config, problems)
+    annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
+    controlled = [s for s in solutions if s.problem_id in controls]
+    references = [reference_solution(run.task, gold[i]) for i in controls if gold[i].steps]
+
+    def case(solution: Solution, shown: Sequence[str]) -> Case:
+        known = dataclasses.replace(gold[solution.problem_id], steps=tuple(shown))
+        return Case(by_id[solution.problem_id], solution, known)
+
+    cases = {
+        "spare": [case(s, gold[s.problem_id].steps) for s in annotated],
+        "spare_no_reference": [case(s, ()) for s in controlled],
+        "spare_wrong_reference": [case(s, gold[controls[s.problem_id]].steps) for s in controlled],
+        "spare_on_reference": [case(s, gold[s.problem_id].steps) for s in references],
+    }
+    asked = {f"{name}/{of.solution.id}": of for name, several in cases.items() for of in several}
+    judged = iter(ask.ask(run, "judge", "spare", asked))
+    by_name = {
+        name: [dataclasses.replace(next(judged), judge=name) for _ in several] for name, several in cases.items()
+    }
+    for name, judgements in by_name.items():
+        run.work.write(f"judgements/{name}", judgements)
+    if dropped := sum(j.exemplars_dropped for judgements in by_name.values() for j in judgements):
+        logger.warning("judge: %d exemplars were dropped so that prompts fit the context", dropped)
+    return [f"judgements/{name}.jsonl" for name in by_name]
 
 
 def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
@@ -177,7 +168,7 @@ def train_prm(run: Run) -> list[str]:
             f"config.prm.labels={run.config.prm.labels!r}: {run.work.file(f'judgements/{run.config.prm.labels}')} is "
             "missing: run the stage that writes it first, or name another judge"
         )
-    start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
+    start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
     labelled = {
         split: list(_labelled(run, run.config.prm.labels, split, by_id, gold, solutions)) for split in ("train", "dev")
     }
@@ -217,9 +208,9 @@ def train_reward_model(
             f"{stage}: none of {len(labelled['train'])} train solutions has a label that the {kind.upper()} could "
             f"learn in rows of {how.train.row_length} tokens: judge them again, sample more, or give longer rows"
         )
-    checkpoints, config = run.work.path / directory / "checkpoints", run.train_config(how.train)
-    result = run.train(f"{stage} {directory}", checkpoints, config, start.model, loss, train_rows, dev_rows)
-    run.write_training(directory, result, {"kind": kind})
+    checkpoints, config = run.work.path / directory / "checkpoints", fit.train_config(run, how.train)
+    result = fit.train(run, f"{stage} {directory}", checkpoints, config, start.model, loss, train_rows, dev_rows)
+    fit.write_training(run, directory, result, {"kind": kind})
     run.measured.setdefault(stage, {}).update(
         {
             f"{directory}_steps": result.steps,
@@ -228,7 +219,7 @@ def train_reward_model(
             f"{directory}_tokens_per_second": result.tokens_per_second or 0.0,
         }
     )
-    written = run.export(directory, result.model, start)
+    written = models.export(run, directory, result.model, start)
     for path in written:
         conventions.save_convention(run.work.path / path, convention)
     return written
@@ -284,14 +275,8 @@ def rank(run: Run) -> list[str]:
     check_pool(ranked)
     written = []
     for name, (checkpoint, reader) in _reward_models(run).items():
-        settings = RewardModelSettings(run.max_length(checkpoint), model=name, judge=name)
-        started = {
-            f"{name}/{s.id}": functools.partial(reader.program, by_id[s.problem_id], s, settings) for s in ranked
-        }
-        solution_of = {f"{name}/{s.id}": s for s in ranked}
-        engines = {name: run.engine(checkpoint, reader.max_tokens, reader.read_out)}
-        found = run.answer("rank", name, engines, started, _failed(solution_of, name))
-        run.work.write(f"judgements/{name}", found)
+        cases = {f"{name}/{s.id}": Case(by_id[s.problem_id], s) for s in ranked}
+        run.work.write(f"judgements/{name}", ask.ask(run, "rank", ask.scorer(run, checkpoint, reader, name), cases))
         written.append(f"judgements/{name}.jsonl")
     return written
 
@@ -301,17 +286,12 @@ def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramRead
     if run.config.prm.path:
         existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
         return {"prm": (existing, ask.reader(run, existing, run.config.models.prm.convention))}
-    models = {}
+    rankers = {}
     for kind in ("prm", "orm"):
         trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
-        models[kind] = (trained, ask.reader(run, trained, whole=kind == "orm"))
-    models["prm_at_init"] = (run.load("prm"), models["prm"][1])
-    return models
-
-
-def _failed(solution_of: Mapping[str, Solution], judge: str) -> Callable[[str, str], Judgement]:
-    """What stands for the judgement of a program that failed."""
-    return lambda program_id, why: not_judged(solution_of[program_id], judge, why)
+        rankers[kind] = (trained, ask.reader(run, trained, whole=kind == "orm"))
+    rankers["prm_at_init"] = (models.load(run, "prm"), rankers["prm"][1])
+    return rankers
 
 
 def warn_of_refused(metrics: Mapping[str, Any]) -> None:

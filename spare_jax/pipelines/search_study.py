@@ -31,13 +31,13 @@ from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.pipelines.cells import cell
-from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.runs import ask, splits
-from spare_jax.runs.run import Run
+from spare_jax.records import Case, Gold, Problem, Solution
+from spare_jax.runs import ask, models, solving, splits
+from spare_jax.runs.run import Run, answer, need_all_answers
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.voting import candidates
-from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
+from spare_jax.solvers.beam import SearchResult, SearchSettings, read_before_steps, search
 
 RULES = ("majority", "weighted", "best_of_n")
 VALUED_BY = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
@@ -65,15 +65,14 @@ def sample(run: Run) -> list[str]:
     """
     problems = {problem.id: problem for problem in _tested(run)}
     run = run.with_settings({"solve.samples": run.config.study.samples, "models.prm.path": str(run.work.path / PRM)})
-    generator = run.load_to_ask("generator")
-    run.solve("sample", generator, list(problems.values()), run.config.solve, kind="solutions/plain")
-    run.need_all_answers("sample")
+    generator = models.load_to_ask(run, "generator")
+    solving.solve(run, "sample", generator, list(problems.values()), run.config.solve, kind="solutions/plain")
+    need_all_answers(run, "sample")
     solutions = run.work.read("solutions/plain")
 
     first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once
-    unscored = {key: Judgement(s.id, "", (StepJudgement(),) * len(s.steps)) for key, s in first.items()}
-    items = [LabelledSolution(problems[s.problem_id], s, unscored[key]) for key, s in first.items()]
-    judged = ask.judge(run, "sample", "reward_model", items, "plain")
+    cases = [Case(problems[s.problem_id], s) for s in first.values()]
+    judged = ask.ask(run, "sample", "reward_model", cases, "plain")
     of = dict(zip(first, judged, strict=True))
     run.work.write(
         "judgements/plain",
@@ -95,12 +94,12 @@ def sample(run: Run) -> list[str]:
 
 def search_all(run: Run) -> list[str]:
     """Run every search of `config.study.searches` on the test problems."""
-    policy = run.load("generator")
+    policy = models.load(run, "generator")
     prm, reader = _prm(run)
     spent, written = {}, ["search_tokens.json"]
     for name, how in run.config.study.searches.items():
         settings = SearchSettings(
-            max_length=min(run.max_length(policy), run.max_length(prm)),
+            max_length=min(models.max_length(run, policy), models.max_length(run, prm)),
             tokenizer_digest=huggingface.tokenizer_digest(policy.tokenizer),
             temperature=run.config.solve.temperature,
             top_p=run.config.solve.top_p,
@@ -112,10 +111,10 @@ def search_all(run: Run) -> list[str]:
             for p in _tested(run)
         }
         engines = {
-            settings.model: run.engine(policy, settings.max_tokens),
-            settings.prm: run.engine(prm, reader.max_tokens, reader.read_out),
+            settings.model: models.engine(run, policy, settings.max_tokens),
+            settings.prm: models.engine(run, prm, reader.max_tokens, reader.read_out),
         }
-        found: list[Found | None] = run.answer("search", name, engines, started, or_else=lambda *_: None)
+        found: list[SearchResult | None] = answer(run, "search", name, engines, started, or_else=lambda *_: None)
         run.work.write(f"solutions/{name}", (s for of in found if of for s in of.solutions))
         run.work.write(f"judgements/{name}", (j for of in found if of for j in of.judgements))
         written += [f"solutions/{name}.jsonl", f"judgements/{name}.jsonl"]

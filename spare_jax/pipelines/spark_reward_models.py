@@ -37,8 +37,8 @@ from spare_jax.pipelines.cells import write_cell
 from spare_jax.pipelines.spark_verifications import answer_quality, known
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
-from spare_jax.records import Gold, Judgement, LabelledSolution, Problem, Solution, not_judged
-from spare_jax.runs import ask, splits
+from spare_jax.records import Case, Gold, Judgement, LabelledSolution, Problem, Solution
+from spare_jax.runs import ask, fit, models, solving, splits
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
@@ -64,7 +64,7 @@ def sample_tests(run: Run) -> list[str]:
     """Sample `config.solve.samples` solutions of every held-out problem, and of the first test problems by their ids,
     as many as `config.verifier.test_problems` says; once for all cells."""
     tested = _tested(run)
-    run.solve("sample_tests", run.load_to_ask("generator"), tested, run.config.solve, kind=TESTED)
+    solving.solve(run, "sample_tests", models.load_to_ask(run, "generator"), tested, run.config.solve, kind=TESTED)
     return [f"{TESTED}.jsonl"]
 
 
@@ -82,9 +82,9 @@ def train_cell(run: Run) -> list[str]:
     how, directory, labelled = run.config.verifier, f"verifiers/{name_of(run)}", _targets(run)
     if how.kind == DISCRIMINATIVE:
         run = run.with_settings({"prm.balanced": how.balanced})
-        start = run.load_to_train("prm", run.config.prm.lora, run.config.prm.train.dtype)
+        start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
         return prm.train_reward_model(run, "train_verifier", start, "prm", directory, labelled)
-    start = run.load_to_train("verifier", how.lora, how.train.dtype)
+    start = models.load_to_train(run, "verifier", how.lora, how.train.dtype)
     return train_verifier(run, "train_verifier", start, how.kind, directory, labelled)
 
 
@@ -149,7 +149,7 @@ def train_verifier(
         )  # fmt: skip
     counted = {"kind": kind, "left_out": left_out}
     loss = losses.LanguageModelLoss()
-    written = run.fine_tune(f"{stage} {directory}", directory, start, loss, rows, how.train, counted)
+    written = fit.fine_tune(run, f"{stage} {directory}", directory, start, loss, rows, how.train, counted)
     for path in written:
         if (run.work.path / path).is_dir():
             conventions.save_convention(run.work.path / path, convention)
@@ -177,12 +177,10 @@ def judge_tests(run: Run) -> list[str]:
     """Ask the cell's model about every test solution that has steps."""
     name, problems = name_of(run), {p.id: p for p in run.work.read("problems")}
     role, judge = ("prm", "reward_model") if run.config.verifier.kind == DISCRIMINATIVE else ("verifier", "generative")
-    found = [
-        LabelledSolution(problems[s.problem_id], s, not_judged(s, name, "")) for s in run.work.read(TESTED) if s.steps
-    ]
+    cases = [Case(problems[s.problem_id], s) for s in run.work.read(TESTED) if s.steps]
     asked = run.with_settings({f"models.{role}.path": f"verifiers/{name}/export"})
     stage = STAGES["judge_tests"].label("judge_tests", run.config)
-    run.work.write(f"judgements/{name}", ask.judge(asked, stage, judge, found, name))
+    run.work.write(f"judgements/{name}", ask.ask(asked, stage, judge, cases, name))
     return [f"judgements/{name}.jsonl"]
 
 

@@ -37,8 +37,8 @@ from spare_jax.judges.verify import verifications
 from spare_jax.pipelines.cells import write_cell
 from spare_jax.prompts.generative import format_critique
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
-from spare_jax.runs import ask, splits
-from spare_jax.runs.run import Run
+from spare_jax.runs import ask, models, solving, splits
+from spare_jax.runs.run import Run, answer
 from spare_jax.runs.settings import Config
 from spare_jax.runs.stage import Stage
 from spare_jax.targets import consistency, quality
@@ -90,7 +90,7 @@ def modes(run: Run) -> dict[str, Mode]:
 def sample_solutions(run: Run) -> list[str]:
     """Sample `config.solve.samples` solutions of every train and dev problem."""
     problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SAMPLED]
-    run.solve("sample_solutions", run.load_to_ask("generator"), problems, run.config.solve)
+    solving.solve(run, "sample_solutions", models.load_to_ask(run, "generator"), problems, run.config.solve)
     return ["solutions.jsonl"]
 
 
@@ -122,15 +122,15 @@ def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]
     modes(run)  # what is misspelt there, or in the rules, is told now and not hours later
     _rules(run)
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions") if s.steps}
-    checkpoint = run.load_to_ask("judge")
-    settings = dataclasses.replace(ask.verify_settings(run, checkpoint), judge="verification")
+    asked = ask.verifier(run)
+    settings = dataclasses.replace(asked.settings, judge="verification")
     started = {
         s.id: functools.partial(
             verifications,
             run.task,
             problems[s.problem_id],
             s,
-            checkpoint.tokenizer,
+            asked.tokenizer,
             settings,
             answers.get(s.problem_id, ()),
         )
@@ -140,8 +140,7 @@ def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]
     def failed(solution_id: str, why: str) -> tuple[Judgement, ...]:
         return (not_judged(solutions[solution_id], "verification_000", why),)
 
-    engines = {"judge": run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)}
-    found = run.answer(stage, "", engines, started, failed)
+    found = answer(run, stage, "", asked.engines, started, failed)
     run.work.write(kind, (said for several in found for said in several))
     return [f"{kind}.jsonl"]
 
@@ -252,22 +251,20 @@ def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
     """The critiques and merged verifications of chosen verifications, which are given by their ids: what two modes have
     chosen is criticised once."""
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions")}
-    checkpoint = run.load_to_ask("judge")
-    asked = ask.verify_settings(run, checkpoint)
-    settings = MetaCritiqueSettings(asked, run.config.spark.critique, run.config.spark.merge)
+    asked = ask.verifier(run)
+    settings = MetaCritiqueSettings(asked.settings, run.config.spark.critique, run.config.spark.merge)
     started = {}
     for verification_id, said in sorted(chosen.items()):
         solution = solutions[said.solution_id]
         started[verification_id] = functools.partial(
-            meta_critique, run.task, problems[solution.problem_id], solution, said, checkpoint.tokenizer, settings
+            meta_critique, run.task, problems[solution.problem_id], solution, said, asked.tokenizer, settings
         )
 
     def failed(verification_id: str, why: str) -> tuple[Judgement, ...]:
         said = chosen[verification_id]
         return (not_judged(solutions[said.solution_id], f"{said.judge}_merged", why),)
 
-    engines = {"judge": run.engine(checkpoint, asked.max_tokens, grammars=asked.grammar)}
-    return [said for several in run.answer("targets", "", engines, started, failed) for said in several]
+    return [said for several in answer(run, "targets", "", asked.engines, started, failed) for said in several]
 
 
 # spark_data

@@ -28,11 +28,13 @@ from spare_jax.prompts import annotate, meta_critique, solve, verify
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution, StepJudgement
+from spare_jax.runs import fit, solving
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example
+from spare_jax.worlds.verdict import SAID_IS
 from spare_jax.worlds.world import Distribution
 
 PAD, END, SYSTEM, USER, ASSISTANT, TAG = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", " ки"
@@ -47,12 +49,14 @@ CHAT_TEMPLATE = (
 # random weights its query and key keep.
 LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
 
+HIDDEN = "..."  # what stands in the story in place of a sentence that is hidden
+
 FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
 # Keys of a phase that say what its examples are; the others are settings of its training.
 _LESSONS = (
     "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "mistaken_solutions",
-    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "lessons",
+    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "hidden_share", "lessons",
 )  # fmt: skip
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
@@ -61,8 +65,6 @@ _WORDS = (
     r"""["\]},\[{]*"[a-z_]+":["\[]*|"\}[,\]]| ?\[[a-z]\d*\]|'s| ?[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]*|"""
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
-
-_SAID_IS = re.compile(r"((?:([^:]+): )?said (.+), (?:\2 )?is ).+")
 
 
 def build_tokenizer(
@@ -103,7 +105,7 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         # Whatever the truth of a step, its explanation repeats it whole, twice: how often each word stands here decides
         # the tokenizer, which stays as it is when explanations change.
         whole = {
-            step: _SAID_IS.sub(r"\1\3", record.explanation)
+            step: SAID_IS.sub(r"\g<before_right>\g<said>", record.explanation)
             for step, record in zip(gold.steps, world.truth(problem, gold, gold.steps), strict=True)
         }
         records = [
@@ -141,6 +143,7 @@ def grading_examples(
     graded: Iterable[tuple[Problem, Gold, Solution]],
     alignment_weight: float = 1.0,
     verdict_weight: float = 1.0,
+    hidden_share: float = 0.0,
     lessons: Sequence[str] = ("annotate",),
 ) -> Iterator[Example]:
     """What a judge learns from: prompts of the `lessons`, and the world's verdicts as their completions.
@@ -149,7 +152,8 @@ def grading_examples(
     "critique" shows a verification with faults, and asks which they are and for the verification without.
 
     Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
-    `alignment_weight`, and what says whether there is an error `verdict_weight`.
+    `alignment_weight`, and what says whether there is an error `verdict_weight`. In "annotate", `hidden_share` of the
+    solutions are shown with a story that lacks sentences (`hide`), so that their steps are judged by the reference.
     """
     world = world_of(task)
     for problem, gold, solution in graded:
@@ -157,13 +161,29 @@ def grading_examples(
         if not records or any(error in world.held_out_errors for record in records for error in record.errors):
             continue
         if "annotate" in lessons:
-            messages = annotate.render(task, problem, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
-            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+            rng = random.Random(f"hidden/{solution.id}")
+            shown, seen = hide(task, problem, gold, records, rng) if rng.random() < hidden_share else (problem, records)
+            messages = annotate.render(task, shown, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
+            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(seen))
             yield _weighted_records(tokenizer, example, alignment_weight, verdict_weight)
         rng = random.Random(f"faults/{solution.id}")
         for messages, said in _verifications(task, problem, gold, solution, records, lessons, rng):
             example = _completion(tokenizer, encode_chat(tokenizer, messages), said)
             yield _weighted_verdicts(tokenizer, example, verdict_weight)
+
+
+def hide(
+    task: Task, problem: Problem, gold: Gold, records: Sequence[StepJudgement], rng: random.Random
+) -> tuple[Problem, list[StepJudgement]]:
+    """The problem with half of the sentences that its reference tells again hidden, and the records that no longer name
+    these: what they say and their labels follow from the reference and the sentences that are left."""
+    told = sorted({i for record in world_of(task).truth(problem, gold, gold.steps) for i in record.context})
+    hidden = set(rng.sample(told, (len(told) + 1) // 2))
+    context = tuple(HIDDEN if i in hidden else sentence for i, sentence in enumerate(problem.context, 1))
+    seen = (tuple(i for i in record.context if i not in hidden) for record in records)
+    return dataclasses.replace(problem, context=context), [
+        dataclasses.replace(record, context=ids) for record, ids in zip(records, seen, strict=True)
+    ]
 
 
 def _verifications(
@@ -298,8 +318,8 @@ def _in_phases(
     for part, phase in sorted(settings.phases.to_dict().items()):
         how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
         rows = [batches.pack(examples, phase["row_length"]) for examples in sets(phase)]
-        loss, config = losses.LanguageModelLoss(), run.train_config(how)
-        model = run.train(f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
+        loss, config = losses.LanguageModelLoss(), fit.train_config(run, how)
+        model = fit.train(run, f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
     return model
 
 
@@ -365,7 +385,7 @@ def candidates(run: Run) -> list[str]:
         if index % 3 == 0:
             text = begin(world.another_solution(problem, gold, rng), world.work_begins, rng)
             begun[problem.id] = encode(checkpoint.tokenizer, text)
-    run.solve("candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
+    solving.solve(run, "candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
@@ -408,7 +428,7 @@ def teacher(run: Run) -> list[str]:
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
             graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
-            weights = phase["alignment_weight"], phase["verdict_weight"]
+            weights = phase["alignment_weight"], phase["verdict_weight"], phase.get("hidden_share", 0.0)
             return list(grading_examples(task, start.tokenizer, graded, *weights, phase["lessons"]))
 
         return examples(held=False), examples(held=True)

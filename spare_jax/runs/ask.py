@@ -1,17 +1,18 @@
 """Any judge by its name, over solutions that are there already.
 
 What a judge needs of the run (models, engines, settings) is put together here, so that a stage names a judge and gets
-its judgements, in the order of the solutions.
+its judgements, in the order of its cases. Writing them is the stage's.
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from spare_jax import programs
-from spare_jax.engines.endpoint import Endpoint, EndpointEngine
-from spare_jax.engines.local import LocalEngine
+from spare_jax.engines.endpoint import Endpoint
 from spare_jax.evaluation.process_errors import choose_threshold, said_first_error, scores_of
 from spare_jax.formats import files
 from spare_jax.judges import conventions, ensemble
@@ -28,8 +29,9 @@ from spare_jax.judges.verify import VerifySettings, verify
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
-from spare_jax.records import Gold, Judgement, LabelledSolution, StepJudgement, not_judged
-from spare_jax.runs.run import Run, StageFailed
+from spare_jax.records import Case, Gold, Judgement, LabelledSolution, StepJudgement, not_judged
+from spare_jax.runs import models
+from spare_jax.runs.run import Engine, Run, StageFailed, answer
 from spare_jax.runs.settings import Config
 from spare_jax.targets.labels import LabelPolicy
 from spare_jax.tasks.task import Task
@@ -40,36 +42,47 @@ JUDGES = (
 )  # fmt: skip
 
 
-def judge(run: Run, stage: str, name: str, found: Sequence[LabelledSolution], variant: str = "") -> list[Judgement]:
-    """The judgements of judge `name` on `found`, in that order; resumable under the journal of `stage`.
+@dataclass(frozen=True)
+class Judge:
+    """A judge that is ready: the name of its judgements, how it starts on a case, and the engines that it asks."""
 
-    `variant` names the judgements where one stage asks a judge in several ways; each draws its own samples.
-    `verify` and `generative` are handed nothing of the gold, `reward_model` the reference steps, for the one convention
-    that reads them. A solution that could not be judged has a judgement that says why (`failure`).
+    name: str
+    start: Callable[[Case], programs.Program]
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+
+
+def ask(
+    run: Run, stage: str, judge: str | Judge, cases: Sequence[Case] | Mapping[str, Case], name: str = ""
+) -> list[Judgement]:
+    """The judgements of a judge on cases, in their order; resumable under the journal of `stage`.
+
+    `name` names the judgements where it is another one than the judge's, as where a stage asks it in several ways. What
+    a judge draws depends on the ids of its programs: those of a mapping, else `name` and the place of the case. A case
+    that could not be judged has a judgement that says why (`failure`).
 
     Raises:
       ValueError: there is no such judge.
     """
-    if name == "ensemble":
-        return _ensemble(run, stage, found)
-    part = variant or name
-    ids = [f"{part}/{number:08d}" for number in range(len(found))]
-    solution_of = {i: item.solution for i, item in zip(ids, found, strict=True)}
-    start, engines = begin(run, name)
-    started = {i: functools.partial(start, item) for i, item in zip(ids, found, strict=True)}
-    judged = run.answer(stage, part, engines, started, lambda i, why: not_judged(solution_of[i], part, why))
-    return [replace(judgement, judge=part) for judgement in judged] if variant else judged
+    asked = ready(run, judge) if isinstance(judge, str) else judge
+    name = name or asked.name
+    of = cases if isinstance(cases, Mapping) else {f"{name}/{i:08d}": case for i, case in enumerate(cases)}
+    started = {i: functools.partial(asked.start, case) for i, case in of.items()}
+    judged = answer(run, stage, name, asked.engines, started, lambda i, why: not_judged(of[i].solution, name, why))
+    return [replace(judgement, judge=name) for judgement in judged]
 
 
-def begin(run: Run, name: str) -> "tuple[_Start, _Engines]":
-    """How judge `name` starts on a solution, and the engines that it then asks.
+def ready(run: Run, name: str) -> Judge:
+    """The judge of a name, with the models and the settings of the config.
+
+    `verify` and `generative` see nothing of the gold, `reward_model` the reference steps, for the one convention that
+    reads them.
 
     Raises:
-      ValueError: there is no such judge, or it is an ensemble, which asks others.
+      ValueError: there is no such judge, or it is an ensemble, which asks others (`ask_ensemble`).
     """
-    if name not in _START:
+    if name not in _READY:
         raise ValueError(f"judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
-    return _START[name](run)
+    return _READY[name](run)
 
 
 def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:
@@ -91,7 +104,7 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
     """How `config.annotate` asks the annotator."""
     how = run.config.annotate
     return SpareSettings(
-        max_length=run.max_length(checkpoint),
+        max_length=models.max_length(run, checkpoint),
         max_tokens=how.max_tokens,
         votes=how.votes,
         temperature=how.temperature,
@@ -104,12 +117,6 @@ def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings
         policy=label_policy(run.config),
         model="judge",
     )
-
-
-def verify_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> VerifySettings:
-    """How `config.verify` asks the verifier."""
-    settings = VerifySettings(max_length=run.max_length(checkpoint), **run.config.verify)
-    return replace(settings, grammar=False) if isinstance(checkpoint, Endpoint) else settings
 
 
 def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
@@ -126,36 +133,48 @@ def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False
     return convention.reader(checkpoint.tokenizer)
 
 
-_Start = Callable[[LabelledSolution], programs.Program]
-_Engines = dict[str, LocalEngine | EndpointEngine]
-
-
-def _gold(item: LabelledSolution) -> Gold:
-    return item.gold or Gold(item.problem.id, ())
-
-
-def _spare(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load_to_ask("judge")
+def _spare(run: Run) -> Judge:
+    checkpoint = models.load_to_ask(run, "judge")
     settings = spare_settings(run, checkpoint)
-    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
-    return (
-        lambda item: spare(run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, settings),
-        {"judge": engine},
-    )
+
+    def start(case: Case) -> programs.Program:
+        return spare(run.task, case.problem, case.gold_for("spare"), case.solution, checkpoint.tokenizer, settings)
+
+    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return Judge("spare", start, {settings.model: engine})
 
 
-def _verify(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load_to_ask("judge")
-    settings = verify_settings(run, checkpoint)
-    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
-    return lambda item: verify(run.task, item.problem, item.solution, checkpoint.tokenizer, settings), {"judge": engine}
+@dataclass(frozen=True)
+class Verifier:
+    """The model that verifies, ready to be asked: its tokenizer, how it is asked, and its engine by its name."""
+
+    tokenizer: PreTrainedTokenizerFast
+    settings: VerifySettings
+    engines: Mapping[str, Engine]
 
 
-def rollout_settings(run: Run, checkpoint: Checkpoint | Endpoint, judge: str) -> RolloutSettings:
-    """How `config.rollouts` has a policy go on."""
+def verifier(run: Run) -> Verifier:
+    """The model that `config.verify` asks."""
+    checkpoint = models.load_to_ask(run, "judge")
+    settings = VerifySettings(max_length=models.max_length(run, checkpoint), **run.config.verify)
+    settings = replace(settings, grammar=settings.grammar and not isinstance(checkpoint, Endpoint))
+    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return Verifier(checkpoint.tokenizer, settings, {settings.model: engine})
+
+
+def _verify(run: Run) -> Judge:
+    asked = verifier(run)
+
+    def start(case: Case) -> programs.Program:
+        return verify(run.task, case.problem, case.solution, asked.tokenizer, asked.settings)
+
+    return Judge("verify", start, asked.engines)
+
+
+def _rollout_settings(run: Run, checkpoint: Checkpoint | Endpoint, judge: str) -> RolloutSettings:
     how = run.config.rollouts
     return RolloutSettings(
-        max_length=run.max_length(checkpoint),
+        max_length=models.max_length(run, checkpoint),
         max_tokens=how.max_tokens,
         samples=how.samples,
         temperature=how.temperature,
@@ -165,38 +184,44 @@ def rollout_settings(run: Run, checkpoint: Checkpoint | Endpoint, judge: str) ->
     )
 
 
-def _rollouts(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load_to_ask("generator")
-    digest, settings = huggingface.tokenizer_digest(checkpoint.tokenizer), rollout_settings(run, checkpoint, "rollouts")
-    return (
-        lambda item: rollouts(
-            run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, digest, settings
-        ),
-        {"generator": run.engine(checkpoint, settings.max_tokens)},
-    )
+def _rollouts(run: Run) -> Judge:
+    checkpoint = models.load_to_ask(run, "generator")
+    tokenizer, digest = checkpoint.tokenizer, huggingface.tokenizer_digest(checkpoint.tokenizer)
+    settings = _rollout_settings(run, checkpoint, "rollouts")
+
+    def start(case: Case) -> programs.Program:
+        gold = case.gold_for("rollouts")
+        return rollouts(run.task, case.problem, gold, case.solution, tokenizer, digest, settings)
+
+    return Judge("rollouts", start, {settings.model: models.engine(run, checkpoint, settings.max_tokens)})
 
 
-def _tree_search(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load_to_ask("generator")
-    digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
-    settings = TreeSettings(rollout_settings(run, checkpoint, "tree_search"), run.config.rollouts.searches)
-    return (
-        lambda item: tree_search(
-            run.task, item.problem, _gold(item), item.solution, checkpoint.tokenizer, digest, settings
-        ),
-        {"generator": run.engine(checkpoint, settings.rollouts.max_tokens)},
-    )
+def _tree_search(run: Run) -> Judge:
+    checkpoint = models.load_to_ask(run, "generator")
+    tokenizer, digest = checkpoint.tokenizer, huggingface.tokenizer_digest(checkpoint.tokenizer)
+    how = _rollout_settings(run, checkpoint, "tree_search")
+    settings = TreeSettings(how, run.config.rollouts.searches)
+
+    def start(case: Case) -> programs.Program:
+        gold = case.gold_for("tree_search")
+        return tree_search(run.task, case.problem, gold, case.solution, tokenizer, digest, settings)
+
+    return Judge("tree_search", start, {how.model: models.engine(run, checkpoint, how.max_tokens)})
 
 
-def _reward_model(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load("prm")
-    how = reader(run, checkpoint, run.config.models.prm.convention)
-    settings = RewardModelSettings(run.max_length(checkpoint), judge="reward_model")
+def scorer(run: Run, checkpoint: Checkpoint, how: Reader | ProgramReader, name: str = "reward_model") -> Judge:
+    """A reward model that is read so, as a judge."""
+    settings = RewardModelSettings(models.max_length(run, checkpoint))
 
-    def start(item: LabelledSolution) -> programs.Program:
-        return how.program(item.problem, item.solution, settings, _gold(item).steps)
+    def start(case: Case) -> programs.Program:
+        return how.program(case.problem, case.solution, settings, case.gold.steps if case.gold else ())
 
-    return start, {settings.model: run.engine(checkpoint, how.max_tokens, how.read_out)}
+    return Judge(name, start, {settings.model: models.engine(run, checkpoint, how.max_tokens, how.read_out)})
+
+
+def _reward_model(run: Run) -> Judge:
+    checkpoint = models.load(run, "prm")
+    return scorer(run, checkpoint, reader(run, checkpoint, run.config.models.prm.convention))
 
 
 def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> GenerativeSettings:
@@ -208,7 +233,7 @@ def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> Generati
     how = run.config.generative.to_dict()
     server = isinstance(checkpoint, Endpoint)
     said = conventions.of_verifier(checkpoint.model if server else checkpoint.path, how.pop("kind"))
-    settings = GenerativeSettings(run.max_length(checkpoint), **asdict(said), **how)
+    settings = GenerativeSettings(models.max_length(run, checkpoint), **asdict(said), **how)
     if server:
         if settings.scoring == "probability":
             raise ValueError("a server gives no probabilities of verdicts: set config.generative.scoring='verdict'")
@@ -218,90 +243,103 @@ def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> Generati
     return settings
 
 
-def _generative(run: Run) -> tuple[_Start, _Engines]:
-    checkpoint = run.load_to_ask("verifier")
+def _generative(run: Run) -> Judge:
+    checkpoint = models.load_to_ask(run, "verifier")
     settings = generative_settings(run, checkpoint)
-    engine = run.engine(checkpoint, settings.max_tokens, grammars=settings.grammar)
-    return (
-        lambda item: generative(run.task, item.problem, item.solution, checkpoint.tokenizer, settings),
-        {settings.model: engine},
-    )
+
+    def start(case: Case) -> programs.Program:
+        return generative(run.task, case.problem, case.solution, checkpoint.tokenizer, settings)
+
+    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+    return Judge("generative", start, {settings.model: engine})
 
 
-def _without_model(of: Callable[[Task, LabelledSolution], Judgement]) -> Callable[[Run], tuple[_Start, _Engines]]:
-    """A judge that asks nobody, as one that does."""
+def _without_model(name: str, judge: Callable[[Run, Case, Gold], Judgement]) -> Callable[[Run], Judge]:
+    """A judge that asks nobody, as one that does; it compares with the gold."""
 
-    def prepare(run: Run) -> tuple[_Start, _Engines]:
-        def start(item: LabelledSolution) -> programs.Program:
+    def ready(run: Run) -> Judge:
+        def start(case: Case) -> programs.Program:
             yield []
-            return of(run.task, item)
+            return judge(run, case, case.gold_for(name))
 
-        return start, {}
+        return Judge(name, start)
 
-    return prepare
+    return ready
 
 
-def _outcome(task: Task, item: LabelledSolution) -> Judgement:
+def _outcome(run: Run, case: Case, gold: Gold) -> Judgement:
     """The outcome, with nothing said of any step."""
-    require_answers(_gold(item), "outcome")
-    said = outcome(task, _gold(item), item.solution)
-    return replace(said, steps=not_judged(item.solution, said.judge, "").steps)
+    require_answers(gold, "outcome")
+    said = outcome(run.task, gold, case.solution)
+    return replace(said, steps=not_judged(case.solution, said.judge, "").steps)
 
 
-def _truth(run: Run) -> tuple[_Start, _Engines]:
+def _truth(run: Run, case: Case, gold: Gold) -> Judgement:
     flips = Flips(run.config.flips.correct, run.config.flips.incorrect, run.config.seed)
-    return _without_model(lambda task, item: truth(task, item.problem, _gold(item), item.solution, flips))(run)
+    return truth(run.task, case.problem, gold, case.solution, flips)
 
 
-_START: dict[str, Callable[[Run], tuple[_Start, _Engines]]] = {
+_READY: dict[str, Callable[[Run], Judge]] = {
     "spare": _spare,
     "verify": _verify,
     "rollouts": _rollouts,
     "tree_search": _tree_search,
     "reward_model": _reward_model,
     "generative": _generative,
-    "truth": _truth,
-    "alignment": _without_model(lambda task, item: alignment(task, item.problem, _gold(item), item.solution)),
-    "outcome": _without_model(_outcome),
+    "truth": _without_model("truth", _truth),
+    "alignment": _without_model(
+        "alignment", lambda run, case, gold: alignment(run.task, case.problem, gold, case.solution)
+    ),
+    "outcome": _without_model("outcome", _outcome),
 }
 
 
-def _ensemble(run: Run, stage: str, found: Sequence[LabelledSolution]) -> list[Judgement]:
-    """The members of `config.ensemble` one after another, written as they are, and combined."""
+@dataclass(frozen=True)
+class Ensemble:
+    """What an ensemble says, what its members said, by their names, and what it learned of them, if its rule learns."""
+
+    judgements: list[Judgement]
+    members: Mapping[str, Sequence[Judgement]]
+    learned: Mapping[str, Any] | None
+
+
+def ask_ensemble(run: Run, stage: str, cases: Sequence[Case]) -> Ensemble:
+    """Ask the members of `config.ensemble` one after another, and combine what they say by its rule.
+
+    Raises:
+      StageFailed: there is no case that all of them have judged.
+    """
     how = run.config.ensemble
     if "ensemble" in how.members or len(how.members) < 2:
         raise ValueError("config.ensemble.members needs two or more judges, none of them an ensemble")
-    learned = _learned(run, stage) if how.rule == "weighted" else {}
-    judged = []
-    for member in how.members:
-        judged.append(judge(run, stage, member, found))
-        run.work.write(f"judgements/{member}", judged[-1])
-    combined = [ensemble.combine(several, how.rule, **learned) for several in zip(*judged, strict=True)]
+    learned = _learned(run, stage) if how.rule == "weighted" else None
+    weighed = {"weights": learned[0], "threshold": learned[1], "margin": how.margin} if learned else {}
+    members = {member: ask(run, stage, member, cases) for member in how.members}
+    combined = [ensemble.combine(several, how.rule, **weighed) for several in zip(*members.values(), strict=True)]
     if combined and all(judgement.failure for judgement in combined):
         raise StageFailed(
             f"stage {stage}: of {len(combined)} solutions there is none that all members of the ensemble have judged, "
             f"the first: {combined[0].failure}"
         )
-    return combined
+    return Ensemble(combined, members, learned and learned[2])
 
 
-def _learned(run: Run, stage: str) -> dict[str, Any]:
+def _learned(run: Run, stage: str) -> tuple[ensemble.Weights, float, dict[str, Any]]:
     """Weights and threshold of a weighted ensemble, learned on the solutions of `config.ensemble.truth`, which the
-    members judge too; both are written as ensemble.json."""
+    members judge too; and both as they are written down."""
     how = run.config.ensemble
     if not how.truth:
         raise ValueError(
             "config.ensemble.rule='weighted' learns on labelled solutions: set config.ensemble.truth to a file of them"
         )
     known = [with_answers(run.task, item) for item in files.read(how.truth, how.format)]
+    cases = [item.case for item in known]
     judged = {
-        member: [replace(said, judge=member) for said in judge(run, stage, member, known, f"{member}_on_truth")]
+        member: [replace(said, judge=member) for said in ask(run, stage, member, cases, f"{member}_on_truth")]
         for member in how.members
     }
     weights, threshold = learn_ensemble(judged, [item.judgement for item in known])
-    said = {"truth": how.truth, "solutions": len(known), "threshold": threshold, **asdict(weights)}
-    run.work.write_json("ensemble.json", said)
-    return {"weights": weights, "threshold": threshold, "margin": how.margin}
+    return weights, threshold, {"truth": how.truth, "solutions": len(known), "threshold": threshold, **asdict(weights)}
 
 
 def learn_ensemble(

@@ -1,7 +1,8 @@
 """GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
 
-The engine samples with the very arrays that training made (`LocalEngine.renew`), so there is one set of weights, on one
-mesh. How far the engine's log-probabilities are from training's is measured in every iteration ("engine_gap").
+The engine samples with the very arrays that training made (`LocalEngine.update_weights`), so there is one set of
+weights, on one mesh. Every iteration measures how far the engine's log-probabilities are from training's
+("engine_gap").
 
 An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
 token and the order of its rows follow from these. So a run that is killed and started again ends in the same bits.
@@ -202,7 +203,7 @@ def train(
 
         while position.iteration < config.iterations and not stopped_by:
             iteration, clock = position.iteration, _Clock()
-            engine.renew(adapters.join(trained, frozen))
+            engine.update_weights(adapters.join(trained, frozen))
             drawn = [problems[i] for i in batches.rows_of_step(len(problems), config.prompts, settings.seed, iteration)]
             rollouts = sample(engine, policy, f"{iteration:06d}", drawn, config.samples, config.max_tokens)
             clock.lap("sample")
@@ -223,8 +224,7 @@ def train(
                 if reference is not None and samples:
                     packed = _with_reference(reference_step, reference, packed, settings, mesh)
                 batch = to_devices(packed.arrays, mesh, settings.accumulate)
-                # A step donates the parameters that the engine holds: it has sampled, and is renewed before it does so
-                # again.
+                # A step donates the parameters that the engine holds; it gets new ones before it samples again.
                 for update in range(updates):
                     step = iteration * config.updates + update
                     trained, state, step_metrics = setup.step(trained, state, frozen, batch, key, step)
