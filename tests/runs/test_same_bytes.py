@@ -8,7 +8,7 @@ import same_bytes
 FILES = {
     "main_job/run/metrics.json": json.dumps({"accuracy": 0.5, "study": {"seconds_per_solution": {"spare": 0.1}}}),
     "main_job/run/solutions.jsonl": '{"id": "a"}\n',
-    "main_job/run/report.html": "<td>0.50</td><td>1,200.5\u202fs</td>",
+    "main_job/run/report.html": "<td>0.50</td><td>12.5\u202fs</td>",
     "main_job/run/prm/export/config.json": "{}",
     "main_job/run/prm/export/model.safetensors": "weights",
     "main_job/run/judgements/spare.seconds.json": '{"seconds": 1.5}',
@@ -45,10 +45,11 @@ def test_what_was_measured_is_not_compared(made, capsys):
         "judgements/spare.seconds.json",
     ):
         (work / name).write_text("other")
-    (work / "report.html").write_text(FILES["main_job/run/report.html"].replace("1,200.5", "3.0"))
     (work / "metrics.json").write_text(FILES["main_job/run/metrics.json"].replace("0.1", "0.2"))
-    status, lines = compared(made, capsys)
-    assert status == 0 and len(lines) == 3 and lines[-1].startswith("| main_job | 5 | 0 | ")
+    for seconds in ("3.0\u202fs", "1\u202fmin 57\u202fs", "2\u202fh 01\u202fmin"):
+        (work / "report.html").write_text(FILES["main_job/run/report.html"].replace("12.5\u202fs", seconds))
+        status, lines = compared(made, capsys)
+        assert status == 0 and len(lines) == 3 and lines[-1].startswith("| main_job | 5 | 0 | ")
 
 
 @pytest.mark.parametrize("name", list(FILES)[:5])
