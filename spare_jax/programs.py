@@ -7,6 +7,7 @@ answered before (ARCHITECTURE.md, "Kills").
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -184,7 +185,7 @@ def run(
     """
     waiting = iter(programs)
     active: dict[str, _Active] = {}
-    owner: dict[str, tuple[str, int]] = {}
+    owner: dict[str, tuple[str, int, str]] = {}
     exhausted = False
     while True:
         while not exhausted and len(active) < in_flight:
@@ -203,9 +204,9 @@ def run(
             continue
         for engine in {id(e): e for e in engines.values()}.values():
             for request_id, answer in engine.poll():
+                program_id, index, key = owner.pop(request_id)
                 if not isinstance(answer, Failure):
-                    journal.put(request_id, answer)
-                program_id, index = owner.pop(request_id)
+                    journal.put(key, answer)
                 active[program_id].answers[index] = answer
                 yield from _advance(program_id, active, owner, engines, journal)
 
@@ -234,7 +235,8 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
             return
         state.round += 1
         ids = [f"{program_id}/{state.round}/{i}" for i in range(len(requests))]
-        state.answers = [journal.get(request_id) for request_id in ids]
+        keys = [_journal_key(*asked) for asked in zip(ids, requests, strict=True)]
+        state.answers = [journal.get(key) for key in keys]
         for i, (request_id, request) in enumerate(zip(ids, requests, strict=True)):
             if state.answers[i] is None:
                 try:
@@ -245,7 +247,12 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
                 except ValueError as error:
                     state.answers[i] = Failure(str(error), passing=False)
                 else:
-                    owner[request_id] = (program_id, i)
+                    owner[request_id] = (program_id, i, keys[i])
+
+
+def _journal_key(request_id: str, request: Request) -> str:
+    """Under what an answer is journaled: a request that has changed, as with a prompt's wording, is asked anew."""
+    return f"{request_id} {hashlib.blake2b(repr(request).encode(), digest_size=8).hexdigest()}"
 
 
 def _send(state: _Active) -> list[Request]:

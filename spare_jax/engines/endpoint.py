@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import logging
 import os
 import queue
 import random
@@ -27,6 +28,8 @@ from spare_jax.engines.secret import Secret
 from spare_jax.engines.timed_http import TooLarge, opener, read_all
 from spare_jax.programs import Completion, Failure, Request, Sample
 from spare_jax.prompts.code_points import END, CodePoints, messages_of
+
+logger = logging.getLogger("spare_jax")
 
 PREFIX = "endpoint:"  # a model's path in the config may be "endpoint:<the server's name for the model>"
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
@@ -248,12 +251,17 @@ class EndpointEngine:
         if any(self._secret.is_in(text) for text, _ in texts):
             raise _Refused(f"the server's text is withheld: it repeats {KEY_VARIABLE}")
         usage = answer.get("usage")
-        prompt, generated = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        reported = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        prompt, generated = (count or 0 for count in reported)
         details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-        cached = min(prompt, _count(details, "cached_tokens"))
+        cached = min(prompt, _count(details, "cached_tokens") or 0)
         coded = [[ord(character) for character in text] for text, _ in texts]
         with self._lock:
             self.stats.update(prompt_tokens=prompt, generated_tokens=generated, computed_tokens=prompt - cached)
+            if None in reported:
+                if not self.stats["answers_without_usage"]:
+                    logger.warning("the server does not report `usage`: tokens of its answers are missing in all sums")
+                self.stats["answers_without_usage"] += 1
         shares = _shares(generated, [len(ids) for ids in coded])
         return tuple(
             Completion(
@@ -306,11 +314,11 @@ def _part(part: Any) -> str:
     raise _Again("its answer holds something else than text")
 
 
-def _count(usage: Any, name: str) -> int:
-    """A number of tokens as the server says it; 0 where it says none that could be."""
+def _count(usage: Any, name: str) -> int | None:
+    """A number of tokens as the server reports it; None if it reports none that is possible."""
     count = usage.get(name) if isinstance(usage, dict) else None
     # A comparison with NaN is false, and a bool is no number here.
-    return int(count) if isinstance(count, float) and 0 <= count <= _MOST_TOKENS else 0
+    return int(count) if isinstance(count, float) and 0 <= count <= _MOST_TOKENS else None
 
 
 def _address() -> str:

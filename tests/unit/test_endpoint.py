@@ -298,13 +298,14 @@ def test_texts_in_parts_and_halves_of_pairs_are_read(server, content, text):
         "[]", "null", "3", '"many"', "true",
     ],
 )  # fmt: skip
-def test_a_usage_that_says_nothing_loses_no_answer(server, usage):
+def test_a_usage_that_says_nothing_loses_no_answer_and_is_told(server, usage, caplog):
     text = json.dumps(choice(content="It is 4."))[:-1] + f', "usage": {usage}}}'
     server.answers.append((200, text, {}))
     engine = quick()
     (answer,) = answers(engine, {"x": sample()}).values()
     assert (answer[0].prompt_tokens, answer[0].generated_tokens) == (0, 0)
-    assert all(count == 0 for count in engine.stats.values())
+    assert engine.stats.pop("answers_without_usage") == 1 and not any(engine.stats.values())
+    assert "does not report `usage`" in caplog.text
 
 
 @settings(max_examples=60, deadline=None)

@@ -22,6 +22,10 @@ class MemoryJournal:
         self.answers[request_id] = completions
         self.puts.append(request_id)
 
+    def ids(self):
+        """The requests that have answers, without the digests of what they ask."""
+        return {key.partition(" ")[0] for key in self.answers}
+
 
 def echo(request):
     """Completions that are a function of the request alone, as an engine's must be."""
@@ -113,7 +117,7 @@ def test_no_more_programs_wait_than_in_flight():
 def test_request_ids_name_program_round_and_index():
     journal = MemoryJournal()
     list(run(engines(), [("a", in_rounds(0, 2))], journal))
-    assert set(journal.answers) == {"a/0/0", "a/0/1", "a/1/0", "a/1/1", "a/1/2"}
+    assert journal.ids() == {"a/0/0", "a/0/1", "a/1/0", "a/1/1", "a/1/2"}
 
 
 def test_the_journal_is_asked_before_any_engine():
@@ -124,8 +128,24 @@ def test_the_journal_is_asked_before_any_engine():
     assert results(idle, journal) == before
     assert not idle["writer"].answered and not idle["scorer"].answered and not journal.puts
 
-    journal.answers["once-0/0/0"] = (Completion(ids=(1000, 1)),)
+    (key,) = (key for key in journal.answers if key.startswith("once-0/0/0 "))
+    journal.answers[key] = (Completion(ids=(1000, 1)),)
     assert results(engines(), journal)["once-0"] == 1001
+
+
+def test_a_request_that_has_changed_is_not_answered_by_the_journal():
+    """The answer to another wording, prefix or setting is another request's, though the id is the same."""
+    journal, prefix = MemoryJournal(), Prefix((1,))
+    asked = [
+        Sample("writer", (2,), 2), Sample("writer", (3,), 2), Sample("writer", (2,), 2, Prefix((1,))),
+        Sample("writer", (2,), 2, Prefix((1,), prefix)), Sample("writer", (2,), 2, temperature=0.5),
+        Score("writer", (2,), (0,)), Score("writer", (2,), (0,), answers=(0, 1)),
+    ]  # fmt: skip
+    for count, request in enumerate(asked, 1):
+        for _ in range(2):  # the same request again is answered
+            list(run(engines(), [("a", lambda request=request: (yield [request]))], journal))
+            assert len(journal.puts) == count
+    assert journal.ids() == {"a/0/0"}
 
 
 def test_killed_at_every_answer_and_resumed_equals_unbroken(unbroken):
@@ -135,7 +155,7 @@ def test_killed_at_every_answer_and_resumed_equals_unbroken(unbroken):
         journal = MemoryJournal()
         with pytest.raises(Killed):
             results(engines(kill_after=kill_after), journal)
-        known = set(journal.answers)
+        known = journal.ids()
         resumed = engines()
         assert results(resumed, journal) == unbroken
         assert not known & set(resumed["writer"].answered), "a journaled answer was asked for again"
@@ -218,4 +238,4 @@ def test_a_program_that_fails_fails_alone():
     assert found["refused"] == Failure("request 'refused/0/0': unlucky: take another number", passing=False)
     assert found["starts"].passing and not found["unknown"].passing
     assert found["copes"] == ("request 'copes/0/1': unlucky: take another number", echo(Sample("m", (6,), 2))[0].ids)
-    assert "bad/0/0" not in journal.answers and "copes/1/0" in journal.answers, "failures are asked for again"
+    assert "bad/0/0" not in journal.ids() and "copes/1/0" in journal.ids(), "failures are asked for again"
