@@ -45,7 +45,7 @@ QWEN_7B = dataclasses.replace(
     QWEN_1_5B, vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_heads=28, num_kv_heads=4,
     tie_embeddings=False,
 )  # fmt: skip
-ADAPTERS = adapters.AdapterConfig()
+ADAPTERS = adapters.AdapterConfig(rank=64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -54,7 +54,7 @@ def abstract_model(config: DecoderConfig, qlora: bool) -> Decoder:
     """Shapes of a model in float32; or of its adapters in float32 over nf4 kernels, the rest in bfloat16."""
     if not qlora:
         return jax.eval_shape(lambda: init_decoder(config, jax.random.key(0)))
-    made = adapters.AdapterConfig(quantize="nf4")
+    made = adapters.AdapterConfig(rank=64, quantize="nf4")
     return jax.eval_shape(
         lambda: adapters.adapt(init_decoder(config, jax.random.key(0), jnp.bfloat16), made, jax.random.key(1))
     )

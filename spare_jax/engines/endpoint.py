@@ -35,7 +35,6 @@ _TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # status codes
 _LASTING = (400, 404, 413, 422)  # something is wrong with the request, such as a text beyond the model's context
 _NO_SERVER = (502, 503, 504)  # a proxy cannot reach the server
 _LONGEST_WAIT = 60.0  # seconds
-_TIMEOUT = 600.0  # seconds
 # A token has a few bytes, up to 128 if it is a line of dashes or if each byte is escaped; around texts there is JSON.
 _BYTES_PER_TOKEN, _ENVELOPE = 256, 1 << 20
 _MOST_TOKENS = 10**9  # greater numbers in `usage` are not believed
@@ -65,7 +64,7 @@ class EndpointEngine:
       concurrency: how many requests wait for the server at once.
       attempts: how often a request is sent before it fails.
       pause: seconds before the second attempt; doubled before each further one.
-      timeout: seconds from sending to the last byte of an answer; None for ten minutes.
+      timeout: seconds from sending to the last byte of an answer.
 
     Raises:
       ValueError: OPENAI_BASE_URL is no address, or OPENAI_API_KEY cannot be sent in a header.
@@ -78,11 +77,11 @@ class EndpointEngine:
         concurrency: int = 16,
         attempts: int = 6,
         pause: float = 1.0,
-        timeout: float | None = None,
+        timeout: float = 600.0,
     ):
         self._url, self._secret = f"{_address()}/chat/completions", Secret(_key())
         self._model, self._seed, self._attempts, self._pause = model, seed, attempts, pause
-        self._timeout = _TIMEOUT if timeout is None else timeout
+        self._timeout = timeout
         self._open = opener().open
         self._in_progress: dict[str, float] = {}  # when each request that waits for the server now was sent
         self._last_heard = time.monotonic()
@@ -178,7 +177,7 @@ class EndpointEngine:
                 finally:
                     del self._in_progress[request_id]
         why = self._gone or f"the server did not answer in {attempts} attempts: {why}"
-        # Another request that was sent before this one's last attempt and still waits may be what the server works on.
+        # A request that was sent before this one's last attempt, and still waits, may be what the server works on.
         if self._last_heard < began and not any(other < sent for other in self._in_progress.copy().values()):
             self._gone = why
         raise _Refused(why)

@@ -74,7 +74,7 @@ def read(
     empty: list[str] = []
 
     def convert(number: int, row: Any) -> tuple[Record, ...]:
-        return chosen.records_of(decode(row) if isinstance(row, bytes) else row, f"{stem}-{number:05d}")
+        return chosen.records_of(decoded(row), f"{stem}-{number:05d}")
 
     for _, records in convert_rows(source, rows(source, split), convert, on_error, malformed):
         empty += [r.solution.id for r in records if isinstance(r, LabelledSolution) and not r.solution.steps]
@@ -132,6 +132,11 @@ def rows(source: str | Path, split: str = "train") -> Iterator[tuple[int, Any]]:
         yield number, row
     if not number:
         raise StoreError(f"{source} holds no rows: check the path, and what was to write it")
+
+
+def decoded(row: Any) -> Any:
+    """The value of a row of `rows`. Raises ValueError where it is a line that is no JSON."""
+    return decode(row) if isinstance(row, bytes) else row
 
 
 def _is_array(path: Path) -> bool:

@@ -66,7 +66,7 @@ WEIGHTS = {
 """What `fit` gives on the dev rows of ProcessBench's gsm8k and math parts; a test fits them again."""
 
 
-def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, judge: str = "alignment") -> Judgement:
+def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution) -> Judgement:
     """The Judgement of a solution. Steps before the first error are right, it and all steps behind it wrong.
 
     A softmax over the steps' points is the probability of each being the first error. A step's score is the probability
@@ -76,13 +76,13 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
     Raises:
       ValueError: no accepted answer is known.
     """
-    require_answers(gold, judge)
+    require_answers(gold, "alignment")
     outcome, n_steps = is_correct(task, gold, solution), len(solution.steps)
     if outcome is None:
-        return not_judged(solution, judge, UNDECIDED)
+        return not_judged(solution, "alignment", UNDECIDED)
     if outcome or not n_steps:
         steps = (StepJudgement(label=True, score=1.0),) * n_steps
-        return Judgement(solution.id, judge, steps, outcome)
+        return Judgement(solution.id, "alignment", steps, outcome)
     table = features(problem, gold.steps, solution.steps)
     points = table @ np.array([WEIGHTS[name] for name in FEATURES])
     weight = np.exp(points - points.max())
@@ -90,7 +90,7 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
     first_error = int(points.argmax())
     return Judgement(
         solution.id,
-        judge,
+        "alignment",
         tuple(
             StepJudgement(i < first_error, min(1.0, max(0.0, float(unharmed[i]))), _evidence(table[i]))
             for i in range(n_steps)

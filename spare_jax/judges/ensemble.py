@@ -38,10 +38,8 @@ class Weights:
         return np.array([self.prior, *self.right, *self.wrong, *self.score])
 
 
-def fit(
-    members: Mapping[str, Mapping[str, Judgement]], truths: Mapping[str, Judgement], strength: float = 1.0
-) -> Weights:
-    """Fit the weights by logistic regression on the labelled steps of `truths`, with an L2 penalty of `strength`.
+def fit(members: Mapping[str, Mapping[str, Judgement]], truths: Mapping[str, Judgement]) -> Weights:
+    """Fit the weights by logistic regression on the labelled steps of `truths`, with an L2 penalty of weight 1.
 
     Args:
       members: the judgements of each member, by its name and then by solution id.
@@ -71,7 +69,7 @@ def fit(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = x @ weights
         p = 1 / (1 + np.exp(-logits))
-        penalty = strength * np.concatenate([[0.0], weights[1:]])
+        penalty = np.concatenate([[0.0], weights[1:]])
         value = np.sum(np.logaddexp(0, logits) - y * logits) + 0.5 * penalty @ weights
         return float(value), x.T @ (p - y) + penalty
 

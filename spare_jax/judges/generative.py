@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from spare_jax.judges.verify import Sampled, VerifySettings, majority_of_verifications, sample_verifications, text_ids
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Score
 from spare_jax.prompts import generative as prompt
 from spare_jax.records import Judgement, Problem, Solution, StepJudgement
@@ -25,6 +26,7 @@ class GenerativeSettings(VerifySettings):
     """How a generative reward model is asked.
 
     Attributes:
+      kind: what the model writes; empty for what its directory says, where its guidelines are too.
       scoring: what the score of a step, or of the final answer, is. "verdict": the share of the votes that say right.
         "probability": the model's probability of the verdict that says right, against the one that says wrong, behind
         the text before it; the mean over the votes.
@@ -33,9 +35,11 @@ class GenerativeSettings(VerifySettings):
       ValueError: `kind` or `scoring` is unknown.
     """
 
+    guidelines: str = unlisted("")
+    kind: str = ""
     scoring: Literal["verdict", "probability"] = "verdict"
-    model: str = "verifier"
-    judge: str = "generative"
+    model: str = unlisted("generative")
+    judge: str = unlisted("generative")
 
     def __post_init__(self):
         super().__post_init__()

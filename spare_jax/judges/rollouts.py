@@ -4,11 +4,13 @@ Math-Shepherd's automatic labels (arXiv 2312.08935, section 3.3): K continuation
 reaches an accepted answer is the step's score (soft estimation), and the step is right if any does (hard estimation).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
@@ -33,14 +35,14 @@ class RolloutSettings:
       model, judge: the name of the engine, and of the judgements.
     """
 
-    max_length: int
-    max_tokens: int
+    max_length: int = unlisted(sys.maxsize)
+    max_tokens: int = 500
     samples: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
     threshold: float = 0.0
-    model: str = "generator"
-    judge: str = "rollouts"
+    model: str = unlisted("generator")
+    judge: str = unlisted("rollouts")
 
 
 @dataclass(frozen=True)

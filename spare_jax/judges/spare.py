@@ -2,12 +2,14 @@
 3)."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct
 from spare_jax.judges.votes import majority_of_steps
+from spare_jax.keys import unlisted
 from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpareSettings:
-    """How the annotator is asked.
+class SpareSettings(LabelPolicy):
+    """How the annotator is asked, and which labels are made of what it writes.
 
     Attributes:
       max_length: the annotator's context in tokens, prompt and answer together.
@@ -37,23 +39,21 @@ class SpareSettings:
       draws: 0 draws the exemplars of each solution anew. Otherwise there are so many draws in all, and solutions with
         the same draw share their prompts up to the problem, which is prefilled once.
       grammar: whether the engine allows only texts with one complete record per step.
-      policy: how records become labels.
     """
 
-    max_length: int
+    max_length: int = unlisted(sys.maxsize)
     max_tokens: int = 1024
-    model: str = "annotator"
-    judge: str = "spare"
+    model: str = unlisted("annotator")
+    judge: str = unlisted("spare")
     votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    stop: tuple[int, ...] = ()
+    stop: tuple[int, ...] = unlisted(())
     guidelines: str = ""
     exemplars: int = 5
     draws: int = 0
-    seed: int = 0
-    grammar: bool = False
-    policy: LabelPolicy = field(default_factory=LabelPolicy)
+    seed: int = unlisted(0)
+    grammar: bool = True
 
 
 def spare(
@@ -109,7 +109,7 @@ def spare(
         majority = _majority_of_texts(readable, n_steps)
         text, shares = annotate.format_records(majority), [step.score for step in majority]
     annotation = annotate.parse(text, n_steps)
-    steps, _ = label_steps(annotation, n_steps, outcome, settings.policy)
+    steps, _ = label_steps(annotation, n_steps, outcome, settings)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spare_jax.formats.fields import prompt
 from spare_jax.judges.outcome import is_correct, require_answers
 from spare_jax.judges.rollouts import NO_ROLLOUT, Continuation, RolloutSettings, continuation, share_right
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Program, Request, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import end_ids
@@ -28,24 +29,19 @@ Piece = tuple[int, ...]
 T = TypeVar("T")
 
 
+# Which wrong rollout is searched next: the rollout r behind a state s with the greatest Q + U (after OmegaPRM, section
+# 3.3), where Q = ALPHA^(1 - MC(s)) * BETA^(tokens(r) / LENGTH), MC(s) is the share of right rollouts behind s, and
+# U = EXPLORATION * sqrt(all visits) / (1 + visits of s).
+ALPHA, BETA, LENGTH, EXPLORATION = 0.5, 0.9, 500, 0.125
+
+
 @dataclass(frozen=True)
-class TreeSettings:
-    """How a tree grows.
+class TreeSettings(RolloutSettings):
+    """How a tree grows: how the policy continues a state, `samples` times each, and how many wrong solutions are
+    searched, first the given one and then wrong rollouts."""
 
-    Attributes:
-      rollouts: how the policy continues a state, `samples` times each.
-      searches: how many wrong solutions are searched: the given one, then wrong rollouts, each time the rollout r
-        behind a state s with the greatest Q + U (after OmegaPRM, section 3.3), where
-        Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), MC(s) the share of right rollouts behind s, and
-        U = exploration * sqrt(all visits) / (1 + visits of s).
-    """
-
-    rollouts: RolloutSettings
     searches: int = 1
-    alpha: float = 0.5
-    beta: float = 0.9
-    length: int = 500
-    exploration: float = 0.125
+    judge: str = unlisted("tree_search")
 
 
 @dataclass
@@ -95,27 +91,27 @@ def tree_search(
       RequestFailed: the policy could not be asked.
       ValueError: no accepted answer is known.
     """
-    require_answers(gold, settings.rollouts.judge)
+    require_answers(gold, settings.judge)
     outcome = is_correct(task, gold, solution)
-    tree = _Tree(continuation(task, problem, gold, tokenizer, settings.rollouts))
+    tree = _Tree(continuation(task, problem, gold, tokenizer, settings))
     n_steps = len(solution.steps)
     first_error = n_steps
     scores: list[float | None] = [None] * n_steps
     if outcome is None:
-        return not_judged(solution, settings.rollouts.judge, UNDECIDED)
+        return not_judged(solution, settings.judge, UNDECIDED)
     if n_steps and not outcome:
         pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
         given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
         searched = yield from _search(tree, given)
         if searched is None:
             spent = tree.prompt_tokens, tree.generated_tokens
-            return not_judged(solution, settings.rollouts.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
+            return not_judged(solution, settings.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
         first_error = searched
         for i in range(n_steps - 1):
             scores[i] = tree.value.get(pieces[: i + 1])
         scores[-1] = 0.0
         for _ in range(settings.searches - 1):
-            chosen = _select(tree, settings)
+            chosen = _select(tree)
             if chosen is None:
                 break
             yield from _search(tree, chosen)
@@ -123,7 +119,7 @@ def tree_search(
         scores[-1] = 1.0
     return Judgement(
         solution_id=solution.id,
-        judge=settings.rollouts.judge,
+        judge=settings.judge,
         steps=tuple(StepJudgement(label=i < first_error, score=score) for i, score in enumerate(scores)),
         outcome=outcome,
         text=_flat(problem, gold, tree),
@@ -173,15 +169,15 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
         tree.steps[state], tree.value[state] = steps, value
 
 
-def _select(tree: _Tree, settings: TreeSettings) -> _Candidate | None:
+def _select(tree: _Tree) -> _Candidate | None:
     """Remove and return the most promising wrong rollout, behind states that have right rollouts too and with two or
     more steps of its own; None where there is none."""
     total = sum(tree.visits.values())
 
     def promise(candidate: _Candidate) -> float:
         state = candidate.pieces[: candidate.known]
-        likely, short = settings.alpha ** (1 - tree.value[state]), settings.beta ** (candidate.tokens / settings.length)
-        return likely * short + settings.exploration * math.sqrt(total) / (1 + tree.visits.get(state, 0))
+        likely, short = ALPHA ** (1 - tree.value[state]), BETA ** (candidate.tokens / LENGTH)
+        return likely * short + EXPLORATION * math.sqrt(total) / (1 + tree.visits.get(state, 0))
 
     among = [c for c in tree.wrong if tree.value[c.pieces[: c.known]] > 0 and len(c.steps) > c.known + 1]
     if not among:

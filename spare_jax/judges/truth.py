@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 
 from spare_jax.judges.outcome import is_correct
+from spare_jax.keys import unlisted
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.tasks.task import Task, world_of
 
@@ -22,7 +23,7 @@ class Flips:
 
     correct: float = 0.0
     incorrect: float = 0.0
-    seed: int = 0
+    seed: int = unlisted(0)
 
     def __post_init__(self):
         for name in ("correct", "incorrect"):

@@ -1,10 +1,12 @@
 """Verification: a judge that writes its verdicts and sees no reference (SPARK, arXiv 2512.03244, stages I and II)."""
 
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from spare_jax.judges.votes import majority_of_steps
+from spare_jax.keys import unlisted
 from spare_jax.programs import (
     Completion,
     Grammar,
@@ -45,19 +47,19 @@ class VerifySettings:
       ValueError: `kind` is unknown.
     """
 
-    max_length: int
+    max_length: int = unlisted(sys.maxsize)
     max_tokens: int = 1024
     votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    grammar: bool = False
+    grammar: bool = True
     guidelines: str = ""
-    kind: str = "prm_cot"
-    model: str = "judge"
-    judge: str = "verify"
+    kind: str = unlisted("prm_cot")
+    model: str = unlisted("judge")
+    judge: str = unlisted("verify")
 
     def __post_init__(self):
-        if self.kind not in prompt.KINDS:
+        if self.kind not in ("", *prompt.KINDS):
             raise ValueError(f"config.generative.kind={self.kind!r}: choose among {', '.join(prompt.KINDS)}")
 
 

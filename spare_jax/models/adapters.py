@@ -29,24 +29,25 @@ PROJECTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
-    """How a model is adapted; the defaults are SPARE's (arXiv 2506.15498).
+    """How a model is adapted.
 
     Attributes:
+      rank: of the update; 0 for no adapters, so that all weights are trained (SPARE, arXiv 2506.15498: 64).
       alpha: the update is alpha / rank times a b.
       dropout: probability with which an input of an adapter is dropped in training.
       targets: which projections get adapters, some of PROJECTIONS.
       quantize: how the base model is stored: "int8", "nf4", or "" for as it is.
     """
 
-    rank: int = 64
+    rank: int = 0
     alpha: float = 16.0
     dropout: float = 0.1
     targets: tuple[str, ...] = tuple(PROJECTIONS)
     quantize: str = ""
 
     def __post_init__(self):
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"rank={self.rank}, dropout={self.dropout}: use a rank of 1 or more and a dropout below 1")
+        if self.rank < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"rank={self.rank}, dropout={self.dropout}: use a rank of 0 or more and a dropout below 1")
         if not self.targets or not set(self.targets) <= set(PROJECTIONS):
             raise ValueError(f"targets={self.targets}: use some of {', '.join(PROJECTIONS)}")
 

@@ -10,11 +10,13 @@ lookahead  with either: a candidate's value is that of its greedy continuation b
 """
 
 import itertools
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.reward_model import LayOut
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, Score, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
@@ -50,19 +52,19 @@ class SearchSettings:
       ValueError: a setting is out of its range.
     """
 
-    max_length: int
-    max_tokens: int
-    tokenizer_digest: str
+    max_length: int = unlisted(sys.maxsize)
+    max_tokens: int = unlisted(64)
+    tokenizer_digest: str = unlisted("")
     method: str = "beam"
     beams: int = 4
     width: int = 4
-    lookahead: int = 0
-    max_steps: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
+    lookahead: int = unlisted(0)
+    max_steps: int = unlisted(16)
+    temperature: float = unlisted(1.0)
+    top_p: float = unlisted(1.0)
     aggregation: str = "last"
-    model: str = "generator"
-    prm: str = "prm"
+    model: str = unlisted("generator")
+    prm: str = unlisted("prm")
 
     def __post_init__(self):
         for name, known in (("method", METHODS), ("aggregation", AGGREGATIONS)):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spare_jax.keys import unlisted
 from spare_jax.programs import Program, Sample, tokens_read
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -20,12 +21,12 @@ class SolveSettings:
     """How solutions are sampled (SPARE, arXiv 2506.15498: 20 per problem, temperature 1, top-p 1, 500 tokens at most).
     `tokenizer_digest` is noted in the solutions; `model` names the engine."""
 
-    samples: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    tokenizer_digest: str
-    model: str = "generator"
+    samples: int = 20
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 500
+    tokenizer_digest: str = unlisted("")
+    model: str = unlisted("generator")
 
 
 def solutions(

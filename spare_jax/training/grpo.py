@@ -1,7 +1,7 @@
 """GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
 
 The engine samples with the very arrays that training made (`LocalEngine.update_weights`), so there is one set of
-weights, on one mesh. Every iteration measures how far the engine's log-probabilities are from training's
+weights, on one mesh. How far the engine's log-probabilities are from training's is measured in every iteration
 ("engine_gap").
 
 An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
@@ -57,13 +57,13 @@ class GRPOConfig:
 
     An iteration samples `samples` solutions of each of `prompts` problems, of `max_tokens` tokens at most, and takes
     `updates` steps on all of them (1: on-policy). `reward` and `baseline` name one of advantages.py each; `least_steps`
-    and `most_steps`, where given, replace the reward's own limits. `loss` is the objective. Every `watch_every`
-    iterations the reward is compared with the truth on held-out problems. `train` gives row_length, accumulate,
-    optimizer, learning_rate (which stays constant), weight_decay, clip, seed, dtype and remat; the rest of it is not
-    read.
+    and `most_steps`, where given, replace the reward's own limits. `loss` is the objective; the names of `alarms` are
+    free. Every `watch_every` iterations the reward is compared with the truth on held-out problems. `train` gives
+    row_length, accumulate, optimizer, learning_rate (which stays constant), weight_decay, clip, seed, dtype and remat;
+    the rest of it is not read.
     """
 
-    iterations: int
+    iterations: int = 200
     prompts: int = 256
     samples: int = 16
     max_tokens: int = 2048
@@ -73,7 +73,7 @@ class GRPOConfig:
     least_steps: int | None = None
     most_steps: int | None = None
     loss: losses.GRPOLoss = dataclasses.field(default_factory=losses.GRPOLoss)
-    alarms: tuple[watch.Alarm, ...] = ()
+    alarms: Mapping[str, watch.Alarm] = dataclasses.field(default_factory=dict)
     watch_every: int = 10
     checkpoint_every: int = 10
     train: TrainConfig = dataclasses.field(
@@ -191,7 +191,8 @@ def train(
     with Checkpoints(directory, keep=2) as checkpoints:
         reference = jax.device_put(model, sharding.shardings_of(model, mesh)) if config.loss.kl_weight else None
         trained, state, frozen = setup.place(model)
-        key, position, alarms = jax.random.key(settings.seed), _Position(), watch.Alarms(config.alarms)
+        key, position = jax.random.key(settings.seed), _Position()
+        alarms = watch.Alarms([alarm for _, alarm in sorted(config.alarms.items())])
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
             trained, state = checkpoints.restore((trained, state))

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, PRNGKeyArray
 
+from spare_jax.keys import unlisted
 from spare_jax.models import decoder
 from spare_jax.models.rows import gathers_kernels, row_shares
 
@@ -214,7 +215,7 @@ class GRPOLoss(Loss):
     kl_weight: float = 0.001
     kl: str = "k3"
     mean: str = "token"
-    max_tokens: int = 0
+    max_tokens: int = unlisted(0)
 
     def __post_init__(self):
         if self.kl not in KL_ESTIMATORS:

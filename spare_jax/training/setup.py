@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PRNGKeyArray
 
+from spare_jax.keys import unlisted
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.rows import ROW_AXES
 from spare_jax.training import batches, losses, optimizer
@@ -34,10 +35,10 @@ class TrainConfig:
 
     batch_rows: int = 32
     row_length: int = 512
-    steps: int | None = None
+    steps: int | None = unlisted(None)
     epochs: float = 1.0
     accumulate: int = 1
-    optimizer: str = "adamw"
+    optimizer: str = unlisted("adamw")
     learning_rate: float = 1e-4
     warmup: float = 0.03
     weight_decay: float = 0.001
@@ -45,8 +46,8 @@ class TrainConfig:
     eval_every: int = 50
     patience: int = 7
     checkpoint_every: int = 200
-    fetch_every: int = 10
-    seed: int = 0
+    fetch_every: int = unlisted(10)
+    seed: int = unlisted(0)
     dtype: str = "float32"
     remat: decoder.Remat = "none"
 

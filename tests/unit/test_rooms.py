@@ -56,6 +56,23 @@ def reaches(start: str, goal: str) -> bool:
     return goal in seen
 
 
+def defined(tree: ast.Module | ast.ClassDef) -> set[str]:
+    """The functions and classes of a file, and the methods of its classes, by their names."""
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{name}" for name in defined(node)} if isinstance(node, ast.ClassDef) else set()
+    return names
+
+
+def test_every_hop_of_a_problem_is_a_file_and_a_function():
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8").split("## The way of a problem")[1]
+    hops = re.findall(r"`([\w/]+\.py):([\w.]+)`", text.split("\n## ")[0])
+    assert len(hops) > 30
+    assert not [(file, name) for file, name in hops if name not in defined(TREES[file])]
+
+
 def test_every_file_is_in_a_room():
     assert {room_of(name) for name in FILES} - {"__init__.py"} == set(rooms())
 
