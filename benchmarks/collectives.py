@@ -1,4 +1,4 @@
-"""What the devices of a mesh send each other, read off the text of a compiled function."""
+"""The collectives of a compiled function: what the devices of a mesh send each other, read from its text."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ class ArrayType(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Types tell their bits (bf16, u4, f8e4m3fn); a pred is a byte."""
+        """The first number in a type's name is its bits (bf16, u4, f8e4m3fn); a pred is a byte."""
         bits = re.search(r"\d+", self.dtype)
         return math.ceil(math.prod(self.shape) * (int(bits[0]) if bits else 8) / 8)
 
@@ -53,12 +53,12 @@ class Collective:
 
 
 def collectives_of(text: str) -> list[Collective]:
-    """The collectives of a compiled function's text (`compiled.as_text()`).
+    """The collectives in a compiled function's text (`compiled.as_text()`).
 
-    What stands in a loop is there once. One that the compiler cut into start, middle and end has one channel and is
-    there once, too.
+    A collective in a loop is listed once. So is one that the compiler cut into start, middle and end, whose parts have
+    one channel.
     """
-    found, channels = [], set()
+    collectives, channels = [], set()
     for line in text.splitlines():
         if not (match := _COLLECTIVE.search(line)):
             continue
@@ -68,19 +68,20 @@ def collectives_of(text: str) -> list[Collective]:
                 continue
             channels.add((kind, channel[1]))
         arrays = [ArrayType(dtype, _dimensions(shape)) for dtype, shape in _ARRAY.findall(result)]
-        if start and kind != "all-reduce":  # whose type is the result; that of others: operands, as many results, flags
+        # The type of an all-reduce-start is its result; that of the others is operands, as many results, and flags.
+        if start and kind != "all-reduce":
             arrays = [array for array in arrays if array.shape]
             arrays = arrays[len(arrays) // 2 :]
-        found.append(Collective(kind, tuple(arrays)))
-    return found
+        collectives.append(Collective(kind, tuple(arrays)))
+    return collectives
 
 
-def table(found: Sequence[Collective], least: int = 0) -> list[dict]:
+def table(collectives: Sequence[Collective], least: int = 0) -> list[dict]:
     """Rows of kind, arrays, count and bytes: equal collectives together, the largest first, without those whose results
     have fewer than `least` bytes."""
     return [
-        {"kind": one.kind, "arrays": list(map(str, one.arrays)), "count": found.count(one), "bytes": one.bytes}
-        for one in sorted(dict.fromkeys(found), key=lambda one: -one.bytes)
+        {"kind": one.kind, "arrays": list(map(str, one.arrays)), "count": collectives.count(one), "bytes": one.bytes}
+        for one in sorted(dict.fromkeys(collectives), key=lambda one: -one.bytes)
         if one.bytes >= least
     ]
 

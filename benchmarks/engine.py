@@ -41,7 +41,8 @@ Side = Callable[[int], float]  # a round's number -> seconds
 
 @dataclasses.dataclass
 class Row:
-    """One line of the table: `ours` and `theirs` do the same work and say how long they took."""
+    """One line of the table: `ours` and `theirs` do the same work and return the seconds that they took. `tokens` is
+    what they generate or score, `bar` the least ratio of theirs to ours that is aimed at."""
 
     work: str
     against: str
@@ -184,7 +185,7 @@ def rows(transformers: Peer, tunix: Peer | None) -> list[Row]:
         return [(f"n/{i}", Sample("m", prompt(rng, 512), 64, n=16)) for i in range(8)]
 
     def repeated(rng: np.random.Generator) -> Requests:
-        # A first token of its own keeps each prompt from being found among those read before.
+        # Each prompt begins with a token of its own, so that its pages cannot be shared.
         prompts = [prompt(rng, 511) for _ in range(8)]
         return [(f"1/{i}/{k}", Sample("m", (100 + 16 * i + k, *prompts[i]), 64)) for i in range(8) for k in range(16)]
 
@@ -270,7 +271,7 @@ def main() -> None:
     parser.add_argument("--tunix", help="the Python of an environment with google-tunix")
     chosen = parser.parse_args()
     peers = Peer(sys.executable, "transformers_generate.py"), chosen.tunix and Peer(chosen.tunix, "tunix_sampler.py")
-    device, found = jax.devices()[0].device_kind, []
+    device, results = jax.devices()[0].device_kind, []
     for row in rows(*peers):
         if chosen.only not in f"{row.work} {row.against}":
             continue
@@ -282,14 +283,14 @@ def main() -> None:
             "work": row.work, "against": row.against, "ours_seconds": ours, "theirs_seconds": theirs,
             "ours_tokens_per_second": row.tokens / ours, "ratio": theirs / ours, "bar": row.bar, "device": device,
         }  # fmt: skip
-        found.append(result)
+        results.append(result)
         print(
             f"{row.work:45} {row.against:15} {ours:7.2f} s ({row.tokens / ours:6.0f} tok/s) {theirs:7.2f} s "
             f"ratio {theirs / ours:5.2f} (bar {row.bar})",
             flush=True,
         )
         if chosen.json:
-            pathlib.Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n")
+            pathlib.Path(chosen.json).write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -93,8 +93,8 @@ def torch_side(job: Job, work: Work, peer: Peer, attention: list[str]) -> Callab
 
 def compared(job: Job, steps: int, rounds: int, peak: float, attention: list[str], peer: Peer) -> dict[str, Any]:
     work = work_of(job, steps)
-    how = dataclasses.replace(SETTINGS, dtype="bfloat16", remat="minimal")
-    mine, torch = ours(work, steps, lambda: job.model, how), torch_side(job, work, peer, attention)
+    settings = dataclasses.replace(SETTINGS, dtype="bfloat16", remat="minimal")
+    mine, torch = ours(work, steps, lambda: job.model, settings), torch_side(job, work, peer, attention)
     turns = [(mine(), torch()) for _ in range(rounds + 1)][1:]
     seconds = statistics.median(own for own, _ in turns)
     others = {name: statistics.median(theirs[name] for _, theirs in turns) for name in attention}
@@ -134,15 +134,15 @@ def main() -> None:
         Job("PRM of 1.5B, full, 6 x 2048", QWEN_1_5B, None, 6),
         Job("PRM of 7B, adapters, 2 x 2048", QWEN_7B, ADAPTERS, 2),
     ]
-    found, peer = [], Peer(sys.executable, "torch_training.py")
+    rows, peer = [], Peer(sys.executable, "torch_training.py")
     for job in jobs:
         if chosen.only not in job.name:
             continue
         if chosen.tiny:
             job = dataclasses.replace(job, config=shrink(job.config), rows=1)
-        found.append(compared(job, chosen.steps, chosen.rounds, chosen.peak, attention, peer))
+        rows.append(compared(job, chosen.steps, chosen.rounds, chosen.peak, attention, peer))
         if chosen.json:
-            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+            chosen.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def main() -> None:
     ours, theirs = [], []
 
     def judge(name, groups):
-        return [[Judgement(s.id, "digest", outcome=sum(s.token_ids) % 2 == 0) for s in of] for _, of in groups]
+        return [[Judgement(s.id, "digest", outcome=sum(s.token_ids) % 2 == 0) for s in group] for _, group in groups]
 
     def turn(iteration, iterations, metrics):
         """After each iteration of ours comes one of theirs."""
@@ -106,8 +106,8 @@ def main() -> None:
     parts = [{name: statistics.median(row[name] for row in side[1:]) for name in side[0]} for side in (ours, theirs)]
     totals = [statistics.median(sum(row.values()) for row in side[1:]) for side in (ours, theirs)]
     print("| side | seconds | " + " | ".join(parts[0]) + " |\n|---|---|---|---|---|")
-    for name, total, of in zip(("spare_jax", "TRL"), totals, parts, strict=True):
-        shares = (f"{of[part] / total:.0%}" if part in of else "" for part in parts[0])
+    for name, total, seconds in zip(("spare_jax", "TRL"), totals, parts, strict=True):
+        shares = (f"{seconds[part] / total:.0%}" if part in seconds else "" for part in parts[0])
         print(f"| {name} | {total:.2f} | {' | '.join(shares)} |")
     print(f"ratio {totals[1] / totals[0]:.2f}")
     if options.json:

@@ -1,9 +1,9 @@
-"""Memory of a step of training by ORPO: the logits of all tokens at once, against chunks of them.
+"""Memory of a training step of ORPO: the logits of all tokens at once, against chunks of them.
 
     python benchmarks/memory.py [--pairs=8] [--length=512] [--json=FILE]
 
-Compiles the step for shapes alone, on one device, and prints what the compiler allots beside parameters, moments and
-batch (`memory_analysis().temp_size_in_bytes`). Nothing is run or measured. The model is that of benchmarks/engine.py, a
+Compiles the step for shapes, on one device, and prints the bytes that the compiler allots beside parameters, moments
+and batch (`memory_analysis().temp_size_in_bytes`). Nothing is run. The model is that of benchmarks/engine.py, a
 Qwen2 of 15.8M parameters and a vocabulary of 32,000, in float32; both texts of a pair have `length` tokens.
 """
 
@@ -23,7 +23,7 @@ from spare_jax.training.setup import TrainConfig, set_up
 
 
 def temporary_bytes(pairs: int, length: int, chunked: bool, remat: str) -> int:
-    """What one step of `pairs` pairs takes for itself."""
+    """Bytes that one step of `pairs` pairs takes beside its arguments."""
     losses.WHOLE_LOGITS = 0 if chunked else pairs * 2 * length * CONFIG.vocab_size
     mesh = jax.make_mesh(
         (1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3, devices=jax.devices()[:1]
@@ -42,14 +42,14 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512, help="tokens of each text of a pair")
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
-    found = []
+    rows = []
     print("| train.remat | all logits at once | in chunks | ratio |\n|---|---|---|---|")
     for remat in ("none", "full"):
         whole, chunked = (temporary_bytes(options.pairs, options.length, c, remat) for c in (False, True))
-        found.append({"remat": remat, "whole_bytes": whole, "chunked_bytes": chunked})
+        rows.append({"remat": remat, "whole_bytes": whole, "chunked_bytes": chunked})
         print(f"| {remat} | {whole / 1e6:,.0f} MB | {chunked / 1e6:,.0f} MB | {whole / chunked:.2f} |", flush=True)
     if options.json:
-        options.json.write_text(json.dumps({"pairs": options.pairs, "length": options.length, "rows": found}, indent=2))
+        options.json.write_text(json.dumps({"pairs": options.pairs, "length": options.length, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

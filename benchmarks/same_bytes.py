@@ -144,7 +144,7 @@ def make(directory: pathlib.Path, names: list[str]) -> int:
 
 
 def _run(place: pathlib.Path, workdir: str, config: str, settings: dict[str, Any]) -> str | None:
-    """One run; returns what it said last, where it has failed."""
+    """One run; returns the last line that it printed to stderr if it failed, else None."""
     file, _, argument = config.partition(":")
     command = [sys.executable, "-m", "spare_jax.main", f"--workdir={workdir}"]
     command.append(f"--config={ROOT / 'configs' / file}.py:{argument}")
@@ -154,8 +154,8 @@ def _run(place: pathlib.Path, workdir: str, config: str, settings: dict[str, Any
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }  # fmt: skip
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
-    said = done.stderr.strip().splitlines() or ["nothing"]
-    return f"{workdir}, {config}: exit status {done.returncode}: {said[-1]}" if done.returncode else None
+    lines = done.stderr.strip().splitlines() or ["nothing"]
+    return f"{workdir}, {config}: exit status {done.returncode}: {lines[-1]}" if done.returncode else None
 
 
 def compare(before: pathlib.Path, after: pathlib.Path) -> int:
@@ -170,13 +170,13 @@ def compare(before: pathlib.Path, after: pathlib.Path) -> int:
         raise FileNotFoundError(f"neither {before} nor {after} has a file to compare: make them first")
     unlike = [path for path in paths if sums[0].get(path) != sums[1].get(path)]
     for path in unlike:
-        lacking = next((side for side, found in zip((before, after), sums, strict=True) if path not in found), None)
+        lacking = next((side for side, digests in zip((before, after), sums, strict=True) if path not in digests), None)
         print(f"{path}: {f'missing in {lacking}' if lacking else 'differs'}")
     print("| pipeline | files | unlike | before | after |\n|---|---|---|---|---|")
     for name in dict.fromkeys(path.split("/")[0] for path in paths):
-        of = [path for path in paths if path.split("/")[0] == name]
-        whole = (_digest("".join(f"{p} {s.get(p)}\n" for p in of).encode())[:12] for s in sums)
-        print(f"| {name} | {len(of)} | {len(set(of) & set(unlike))} | {' | '.join(whole)} |")
+        own = [path for path in paths if path.split("/")[0] == name]
+        whole = (_digest("".join(f"{p} {s.get(p)}\n" for p in own).encode())[:12] for s in sums)
+        print(f"| {name} | {len(own)} | {len(set(own) & set(unlike))} | {' | '.join(whole)} |")
     return len(unlike)
 
 

@@ -1,14 +1,14 @@
-"""Steps of training a model of Llama-3-8B's shape, compiled ahead of time for a TPU slice: bytes per chip, and what the
-chips send each other.
+"""Training steps of a model of Llama-3-8B's shape, compiled ahead of time for a TPU slice: bytes per chip and
+collectives.
 
     pip install libtpu==0.0.42.1
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python benchmarks/tpu_training.py [--steps=prm,orpo] [--json=FILE]
 
-Needs no TPU: arrays are shapes alone and nothing is run. The step is that of `training.setup`, in bfloat16 over float32
-parameters and moments, blocks recomputed (`train.remat`); `prm` is the loss at step tags, `orpo` that of pairs, and
-`-qlora` behind them means adapters of rank 64 over nf4 kernels in place of full fine-tuning. The table has every
-collective of a MiB or more; what stands in the loop over layers is counted once. A collective moves the whole batch
-where an array of its result can hold all rows and is larger than a chip's own hidden states in float32.
+Needs no TPU: it compiles for shapes and runs nothing. The step is that of training/setup.py, in bfloat16 over float32
+parameters and moments, with blocks recomputed (`train.remat`); `prm` is the loss at step tags, `orpo` that of pairs,
+and `-qlora` means adapters of rank 64 over nf4 kernels in place of full fine-tuning. The table has every collective of
+a MiB or more; one in the loop over layers is counted once. A collective moves the whole batch if an array of its result
+has room for all rows and is larger than a chip's own hidden states in float32.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
     training = set_up(settings, model, loss, optax.constant_schedule(1e-4), mesh)
     start = time.perf_counter()
     compiled = training.lower(packed(kind, rows, length).arrays, 1).compile()
-    found, memory = collectives_of(compiled.as_text()), compiled.memory_analysis()
+    collectives, memory = collectives_of(compiled.as_text()), compiled.memory_analysis()
     return {
         "step": name,
         "compile_seconds": time.perf_counter() - start,
@@ -79,8 +79,8 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
         "output_bytes": memory.output_size_in_bytes,
         "aliased_bytes": memory.alias_size_in_bytes,
         "code_bytes": memory.generated_code_size_in_bytes,
-        "collectives": table(found, 2**20),
-        "of_the_whole_batch": table([one for one in found if moves_the_batch(one, config, mesh, rows, length)]),
+        "collectives": table(collectives, 2**20),
+        "of_the_whole_batch": table([one for one in collectives if moves_the_batch(one, config, mesh, rows, length)]),
     }
 
 
@@ -107,16 +107,16 @@ def main() -> None:
     mesh = Mesh(devices.reshape(1, -1, chosen.tensor), sharding.MESH_AXES, axis_types=(AxisType.Auto,) * 3)
     results = []
     for name in names:
-        found = compile_step(name, config, mesh, chosen.rows, chosen.length)
-        results.append(found)
-        sizes = {word: found[f"{word}_bytes"] / 1e9 for word in ("argument", "temporary", "output", "aliased", "code")}
-        print(f"{name}, {dict(mesh.shape)}, compiled in {found['compile_seconds']:.0f} s; GB per chip:", end=" ")
+        step = compile_step(name, config, mesh, chosen.rows, chosen.length)
+        results.append(step)
+        sizes = {word: step[f"{word}_bytes"] / 1e9 for word in ("argument", "temporary", "output", "aliased", "code")}
+        print(f"{name}, {dict(mesh.shape)}, compiled in {step['compile_seconds']:.0f} s; GB per chip:", end=" ")
         print(", ".join(f"{word} {size:.2f}" for word, size in sizes.items()))
         print("| collective | result on a chip | MB | in the text |\n|---|---|---|---|")
-        for row in found["collectives"]:
+        for row in step["collectives"]:
             arrays = row["arrays"] if len(row["arrays"]) < 3 else [*row["arrays"][:2], "..."]
             print(f"| {row['kind']} | {' '.join(arrays)} | {row['bytes'] / 1e6:.1f} | {row['count']} |")
-        whole = [f"{row['kind']} {' '.join(row['arrays'])}" for row in found["of_the_whole_batch"]]
+        whole = [f"{row['kind']} {' '.join(row['arrays'])}" for row in step["of_the_whole_batch"]]
         print("moves the whole batch:", "; ".join(whole) or "none", flush=True)
         if chosen.json:
             chosen.json.write_text(json.dumps({"mesh": dict(mesh.shape), "steps": results}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Steps of training against TRL's trainers, a PRM's and ORPO's, on a random Qwen2 of 15.8M parameters in float32.
+"""Training steps against TRL's PRMTrainer and ORPOTrainer, on a random Qwen2 of 15.8M parameters in float32.
 
     python benchmarks/training.py [--json=FILE] [--rounds=5] [--steps=8] [--only=WORD]
 
@@ -10,8 +10,8 @@ default is fused), activations are kept, attention is each side's default. TRL (
 process of its own, and is not charged for putting batches together; we are.
 
 "full" are texts of 512 tokens. "GSM8K" takes the lengths of questions and steps from gsm8k_lengths.json; a pair's
-rejected completion is as long as the next solution. `--parts` times, in place of the table, the gradients of a step's
-parts by themselves, for rows of 512.
+rejected completion is as long as the next solution. `--parts` prints another table: the gradients of the parts of a
+step, each by itself, for rows of 512.
 """
 
 import argparse
@@ -107,8 +107,8 @@ def works(steps: int) -> list[Work]:
 def ours(
     work: Work, steps: int, make: Callable[[], decoder.Decoder], settings: TrainConfig = SETTINGS
 ) -> Callable[[], float]:
-    """A function that trains the model that `make` makes on all rows of `work` in so many steps, and says the seconds
-    that it took."""
+    """A function that trains the model that `make` returns on all rows of `work`, in so many steps, and returns the
+    seconds that this took."""
     rows = math.ceil(work.rows.rows / steps)
     config = dataclasses.replace(settings, batch_rows=rows, row_length=work.rows.arrays["ids"].shape[1])
     mesh = jax.make_mesh((1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
@@ -141,16 +141,16 @@ def trl(work: Work, peer: Peer) -> Callable[[], float]:
     return lambda: peer.seconds(**job)[""]
 
 
-def parts(rounds: int, rows: int = BATCH, length: int = 512) -> list[dict[str, Any]]:
+def parts(rounds: int) -> list[dict[str, Any]]:
     """Seconds of the gradients of a step's parts, each compiled by itself: medians over `rounds`, in turn."""
     model = decoder.init_decoder(CONFIG, jax.random.key(0))
-    shape, heads = (rows, length), (rows, length, CONFIG.num_kv_heads)
+    shape, heads = (BATCH, 512), (BATCH, 512, CONFIG.num_kv_heads)
     ids, segments = jnp.ones(shape, jnp.int32), jnp.ones(shape, jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(length), shape)
+    positions = jnp.broadcast_to(jnp.arange(512), shape)
     q = jnp.ones((*heads, CONFIG.num_heads // CONFIG.num_kv_heads, CONFIG.head_dim))
     k = jnp.ones((*heads, CONFIG.head_dim))
     x = jnp.ones((*shape, CONFIG.hidden_size))
-    cos_sin = decoder.rotary_angles(positions, CONFIG)
+    rotation = decoder.rotary_angles(positions, CONFIG)
 
     def hidden(model):
         return decoder.hidden_states(model, ids, positions, segments).sum()
@@ -162,9 +162,7 @@ def parts(rounds: int, rows: int = BATCH, length: int = 512) -> list[dict[str, A
 
     def products(blocks, x):
         def layer(x, block):
-            q, _, _ = block.attention.project(x, cos_sin, CONFIG)
-            x = x + block.attention.output(q.reshape(x.shape))
-            return x + block.mlp(x), None
+            return block(x, rotation, lambda q, k, v: (q.reshape(x.shape), None), CONFIG)
 
         return jax.lax.scan(layer, x, blocks)[0].sum()
 
@@ -179,16 +177,16 @@ def parts(rounds: int, rows: int = BATCH, length: int = 512) -> list[dict[str, A
             start = time.perf_counter()
             jax.block_until_ready(function())
             seconds[name].append(time.perf_counter() - start)
-    found = []
+    rows = []
     for name, all_rounds in seconds.items():
         median = statistics.median(all_rounds[1:])
         print(f"{name:35} {1000 * median:8.1f} ms")
-        found.append({"part": name, "seconds": median, "rounds": all_rounds[1:]})
-    return found
+        rows.append({"part": name, "seconds": median, "rounds": all_rounds[1:]})
+    return rows
 
 
 def compared(works: Sequence[Work], steps: int, rounds: int) -> Iterator[dict[str, Any]]:
-    """A row of the table for each work, as soon as its rounds are through."""
+    """A row of the table for each work, as soon as its rounds are done."""
     peer = Peer(sys.executable, "trl_training.py")
     for work in works:
         sides = ours(work, steps, lambda: decoder.init_decoder(CONFIG, jax.random.key(0))), trl(work, peer)
@@ -217,16 +215,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name has this word")
     parser.add_argument("--parts", action="store_true", help="the parts of a step in place of the table")
     chosen = parser.parse_args()
-    found: list[dict[str, Any]] = []
+    printed: list[dict[str, Any]] = []
     if chosen.parts:
         rows: Iterable[dict[str, Any]] = parts(chosen.rounds)
     else:
         wanted = [work for work in works(chosen.steps) if chosen.only in work.name]
         rows = compared(wanted, chosen.steps, chosen.rounds)
     for row in rows:
-        found.append(row)
+        printed.append(row)
         if chosen.json:
-            chosen.json.write_text(json.dumps(found, indent=1) + "\n")
+            chosen.json.write_text(json.dumps(printed, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
 
 The engine samples with the very arrays that training made (`LocalEngine.update_weights`), so there is one set of
-weights, on one mesh. Every iteration measures how far the engine's log-probabilities are from training's
+weights, on one mesh. How far the engine's log-probabilities are from training's is measured in every iteration
 ("engine_gap").
 
 An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
