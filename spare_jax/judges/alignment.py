@@ -120,8 +120,8 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
     at_end = list(statements.numbers(steps[-1])) if steps else []
     answer_seen, so_far, before, rows = False, set(spoken), dict.fromkeys(_LEVELS, False), []
     for i, (step, here) in enumerate(zip(steps, unsupported, strict=True)):
-        words, results, said = statements.words(step), statements.results(step), statements.said(step)
-        says_answer = len(at_end) == 1 and at_end[0] in said
+        words, results, spoken_here = statements.words(step), statements.results(step), statements.said(step)
+        says_answer = len(at_end) == 1 and at_end[0] in spoken_here
         following = bool(i + 1 < len(steps) and unsupported[i + 1]["stated"])
         row = {f"first_unsupported_{level}": float(bool(here[level]) and not before[level]) for level in _LEVELS}
         row |= {f"unsupported_{level}": float(bool(here[level])) for level in _LEVELS}
@@ -130,7 +130,7 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
             "unsupported_result": float(bool(here["partial"] & results)),
             "several_unsupported": float(len(here["partial"]) > 1),
             "before_unsupported": float(following and not before["stated"] and not here["stated"]),
-            "new_number": float(bool(said - so_far) and not before["stated"]),
+            "new_number": float(bool(spoken_here - so_far) and not before["stated"]),
             "has_result": float(bool(results) and not before["stated"]),
             "first_says_answer": float(says_answer and not answer_seen),
             "overlap": max((len(words & other) / (len(other) + 1) for other in reference_words), default=0.0),
@@ -139,13 +139,13 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
             "first": float(i == 0),
             "after_unsupported": float(before["stated"]),
             "after_uncombined": float(before["combined"]),
-            "no_number": float(not said),
+            "no_number": float(not spoken_here),
             "length": min(len(step), 4000) / 500,
             "doubtful": float(any(word in step.lower() for word in _DOUBT)),
         }
         rows.append([row[name] for name in FEATURES])
         answer_seen |= says_answer
-        so_far |= said
+        so_far |= spoken_here
         before = {level: before[level] or bool(here[level]) for level in _LEVELS}
     return np.array(rows, dtype=np.float64).reshape(len(steps), len(FEATURES))
 

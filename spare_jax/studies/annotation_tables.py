@@ -2,7 +2,7 @@
 
     python -m spare_jax.studies.annotation_tables docs/results/annotation.json > docs/results/annotation_tables.md
 
-The JSON is what `spare_jax.studies.collect` has put together.
+The JSON is made by `spare_jax.studies.collect`.
 """
 
 import sys
@@ -59,12 +59,12 @@ def _judges(group: Mapping[str, Any], seconds: Mapping[str, float | None]) -> st
     rows = [
         (
             name,
-            *(rate(of[key]) for key in keys),
-            number(of["tokens_per_solution"], 0),
-            number(of["generated_per_solution"], 0),
+            *(rate(figures[key]) for key in keys),
+            number(figures["tokens_per_solution"], 0),
+            number(figures["generated_per_solution"], 0),
             number(seconds.get(name), 3),
         )
-        for name, of in group["judges"].items()
+        for name, figures in group["judges"].items()
     ]
     rows += [
         (name, *(["-"] * 5), rate(group[key]["f1"]), *(["-"] * 4))
@@ -73,18 +73,18 @@ def _judges(group: Mapping[str, Any], seconds: Mapping[str, float | None]) -> st
     return table(head, rows)
 
 
-def _aligned(of: Mapping[str, Any]) -> str:
+def _aligned(by_judge: Mapping[str, Any]) -> str:
     kinds = ("none", "one", "several")
     rows = [
-        (name, *(f"{rate(found[kind]['step_accuracy'])} ({found[kind]['n']})" for kind in kinds))
-        for name, found in of.items()
+        (name, *(f"{rate(by_kind[kind]['step_accuracy'])} ({by_kind[kind]['n']})" for kind in kinds))
+        for name, by_kind in by_judge.items()
     ]
     return table(("judge", *kinds), rows)
 
 
-def _kappa(of: Mapping[str, Mapping[str, float | None]]) -> str:
-    rows = [(name, *(rate(row.get(other)) for other in of)) for name, row in of.items()]
-    return table(("", *of), rows)
+def _kappa(by_judge: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = [(name, *(rate(row.get(other)) for other in by_judge)) for name, row in by_judge.items()]
+    return table(("", *by_judge), rows)
 
 
 def _label_value(value: Mapping[str, Any], side: str) -> str:
@@ -93,17 +93,17 @@ def _label_value(value: Mapping[str, Any], side: str) -> str:
         "weighted minus majority", "first-error F1",
     )  # fmt: skip
     rows = []
-    for name, of in value.items():
-        labels, found = of.get("labels", {}), of[side]
+    for name, trained in value.items():
+        labels, figures = trained.get("labels", {}), trained[side]
         rows.append(
             (
                 name,
                 *(rate(labels.get(key)) for key in ("error_precision", "error_recall", "correct_recall")),
-                rate(found["majority"]),
-                rate(found["weighted"]["last"]),
-                rate(found["best_of_n"]["last"]),
-                interval(found["minus_majority"]),
-                rate(found["first_error"]["f1"]),
+                rate(figures["majority"]),
+                rate(figures["weighted"]["last"]),
+                rate(figures["best_of_n"]["last"]),
+                interval(figures["minus_majority"]),
+                rate(figures["first_error"]["f1"]),
             )
         )
     return table(head, rows)

@@ -1,9 +1,9 @@
-r"""How answers are compared, measured over every accepted answer of the data sets of mathematics.
+r"""Measures the comparison of answers on every accepted answer of the data sets of mathematics.
 
-usage: python -m spare_jax.studies.answers DIR [SHARE], where DIR has the directories gsm8k, math and competition. Of
-each data set SHARE (1 by default) of the answers are taken: every answer must equal itself and what rules make of its
-look, in both orders, and must differ from what rules make of its meaning. Prints the tables of docs/tasks.md, and every
-exception.
+usage: python -m spare_jax.studies.answers DIR [SHARE], where DIR has the directories gsm8k, math and competition, and
+SHARE is the share of the answers that are tried, 1 by default. An answer must be equal, in both orders, to itself and
+to every rewriting that keeps its meaning (REWRITINGS), and different from every change of its meaning (CHANGES). Prints
+the tables of docs/tasks.md and every exception.
 """
 
 import re
@@ -22,7 +22,7 @@ Rule = Callable[[str], str | None]
 
 
 class Wrong(NamedTuple):
-    """A pair that was decided otherwise than its rule says."""
+    """A pair whose verdict is not the one that its rule demands."""
 
     rule: str
     gold: str
@@ -31,8 +31,7 @@ class Wrong(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """By rule how many pairs there were, how many were decided as they should be and how many not at all; and those
-    that came out wrong."""
+    """By rule, the numbers of pairs, of right verdicts and of undecided ones; and the pairs with another verdict."""
 
     pairs: Counter[str]
     right: Counter[str]
@@ -41,7 +40,7 @@ class Tried(NamedTuple):
 
 
 def _where(pattern: str, replacement: str | Callable[[re.Match[str]], str]) -> Rule:
-    """A rule that rewrites every match, and says nothing of an answer without one."""
+    """A rule that rewrites every match; None for an answer without one."""
     compiled = re.compile(pattern)
 
     def rule(text: str) -> str | None:
@@ -63,14 +62,14 @@ def _thousands(separator: str) -> Rule:
 
 
 def _decimal(text: str) -> str | None:
-    """A fraction whose decimals end, as one."""
+    """A fraction with a finite decimal expansion, as that; None for anything else."""
     value = parse_number(text) if re.fullmatch(r"-?\\d?frac\{?[0-9]+\}?\{?[0-9]+\}?", text) else None
     number = canonical_number(value) if value is not None else "/"
     return None if "/" in number else number
 
 
 def _items(text: str) -> list[str] | None:
-    """The items of a bare list without brackets in it."""
+    """The items of a list without brackets or blanks, such as "1,-2"; None for anything else."""
     parts = text.split(",")
     plain = re.fullmatch(r"[^()\[\]\\:=]+", text) and not re.search(r"[0-9],[0-9]{3}", text) and " " not in text.strip()
     return parts if len(parts) > 1 and plain and all(parts) else None
@@ -137,26 +136,26 @@ REWRITINGS: dict[str, Rule] = {
 
 
 def _digit(text: str) -> str | None:
-    """Another last digit."""
-    found = list(re.finditer(r"[0-9]", text))
-    if not found:
+    """The text with another last digit."""
+    digits = list(re.finditer(r"[0-9]", text))
+    if not digits:
         return None
-    at = found[-1].start()
+    at = digits[-1].start()
     return f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}"
 
 
 def _first_digit(text: str) -> str | None:
-    """Another first digit, which is not 0."""
-    found = re.search(r"[1-9]", text)
-    return f"{text[: found.start()]}{int(found[0]) % 9 + 1}{text[found.end() :]}" if found else None
+    """The text with another first digit that is not 0."""
+    digit = re.search(r"[1-9]", text)
+    return f"{text[: digit.start()]}{int(digit[0]) % 9 + 1}{text[digit.end() :]}" if digit else None
 
 
 def _letter(text: str) -> str | None:
-    """Another letter in the place of every x, y, n, a or t that stands alone."""
-    found = re.search(r"(?<![a-zA-Z\\])[xynat](?![a-zA-Z])", text) if "text" not in text else None
-    if not found or "w" in text:
+    """The text with "w" in place of the first of x, y, n, a and t that stands alone, wherever it does."""
+    letter = re.search(r"(?<![a-zA-Z\\])[xynat](?![a-zA-Z])", text) if "text" not in text else None
+    if not letter or "w" in text:
         return None
-    return re.sub(rf"(?<![a-zA-Z\\]){found[0]}(?![a-zA-Z])", "w", text)
+    return re.sub(rf"(?<![a-zA-Z\\]){letter[0]}(?![a-zA-Z])", "w", text)
 
 
 CHANGES: dict[str, Rule] = {
@@ -194,7 +193,7 @@ CHANGES: dict[str, Rule] = {
 
 
 def golds(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every data set's name and accepted answers."""
+    """The name and the accepted answers of every data set."""
     yield "GSM8K", [g.answers[0] for split in ("train", "test") for _, g in gsm8k.load(path / "gsm8k", split)]
     yield "MATH", [a for split in ("train", "test") for _, g in math.load(path / "math", split) for a in g.answers]
     yield "MATH-500", [a for _, g in math.load(path / "math", "math500") for a in g.answers]
@@ -204,8 +203,8 @@ def golds(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def tried(answers: list[str], rules: dict[str, Rule], equal: bool, verifier: MathVerifier) -> Tried:
-    """Every answer against what every rule makes of it, in both orders, and the verdict that all should have."""
-    found = Tried(Counter(), Counter(), Counter(), [])
+    """Compare every answer with what every rule makes of it, in both orders; `equal` is the verdict all should have."""
+    counts = Tried(Counter(), Counter(), Counter(), [])
     known: dict[tuple[str, str], bool | None] = {}
     for answer in answers:
         for name, rule in rules.items():
@@ -217,11 +216,11 @@ def tried(answers: list[str], rules: dict[str, Rule], equal: bool, verifier: Mat
                 one, back = answers_equal(answer, [other], verifier), answers_equal(other, [answer], verifier)
                 known[pair] = one if one is back else not equal
                 if known[pair] is not equal:
-                    found.exceptions.append(Wrong(name, answer, other, known[pair]))
-            found.pairs[name] += 1
-            found.right[name] += known[pair] is equal
-            found.undecided[name] += known[pair] is None
-    return found
+                    counts.exceptions.append(Wrong(name, answer, other, known[pair]))
+            counts.pairs[name] += 1
+            counts.right[name] += known[pair] is equal
+            counts.undecided[name] += known[pair] is None
+    return counts
 
 
 def main(path: str, share: str = "1") -> None:
@@ -229,25 +228,25 @@ def main(path: str, share: str = "1") -> None:
     sets = [(name, answers[::step]) for name, answers in golds(Path(path))]
     with MathVerifier() as verifier:
         for title, rules, equal in (("Equal", REWRITINGS, True), ("Different", CHANGES, False)):
-            found = [(name, answers, tried(answers, rules, equal, verifier)) for name, answers in sets]
+            by_set = [(name, answers, tried(answers, rules, equal, verifier)) for name, answers in sets]
             rows = [
                 (
                     name,
                     f"{len(answers):,}",
                     *(f"{sum(counted.values()):,}" for counted in (t.pairs, t.right, t.undecided)),
                 )
-                for name, answers, t in found
+                for name, answers, t in by_set
             ]
             print(f"\n{title}, by data set\n")
             print(table(("answers of", "answers", "pairs", title.lower(), "undecided"), rows))
             by_rule = []
             for rule in rules:
-                counted = [(t.pairs[rule], t.right[rule], t.undecided[rule]) for *_, t in found]
+                counted = [(t.pairs[rule], t.right[rule], t.undecided[rule]) for *_, t in by_set]
                 by_rule.append((rule, *(f"{sum(column):,}" for column in zip(*counted, strict=True))))
             print(f"\n{title}, by rule\n")
             print(table(("rule", "pairs", title.lower(), "undecided"), by_rule))
             print("\nExceptions\n")
-            for name, _, t in found:
+            for name, _, t in by_set:
                 for e in t.exceptions:
                     print(f"- {name}, {e.rule}: `{e.gold}` and `{e.other}`: {e.verdict}")
 

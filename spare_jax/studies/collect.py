@@ -1,4 +1,4 @@
-"""The cells of a study in one file.
+"""Collects the cells of a study in one file.
 
     python -m spare_jax.studies.collect docs/results/annotation.json WORKDIR...
 

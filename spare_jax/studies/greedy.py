@@ -1,4 +1,4 @@
-"""What the tables of docs/results say of greedy answers (`policies.figures`), a policy's seeds taken together."""
+"""Columns of tables about greedy answers (`policies.figures`), over all seeds of a policy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,15 +20,16 @@ def accuracies(cells: Cells, side: str) -> tuple[str, str, str]:
 
 
 def differences(ours: Cells, theirs: Cells, side: str) -> tuple[int, tuple[str, ...]]:
-    """How many seeds both have; and of these the columns DIFFERENCES, ours minus theirs, none where there are none."""
+    """The number of seeds that both policies have, and the columns DIFFERENCES, ours minus theirs, over these; no
+    columns if there are none."""
     shared = {cell["seed"] for cell in ours} & {cell["seed"] for cell in theirs}
     if not shared:
         return 0, ()
     ours, theirs = ([cell for cell in cells if cell["seed"] in shared] for cells in (ours, theirs))
-    found = (paired_bootstrap(_all(ours, side, key), _all(theirs, side, key)) for key in ("right", "sound"))
-    return len(shared), tuple(map(interval, found))
+    intervals = (paired_bootstrap(_all(ours, side, key), _all(theirs, side, key)) for key in ("right", "sound"))
+    return len(shared), tuple(map(interval, intervals))
 
 
 def _all(cells: Cells, side: str, key: str) -> list[int | None]:
-    """Of every problem of every cell; None where it is missing."""
+    """A figure of every problem of every cell; None where it is missing."""
     return [value for cell in cells for value in cell[side][key]]

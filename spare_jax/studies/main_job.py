@@ -1,12 +1,12 @@
-"""The main job on several seeds: runs them one after another, and archives a row of figures per seed.
+"""Runs the main job on several seeds, one after another, and archives a row of figures per seed.
 
     python -m spare_jax.studies.main_job docs/results/main_job.json WORKDIR SEED...
     python -m spare_jax.studies.main_job_tables docs/results/main_job.json > docs/results/main_job_tables.md
 
-Each seed is `configs/prm_math.py --config.seed=SEED` in WORKDIR/SEED, in a process of its own, as a user starts it. A
-seed whose row is in the file is not run again, and one that was ended goes on. The file names its config and the digest
-of the annotator's weights, which are those of all its rows. `--config=configs/prm_math.py:runlocal` is the same in
-small.
+A seed is `configs/prm_math.py --config.seed=SEED` with the work directory WORKDIR/SEED, in a process of its own. A seed
+whose row is in the file is not run again, and an interrupted one is continued. All rows of a file have the same config
+and annotator; the file names the config and the digest of the annotator's weights. Try it in small with
+`--config=configs/prm_math.py:runlocal`.
 """
 
 import argparse
@@ -28,10 +28,10 @@ SPARE = (
 
 
 def row(metrics: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
-    """What is kept of the metrics.json of one seed; what is undefined there is None here.
+    """The row of a seed, from its metrics.json; a figure that is undefined is None.
 
     Args:
-      seconds: what the run took by the clock, None where it was not run in one go.
+      seconds: wall-clock time of the run; None if it was interrupted.
 
     Returns:
       {"seed", "seconds", the annotator's figures `SPARE`, "pass_at_1", "majority", "oracle", "weighted" (the vote
@@ -54,10 +54,10 @@ def row(metrics: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
 
 
 def run_seed(config: str, seed: int, directory: Path) -> dict[str, Any]:
-    """Run the main job of one seed in its directory, or go on with it; its row.
+    """Run, or continue, the main job of one seed in its directory; returns its row.
 
     Raises:
-      subprocess.CalledProcessError: the run failed; it has said why.
+      subprocess.CalledProcessError: the run failed; it has printed why.
     """
     begun_before, began = directory.exists(), time.monotonic()
     command = ["--config=" + config, f"--config.seed={seed}", f"--workdir={directory}"]
@@ -67,21 +67,21 @@ def run_seed(config: str, seed: int, directory: Path) -> dict[str, Any]:
 
 
 def archive(target: Path, config: str) -> dict[str, Any]:
-    """The file of rows as it stands, an empty one where there is none.
+    """The content of the file of rows; without rows if there is no file yet.
 
     Raises:
-      StoreError: its rows are of another config, or were taken with another annotator.
+      StoreError: its rows are of another config or another annotator.
     """
-    of = {"config": config, "teacher": digest(assets.directory(TEACHER) / "model.safetensors")}
-    found = read_json(target) if target.exists() else of | {"rows": []}
-    for key, value in of.items():
-        if found[key] != value:
-            raise StoreError(f"{target}: its rows are of {key} {found[key]}, not of {value}: name another file")
-    return found
+    origin = {"config": config, "teacher": digest(assets.directory(TEACHER) / "model.safetensors")}
+    archived = read_json(target) if target.exists() else origin | {"rows": []}
+    for key, value in origin.items():
+        if archived[key] != value:
+            raise StoreError(f"{target}: its rows are of {key} {archived[key]}, not of {value}: name another file")
+    return archived
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the seeds that the file lacks, and write it anew behind each."""
+    """Run the seeds that the file lacks, and write the file after each."""
     parser = argparse.ArgumentParser(description="The main job on several seeds, archived as JSON.")
     parser.add_argument("target", type=Path, help="the JSON file, such as docs/results/main_job.json")
     parser.add_argument("workdir", type=Path, help="gets a work directory per seed")
@@ -89,16 +89,16 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--config", default="configs/prm_math.py")
     given = parser.parse_args(arguments)
     try:
-        found = archive(given.target, given.config)
+        archived = archive(given.target, given.config)
         for seed in given.seeds:
-            if all(row["seed"] != seed for row in found["rows"]):
-                found["rows"].append(run_seed(given.config, seed, given.workdir / str(seed)))
-                write_json(given.target, found)
+            if all(row["seed"] != seed for row in archived["rows"]):
+                archived["rows"].append(run_seed(given.config, seed, given.workdir / str(seed)))
+                write_json(given.target, archived)
     except StoreError as error:
         sys.exit(f"error: {error}")
     except subprocess.CalledProcessError:
         sys.exit("error: a seed's run failed, see above: run the same command again to go on")
-    print(f"{given.target}: {len(found['rows'])} seeds")
+    print(f"{given.target}: {len(archived['rows'])} seeds")
 
 
 if __name__ == "__main__":

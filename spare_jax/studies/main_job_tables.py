@@ -18,11 +18,11 @@ def _at_least(key: str, least: float) -> Callable[[Row], bool]:
 
 
 def _gains(row: Row) -> bool:
-    found = row["prm_minus_majority"]
-    return found["mean"] is not None and found["mean"] >= 0.05 and found["low"] > 0
+    difference = row["prm_minus_majority"]
+    return difference["mean"] is not None and difference["mean"] >= 0.05 and difference["low"] > 0
 
 
-# What a seed should reach: the figure, how the table names it, the bar in words, and whether a row is over it.
+# What a seed should reach: the figure, its name in the table, the bar in words, and whether a row reaches it.
 BARS = (
     ("step_accuracy", "step accuracy", ">= .92", _at_least("step_accuracy", 0.92)),
     ("error_precision", "error precision", ">= .85", _at_least("error_precision", 0.85)),
@@ -39,22 +39,22 @@ _OTHERS = {
 }  # fmt: skip
 
 
-def tables(found: Mapping[str, Any]) -> str:
+def tables(archived: Mapping[str, Any]) -> str:
     """Seeds, their mean and range, and how many meet each bar, as Markdown; rates are fractions, intervals 95 %
     bootstrap over the problems of a seed."""
-    rows = found["rows"]
+    rows = archived["rows"]
     names = {key: name for key, name, *_ in BARS} | _OTHERS
     body = [(str(row["seed"]), *(_shown(key, row[key]) for key in names)) for row in rows]
     values = {key: [known for row in rows if (known := _value(row[key])) is not None] for key in names}
-    for word, of in (("mean", statistics.fmean), ("least", min), ("most", max)):
-        body.append((word, *(_figure(key, of(known) if known else None) for key, known in values.items())))
+    for word, summary in (("mean", statistics.fmean), ("least", min), ("most", max)):
+        body.append((word, *(_figure(key, summary(known) if known else None) for key, known in values.items())))
     met = [[over(row) for row in rows] for *_, over in BARS]
     body.append(("wanted", *(words for _, _, words, _ in BARS), *[""] * len(_OTHERS)))
-    body.append(("met by", *(f"{sum(of)} of {len(rows)}" for of in met), *[""] * len(_OTHERS)))
-    all_met = sum(all(of) for of in zip(*met, strict=True))
+    body.append(("met by", *(f"{sum(seeds)} of {len(rows)}" for seeds in met), *[""] * len(_OTHERS)))
+    all_met = sum(all(bars) for bars in zip(*met, strict=True))
     return (
-        f"`{found['config']}`, annotator of digest {found['teacher']}. {all_met} of {len(rows)} seeds meet all that is "
-        f"wanted.\n\n{table(('seed', *names.values()), body)}\n"
+        f"`{archived['config']}`, annotator of digest {archived['teacher']}. {all_met} of {len(rows)} seeds meet all "
+        f"that is wanted.\n\n{table(('seed', *names.values()), body)}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures as the tables of docs/results show them, and the command that prints those of a study."""
+"""Markdown for the tables of docs/results, and the command that prints the tables of a study."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from spare_jax.storage.jsonlines import StoreError, read_json
 
 
 def print_tables(tables: Callable[[Mapping[str, Any]], str], arguments: Sequence[str]) -> None:
-    """Print the `tables` of a study's file, the one argument; anything else ends with one clear line."""
+    """The command of a study: print the `tables` of the JSON file that its one argument names; an error is one line."""
     if len(arguments) != 1:
         sys.exit("error: name the study's JSON file")
     try:
@@ -25,25 +25,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with so many digits behind the point, "-" where there is none."""
+    """A number with `digits` decimal places; "-" for None."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def rate(value: float | None) -> str:
-    """A fraction with three digits: .873."""
+    """A fraction with three decimal places, such as .873; "-" for None."""
     return number(value, 3).replace("0.", ".", 1) if value is not None and abs(value) < 1 else number(value, 3)
 
 
-def rate_within(found: Mapping[str, float | None]) -> str:
-    """A fraction and its interval: .873 [.851, .894]."""
-    if found["mean"] is None:
+def rate_within(figure: Mapping[str, float | None]) -> str:
+    """A fraction and its interval ("mean", "low", "high"), such as .873 [.851, .894]; "-" where the mean is None."""
+    if figure["mean"] is None:
         return "-"
-    return f"{rate(found['mean'])} [{rate(found['low'])}, {rate(found['high'])}]"
+    return f"{rate(figure['mean'])} [{rate(figure['low'])}, {rate(figure['high'])}]"
 
 
-def interval(found: Mapping[str, float | None]) -> str:
-    """A difference and its interval, as statistics.bootstrap has them: +0.012 [-0.004, +0.031]."""
-    if found["mean"] is None:
+def interval(figure: Mapping[str, float | None]) -> str:
+    """A difference and its interval, as from statistics.bootstrap, such as +0.012 [-0.004, +0.031]."""
+    if figure["mean"] is None:
         return "-"
-    low, high = ("-" if found[end] is None else f"{found[end]:+.3f}" for end in ("low", "high"))
-    return f"{found['mean']:+.3f} [{low}, {high}]"
+    low, high = ("-" if figure[end] is None else f"{figure[end]:+.3f}" for end in ("low", "high"))
+    return f"{figure['mean']:+.3f} [{low}, {high}]"

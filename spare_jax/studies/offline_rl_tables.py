@@ -2,8 +2,8 @@
 
     python -m spare_jax.studies.offline_rl_tables docs/results/offline_rl.json
 
-The JSON is what `spare_jax.studies.collect` has put together: one cell per world, method and seed. A method's seeds are
-taken together, each with its own problems.
+The JSON is made by `spare_jax.studies.collect`: one cell per world, method and seed. The seeds of a method are
+averaged; each has problems of its own.
 """
 
 import sys
@@ -28,7 +28,7 @@ def tables(study: Mapping[str, Any]) -> str:
         worlds[cell["world"]][cell["method"]].append(cell)
     parts = []
     for world, cells in worlds.items():
-        seeds = sorted({cell["seed"] for of in cells.values() for cell in of})
+        seeds = sorted({cell["seed"] for of_method in cells.values() for cell in of_method})
         parts.append(f"## {world}, seeds {', '.join(map(str, seeds))}")
         for side, words in SIDES.items():
             parts.append(f"Greedy answers {words}:")
@@ -41,41 +41,41 @@ def tables(study: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _mean(found: Sequence[Mapping[str, Any]], key: str) -> float | None:
-    return mean_or_none([of[key] for of in found if of[key] is not None])
+def _mean(cells: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    return mean_or_none([cell[key] for cell in cells if cell[key] is not None])
 
 
 def _accuracies(cells: _Cells, side: str) -> str:
     head = ("method", "seeds", *greedy.ACCURACIES, "steps", "tokens", "cut off")
     rows = []
-    for method, of in cells.items():
-        lengths = [_mean([cell[side] for cell in of], key) for key in ("steps", "tokens", "cut_off")]
+    for method, seeds in cells.items():
+        lengths = [_mean([cell[side] for cell in seeds], key) for key in ("steps", "tokens", "cut_off")]
         lengths = (number(value, digits) for value, digits in zip(lengths, (2, 1, 3), strict=True))
-        rows.append((method, str(len(of)), *greedy.accuracies(of, side), *lengths))
+        rows.append((method, str(len(seeds)), *greedy.accuracies(seeds, side), *lengths))
     return table(head, rows)
 
 
 def _differences(cells: _Cells, side: str) -> str:
     rows = []
-    for method, of in cells.items():
-        seeds, found = greedy.differences(cells[OURS], of, side)
+    for method, theirs in cells.items():
+        seeds, intervals = greedy.differences(cells[OURS], theirs, side)
         if method != OURS and seeds:
-            rows.append((method, *found))
+            rows.append((method, *intervals))
     return table(("method", *greedy.DIFFERENCES), rows)
 
 
 def _trained_on(cells: _Cells) -> str:
     head = ("method", "pairs", "with the reference chosen", "steps of training", "best step", "best dev loss")
     rows = []
-    for method, of in cells.items():
-        pairs = [cell["pairs"] for cell in of if cell["pairs"]]
-        total = sum(found["pairs"] for found in pairs)
-        training = [cell["training"] for cell in of]
+    for method, seeds in cells.items():
+        pairs = [cell["pairs"] for cell in seeds if cell["pairs"]]
+        total = sum(counts["pairs"] for counts in pairs)
+        training = [cell["training"] for cell in seeds]
         rows.append(
             (
                 method,
-                number(ratio_or_none(total, len(of)), 0) if pairs else "-",
-                rate(ratio_or_none(sum(found["reference_pairs"] for found in pairs), total)) if pairs else "-",
+                number(ratio_or_none(total, len(seeds)), 0) if pairs else "-",
+                rate(ratio_or_none(sum(counts["reference_pairs"] for counts in pairs), total)) if pairs else "-",
                 *(number(_mean(training, key), 0) for key in ("steps", "best_step")),
                 number(_mean(training, "best_loss"), 3),
             )

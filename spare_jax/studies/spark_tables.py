@@ -2,9 +2,9 @@
 
     python -m spare_jax.studies.spark_tables docs/results/spark.json
 
-The JSON is what `spare_jax.studies.collect` has put together from the three parts of the study: a cell of labels per
-seed, one per reward model, and one per policy. A reward's policies with the same guards are taken together, each seed
-with its own problems.
+The JSON is made by `spare_jax.studies.collect` of the three parts of the study: a cell of labels per seed, a cell per
+reward model, and a cell per policy. The seeds of a reward, with the same guards, are averaged; each seed has problems
+of its own.
 """
 
 import sys
@@ -16,7 +16,7 @@ from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.studies import greedy
 from spare_jax.studies.markdown import interval, number, print_tables, rate, rate_within, table
 
-AGAINST = ("random", "rlvr")  # the rewards that the others are set against
+AGAINST = ("random", "rlvr")  # the rewards with which the others are compared
 
 
 def tables(study: Mapping[str, Any]) -> str:
@@ -50,14 +50,14 @@ def tables(study: Mapping[str, Any]) -> str:
 
 
 def _reward_and_guards(cell: Mapping[str, Any]) -> str:
-    """A policy's reward, and behind it where its guards are not those that the study's config leaves on."""
-    how = cell["settings"]["grpo"]
-    alarm = how["alarms"]["paid_wrongly"]["threshold"]
+    """A policy's reward, followed by the guards that differ from those of the study's config."""
+    grpo = cell["settings"]["grpo"]
+    alarm = grpo["alarms"]["paid_wrongly"]["threshold"]
     guards = {
-        "any form": not how["forbidden"],
-        "no step twice": "repeated_step" in how["forbidden"],
-        f"at least {how['least_steps']} steps": how["least_steps"],
-        f"at most {how['most_steps']} steps": how["most_steps"],
+        "any form": not grpo["forbidden"],
+        "no step twice": "repeated_step" in grpo["forbidden"],
+        f"at least {grpo['least_steps']} steps": grpo["least_steps"],
+        f"at most {grpo['most_steps']} steps": grpo["most_steps"],
         f"alarm above {alarm}": alarm < 1,
     }
     return ", ".join([cell["reward"], *(name for name, is_set in guards.items() if is_set)])
@@ -69,14 +69,14 @@ def _labels(cell: Mapping[str, Any]) -> str:
         "answer right", "says Yes",
     )  # fmt: skip
     rows = []
-    for mode, found in cell["targets"].items():
-        quality = found["quality"]
+    for mode, target in cell["targets"].items():
+        quality = target["quality"]
         rows.append(
             (
                 mode,
-                number(found["passes_per_problem"], 0),
-                number(found["tokens_per_problem"], 0),
-                rate(found["kept_share"]),
+                number(target["passes_per_problem"], 0),
+                number(target["tokens_per_problem"], 0),
+                rate(target["kept_share"]),
                 rate_within({"mean": quality["first_error_f1"], **quality["first_error_f1_interval"]}),
                 *(rate(quality[key]) for key in ("step_accuracy", "error_precision", "error_recall")),
                 *(rate(quality[key]) for key in ("outcome_accuracy", "says_right")),
@@ -87,10 +87,10 @@ def _labels(cell: Mapping[str, Any]) -> str:
 
 def _critiques(cell: Mapping[str, Any]) -> str:
     rows = [
-        (mode, of, *(str(counted[key]) for key in ("n", "changed", "fixed", "broke")))
-        for mode, found in cell["targets"].items()
-        if found["critique"]
-        for of, counted in found["critique"].items()
+        (mode, verdicts, *(str(counted[key]) for key in ("n", "changed", "fixed", "broke")))
+        for mode, target in cell["targets"].items()
+        if target["critique"]
+        for verdicts, counted in target["critique"].items()
     ]
     return table(("mode", "verdicts on", "all", "changed", "fixed", "broke"), rows)
 
@@ -102,8 +102,8 @@ def _verifiers(cells: greedy.Cells) -> str:
     )  # fmt: skip
     rows = []
     for cell in cells:
-        found = cell["in_distribution"]
-        first, answers = found["first_error"], found["answers"]
+        figures = cell["in_distribution"]
+        first, answers = figures["first_error"], figures["answers"]
         rows.append(
             (
                 cell["mode"],
@@ -111,9 +111,9 @@ def _verifiers(cells: greedy.Cells) -> str:
                 str(cell["seed"]),
                 rate_within({"mean": first["f1"], "low": first["low"], "high": first["high"]}),
                 *(rate(first[key]) for key in ("error_accuracy", "correct_accuracy")),
-                rate(found["steps"]["step_accuracy"]),
+                rate(figures["steps"]["step_accuracy"]),
                 *(rate(answers[key]) for key in ("outcome_accuracy", "says_right")),
-                number(found["written_per_verification"], 0),
+                number(figures["written_per_verification"], 0),
             )
         )
     return table(head, rows)
@@ -148,7 +148,7 @@ def _policies(policies: Mapping[str, greedy.Cells]) -> str:
 
 
 def _courses(policies: Mapping[str, greedy.Cells]) -> str:
-    """Means over the seeds of what the first and the last ten iterations saw, and the first and the last that asked the
+    """Means over the seeds: of the first and of the last ten iterations, and of the first and the last sampling of the
     held-out problems (`watch.course`)."""
     head = (
         "reward", "iterations", "tokens sampled", "tokens of the judge", "reward, first", "last", "valid form, first",
@@ -181,13 +181,13 @@ def _courses(policies: Mapping[str, greedy.Cells]) -> str:
 
 
 def _progress(policies: Mapping[str, greedy.Cells]) -> str:
-    """What was right of a sample of each held-out problem before an iteration's update, and the tokens that policy and
-    judge had written for training with that iteration's; means over the seeds that came so far and were watched. Empty
-    where none was."""
+    """For the iterations in which the held-out problems were sampled: the share of right answers before the update, and
+    the tokens that policy and judge have written for training up to the iteration's end. Means over the seeds that have
+    the iteration; empty where no seed was watched."""
     seen: dict[tuple[str, int], list[Mapping[str, float]]] = defaultdict(list)
     for reward, cells in policies.items():
-        for compared in (of for cell in cells for of in cell["course"]["held_out"]):
-            seen[reward, compared["step"]].append(compared)
+        for asked in (iteration for cell in cells for iteration in cell["course"]["held_out"]):
+            seen[reward, asked["step"]].append(asked)
     steps = sorted({step for _, step in seen})
     rows = [
         (reward, *(_right_after(seen[reward, step]) if (reward, step) in seen else "-" for step in steps))
@@ -196,37 +196,38 @@ def _progress(policies: Mapping[str, greedy.Cells]) -> str:
     return table(("reward", *map(str, steps)), rows) if steps else ""
 
 
-def _right_after(compared: Sequence[Mapping[str, float]]) -> str:
-    tokens = mean_or_none([of["tokens"] + of["judge_tokens"] for of in compared])
-    return f"{rate(mean_or_none([of['correct'] for of in compared]))} ({number(tokens and tokens / 1000, 0)})"
+def _right_after(asked: Sequence[Mapping[str, float]]) -> str:
+    tokens = mean_or_none([one["tokens"] + one["judge_tokens"] for one in asked])
+    return f"{rate(mean_or_none([one['correct'] for one in asked]))} ({number(tokens and tokens / 1000, 0)})"
 
 
 def _approvals(policies: Mapping[str, greedy.Cells]) -> str:
-    """Sums over the seeds whose answers were judged, as "yes of n"; empty where none were."""
+    """How often a policy's judge says Yes to its greedy answers, as "yes of n", summed over the seeds whose answers
+    were judged; empty where there are none."""
     head = (
         "reward", "seeds", "yes to right answers", "right, yes, no step called wrong", "yes to wrong answers",
         "wrong, yes, no step called wrong", "yes to wrong answers with a step twice",
     )  # fmt: skip
     rows = []
     for reward, cells in policies.items():
-        judged = [found for cell in cells if (found := cell.get("approvals"))]
+        judged = [approvals for cell in cells if (approvals := cell.get("approvals"))]
         if judged:
             right, wrong, repeating = (
-                {key: sum(found[group][key] for found in judged) for key in ("n", "yes", "sound")}
+                {key: sum(approvals[group][key] for approvals in judged) for key in ("n", "yes", "sound")}
                 for group in ("right", "wrong", "wrong_repeating")
             )
-            counts = [text for of in (right, wrong) for text in (f"{of['yes']} of {of['n']}", str(of["sound"]))]
+            counts = [text for side in (right, wrong) for text in (f"{side['yes']} of {side['n']}", str(side["sound"]))]
             rows.append((reward, str(len(judged)), *counts, f"{repeating['yes']} of {repeating['n']}"))
     return table(head, rows) if rows else ""
 
 
 def _differences(policies: Mapping[str, greedy.Cells], other: str) -> str:
-    """Empty where no reward has a seed that the other has too."""
+    """The rewards' differences to `other`; empty where no reward has a seed in common with it."""
     rows = []
     for reward, cells in policies.items():
-        seeds, found = greedy.differences(cells, policies.get(other, ()), "greedy")
+        seeds, intervals = greedy.differences(cells, policies.get(other, ()), "greedy")
         if reward != other and seeds:
-            rows.append((reward, str(seeds), *found))
+            rows.append((reward, str(seeds), *intervals))
     return table(("reward", "seeds", *greedy.DIFFERENCES), rows) if rows else ""
 
 
