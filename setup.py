@@ -43,6 +43,7 @@ setup(
             "peft==0.21.2",  # parity only
             "pyright==1.1.414",
             "pytest>=8.0",
+            "pytest-xdist>=3.7",
             "requests>=2.31",  # parity only: TRL's GRPOTrainer imports it and does not bring it
             "ruff==0.17.5",
             "torch==2.13.0",  # parity only; this version's wheel is the CPU build

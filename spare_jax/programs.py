@@ -1,9 +1,9 @@
 """Judges and solvers as programs: generators that ask for model work and never touch a model.
 
-A program yields a list of requests (`Sample`, `Score`) and is sent back, per request, the tuple of its
-completions; what it returns is its result. `run` keeps many programs in flight over the engines. A program holds
-no clock and no randomness of its own, so it can be run again from its start: the journal then answers every
-request that was answered before (ARCHITECTURE.md, "Kills").
+A program yields a list of requests (`Sample`, `Score`) and is sent back, per request, the tuple of its completions;
+what it returns is its result. `run` keeps many programs in flight over the engines. A program reads no clock and draws
+no random numbers, so after a kill it is run again from its start, and the journal answers every request that was
+answered before (ARCHITECTURE.md, "Kills").
 """
 
 import dataclasses
@@ -15,21 +15,24 @@ from typing import Any, Protocol
 
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """Token ids that several requests share at their start; a prefix may extend another one."""
+    """Token ids with which the prompts of several requests begin; they follow those of `parent`, if there is one. An
+    engine reads a prefix once for all requests that name it."""
 
     ids: tuple[int, ...]
     parent: "Prefix | None" = None
 
     def all_ids(self) -> tuple[int, ...]:
-        """The ids from the root of the chain to the end of this prefix."""
+        """The ids of all parents, from the first one on, and of this prefix."""
         return (self.parent.all_ids() if self.parent else ()) + self.ids
 
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """What a sample's text must be: `pattern` is a regular expression of which no text begins another.
+    """What the text of a sample must match: `pattern`, a regular expression that is prefix-free (no text that matches
+    is the beginning of another one that does, so a sample ends where it matches).
 
-    At most `max_detour` tokens in a row may bring the end no nearer, which bounds every string and list in it.
+    After `max_detour` tokens in a row that come no closer to a match only such are allowed as do, which bounds the
+    strings and lists in it.
     """
 
     pattern: str
@@ -38,11 +41,11 @@ class Grammar:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Ask `model` for `n` continuations of prefix + ids.
+    """A request: `n` continuations of `prefix` + `ids` from `model`, at most `max_tokens` tokens each.
 
     `temperature` 0 is greedy; `top_p` 1 and `top_k` 0 switch those filters off. Generation ends after a token of
-    `stop` (which is kept as the last id) or at `max_tokens`. With a `grammar` every sample is a whole text of it, and
-    ends there; `max_tokens` must suffice for the shortest one.
+    `stop`, which is kept as the last id. With a `grammar` every sample is a whole match of it and ends there;
+    `max_tokens` must be enough for the shortest match.
     """
 
     model: str
@@ -58,15 +61,16 @@ class Sample:
 
     def all_ids(self) -> tuple[int, ...]:
         """The whole prompt."""
-        return _behind(self.prefix, self.ids)
+        return _all_ids(self.prefix, self.ids)
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Ask reward model `model` for its step score at each of `positions` (indices into prefix + ids).
+    """A request: the score of reward model `model` at each of `positions`, indices into `prefix` + `ids`, where steps
+    end.
 
-    With `answers`, two token ids, the score is the probability that the second and not the first comes next, whatever
-    the engine reads otherwise.
+    The score is what the engine's reading of the model gives. With `answers`, two token ids, it is instead the
+    probability that the second comes next, given that one of the two does.
     """
 
     model: str
@@ -77,10 +81,10 @@ class Score:
 
     def all_ids(self) -> tuple[int, ...]:
         """All that the model reads."""
-        return _behind(self.prefix, self.ids)
+        return _all_ids(self.prefix, self.ids)
 
 
-def _behind(prefix: Prefix | None, ids: tuple[int, ...]) -> tuple[int, ...]:
+def _all_ids(prefix: Prefix | None, ids: tuple[int, ...]) -> tuple[int, ...]:
     return (prefix.all_ids() if prefix else ()) + ids
 
 
@@ -89,12 +93,15 @@ Request = Sample | Score
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """One answer to a request.
+    """One answer to a request: `Sample` gets n of them, `Score` one.
 
-    For `Sample`: generated ids (the stop token included) and their log-probabilities in nats under the model at
-    temperature 1 without filters; `finish_reason` is "stop" (a stop token, or the end of the grammar) or "length". For
-    `Score`: `scores`, one per position. A server's ids are not its tokens and have no log-probabilities: there the two
-    counts say what it spent, and what the prompt took is the first completion's.
+    Of a `Sample`: the generated ids, stop token included, and their log-probabilities in nats under the model at
+    temperature 1 without filters or grammar; `finish_reason` is "stop" (a stop token, or the end of a match) or
+    "length". Of a `Score`: `scores`, one per position.
+
+    The ids that the engine of a server returns stand for text, not for the server's tokens, and have no
+    log-probabilities. So the server's own counts come with them: `generated_tokens` of each completion, and
+    `prompt_tokens` of the request with the first one. Elsewhere both are None, and the ids are counted.
     """
 
     ids: tuple[int, ...] = ()
@@ -106,20 +113,21 @@ class Completion:
 
 
 def tokens_read(request: Request, completions: Sequence[Completion]) -> int:
-    """Tokens of a request's prompt, each counted once."""
+    """Tokens of a request's prompt, counted once however many samples it has."""
     counted = completions[0].prompt_tokens if completions else None
     return len(request.all_ids()) if counted is None else counted
 
 
 def tokens_written(completions: Iterable[Completion]) -> int:
-    """Tokens that were generated in all."""
+    """Tokens that were generated in all completions."""
     return sum(len(c.ids) if c.generated_tokens is None else c.generated_tokens for c in completions)
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why a request has no answer, or a program no result; says what to change. `passing`: asked again, it may have
-    one (a server that was down); else it will fail in the same way (a prompt that fills the context)."""
+    """Why a request has no answer, or a program no result; `message` says what to change. `passing`: the cause may pass
+    and another try may succeed (a server that was down); otherwise another try fails alike (a prompt that is too long).
+    """
 
     message: str
     passing: bool = True
@@ -129,17 +137,17 @@ Program = Generator[list[Request], list[tuple[Completion, ...]], Any]
 
 
 class RequestFailed(Exception):
-    """Raised inside a program, at its `yield`, where one of the requests could not be answered; `passing` as in
-    `Failure`. A program raises it too where it cannot ask at all."""
+    """One of a program's requests could not be answered: raised inside the program, at its `yield`. A program raises it
+    itself where it cannot even make its request. `passing` is as in `Failure`."""
 
-    def __init__(self, why: str, passing: bool = False):
-        super().__init__(why)
+    def __init__(self, reason: str, passing: bool = False):
+        super().__init__(reason)
         self.passing = passing
 
 
 class Engine(Protocol):
-    """What answers requests. `submit` takes one, or raises ValueError where it can never be answered; `poll` works for
-    a while and returns what has been finished."""
+    """What answers requests. `submit` queues one, and raises ValueError where it can never be answered; `poll` works
+    for a while and returns the answers that are finished by then, each with its request's id."""
 
     def submit(self, request_id: str, request: Request) -> None: ...
 
@@ -147,7 +155,7 @@ class Engine(Protocol):
 
 
 class Journal(Protocol):
-    """Where completions rest until a stage has ended (store.py keeps it on disk)."""
+    """Answers to requests, kept until the stage that asked has ended (store.py keeps them on disk)."""
 
     def get(self, request_id: str) -> tuple[Completion, ...] | None: ...
 
@@ -160,14 +168,19 @@ def run(
     journal: Journal,
     in_flight: int = 1024,
 ) -> Iterator[tuple[str, Any]]:
-    """Run every program and yield (program id, result) in the order in which they end; the result of one that raised
-    is a `Failure`. Failures are not journaled: another run tries again.
+    """Run every program and yield (program id, result) in the order in which they end. A program that raises has a
+    `Failure` as its result and stops no other; failures are not journaled, so that another run tries again.
+
+    Request i of round r of a program has the id "<program id>/r/i", on which its random numbers depend.
 
     Args:
       engines: the engine of each model name that requests use.
-      programs: (id, function that starts the program); ids must be unique, they key randomness and journal.
-      journal: answers requests that an earlier run had answered, and keeps new answers.
+      programs: (id, function that starts the program).
+      journal: has the answers of earlier runs, and is given the new ones.
       in_flight: how many programs may wait for an engine at once.
+
+    Raises:
+      ValueError: two programs that run at the same time have one id.
     """
     waiting = iter(programs)
     active: dict[str, _Active] = {}
@@ -217,7 +230,7 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
         except Exception as error:  # whatever a program stumbles on is its own affair
             del active[program_id]
             lasting = not error.passing if isinstance(error, RequestFailed) else isinstance(error, ValueError)
-            yield program_id, Failure(_said(error), passing=not lasting)
+            yield program_id, Failure(_described(error), passing=not lasting)
             return
         state.round += 1
         ids = [f"{program_id}/{state.round}/{i}" for i in range(len(requests))]
@@ -226,8 +239,8 @@ def _advance(program_id, active, owner, engines, journal) -> Iterator[tuple[str,
             if state.answers[i] is None:
                 try:
                     if request.model not in engines:
-                        there = ", ".join(engines)
-                        raise ValueError(f"request {request_id!r}: {request.model!r} has no engine: there are {there}")
+                        known = ", ".join(engines)
+                        raise ValueError(f"request {request_id!r}: {request.model!r} has no engine: there are {known}")
                     engines[request.model].submit(request_id, request)
                 except ValueError as error:
                     state.answers[i] = Failure(str(error), passing=False)
@@ -246,8 +259,8 @@ def _send(state: _Active) -> list[Request]:
     return state.program.send(state.answers)  # pyright: ignore[reportArgumentType]
 
 
-def _said(error: Exception) -> str:
-    """What went wrong, and where if it was not a request."""
+def _described(error: Exception) -> str:
+    """What went wrong, and where in the program's code if it was not a request that failed."""
     if isinstance(error, RequestFailed):
         return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -1,7 +1,7 @@
 """What flows between the stages: frozen records that go to JSON and back.
 
-`Problem` holds nothing that a reference-free method may not see; what must stay hidden from such a
-method is in `Gold`. Every annotator, reward model and the world's truth answer with a `Judgement`.
+`Problem` holds only what every method may see; the accepted answers and the reference solution, which a reference-free
+method must not see, are in `Gold`. Annotators, reward models and a world's truth all answer with a `Judgement`.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from typing import Any, Self
 
 
 class RecordError(ValueError):
-    """A JSON object does not fit the record it should become; names the field at fault."""
+    """A JSON object does not fit the record that it should become; the message names the field at fault."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Base of all records: `to_json` and `from_json` are inverse to each other."""
+    """Base class of all records: `from_json(to_json())` gives the record back."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, one key per field; tuples become lists."""
+        """The record as JSON values, one key per field; tuples become lists."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -43,7 +43,7 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Problem(Record):
-    """A question, and the numbered context sentences that it rests on (empty where the question says all)."""
+    """A question, and the context sentences that it is about (none where the question holds all that is needed)."""
 
     id: str
     question: str
@@ -52,7 +52,8 @@ class Problem(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Gold(Record):
-    """What is known of a problem's solution: accepted answers, reference steps, and a world's own facts."""
+    """What is known of a problem's solution: the accepted answers, one worked solution in steps, and, of a generated
+    problem, the facts of its story in the notation of its world."""
 
     problem_id: str
     answers: tuple[str, ...]
@@ -64,8 +65,10 @@ class Gold(Record):
 class Solution(Record):
     """One candidate solution, with the token ids that were sampled.
 
-    `spans[i]` is the half-open range of `token_ids` that holds step i; `tokenizer` is the digest of the
-    tokenizer the ids belong to. `mean_logprob` is the policy's mean log-probability per sampled token, in nats.
+    `answer` is the final answer that was read from the steps, None where they state none. `finish_reason` is "stop",
+    "length" (cut off at the token limit) or "imported" (from a file). `spans[i]` is the half-open range of `token_ids`
+    that holds step i; `tokenizer` is the digest of the tokenizer that the ids belong to. `mean_logprob` is the policy's
+    mean log-probability per sampled token, in nats; `prompt_tokens` is the length of the prompt.
     """
 
     id: str
@@ -82,10 +85,13 @@ class Solution(Record):
 
 @dataclasses.dataclass(frozen=True)
 class StepJudgement(Record):
-    """What a judge says of one step. Ids are 1-based, as the judge's prompt numbers them.
+    """A judge's verdict on one step.
 
-    `label` is True for correct, False for incorrect, None for unknown; `score` is a probability of being correct.
-    `missed` says that the judge's text was read and has no record of the step; a policy may have chosen the label.
+    `label` is True for correct, False for incorrect, None for unknown; `score` is the probability that the step is
+    correct. `context`, `steps` and `reference` are the numbers, from 1 as in the judge's prompt, of the context
+    sentences and earlier steps that the step builds on and of the reference steps that it matches; `errors` are
+    categories of error. `missed`: the judge answered and left this step out, so that its `label` is None or was chosen
+    by a `LabelPolicy`.
     """
 
     label: bool | None = None
@@ -100,13 +106,13 @@ class StepJudgement(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Judgement(Record):
-    """A judge's answer on one solution.
+    """A judge's verdict on one solution.
 
-    `steps` has one entry per step of the solution, or none where the judge looks at the outcome alone.
-    `outcome` is the judge's verdict on the final answer, `outcome_score` a probability of its being correct. `surplus`
-    counts records about steps that do not exist; `parsed` is False where the judge's text held no readable record at
-    all. `failure` says why the solution was not judged: the judge could not be asked, or what it wrote was cut off or
-    could not be read. Then there is no label, no score and no outcome: what failed is missing, never a judge's word.
+    `steps` has one entry per step of the solution, or none where the judge looks only at the final answer. `outcome` is
+    its verdict on the final answer, `outcome_score` the probability that this is correct. `text` is what the judge
+    wrote. `surplus` counts entries of it about steps that do not exist; `exemplars_dropped` how many exemplars did not
+    fit in its prompt. `failure` says why the solution was not judged (the judge could not be asked, or its text was cut
+    off or unreadable); "" where it was. A failed judgement has no label, no score and no outcome, and is not `parsed`.
     """
 
     solution_id: str
@@ -124,8 +130,8 @@ class Judgement(Record):
 
     def __post_init__(self):
         """Raises RecordError where a failure comes with a label or a score."""
-        said = (self.outcome, self.outcome_score, *(word for step in self.steps for word in (step.label, step.score)))
-        if self.failure and any(word is not None for word in said):
+        verdicts = (self.outcome, self.outcome_score, *(v for step in self.steps for v in (step.label, step.score)))
+        if self.failure and any(verdict is not None for verdict in verdicts):
             raise RecordError(
                 f"judge {self.judge!r} failed on solution {self.solution_id!r} ({self.failure}) and labels it: what "
                 "failed has no label and no score"
@@ -133,7 +139,7 @@ class Judgement(Record):
 
     @property
     def id(self) -> str:
-        """Of one judgement among several of a solution: the solution's id and the judge."""
+        """The solution's id and the judge's name, which tell several judgements of one solution apart."""
         return f"{self.solution_id}/{self.judge}"
 
     @property
@@ -143,13 +149,14 @@ class Judgement(Record):
 
 
 UNDECIDED = "the comparison of its answer with the accepted one came to no verdict"
+"""The `failure` of a judgement that needs to know whether the final answer is right, where that is undecided."""
 
 
 def not_judged(
     solution: Solution, judge: str, failure: str, text: str = "", prompt_tokens: int = 0, generated_tokens: int = 0
 ) -> Judgement:
-    """The judgement of a judge that failed: nothing is known of any step. `text` is what it wrote all the same, and
-    the tokens are what that took."""
+    """The judgement of a solution that `judge` failed on: every step unlabelled. `text` is what the judge wrote, if
+    anything, `prompt_tokens` and `generated_tokens` what it cost all the same."""
     return Judgement(
         solution.id,
         judge,
@@ -183,9 +190,9 @@ class Case(Record):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledSolution(Record):
-    """A solution and what a judge says of its steps: what reward models train on, and what files of labels hold.
+    """A solution and a judgement with one entry per step: what reward models train on, and what files of labels hold.
 
-    `gold` is what the file knows of the answer; the pipeline's own examples leave it out.
+    `gold` is there where a file gives a reference or an accepted answer; a run's own training examples have none.
     """
 
     problem: Problem
@@ -209,13 +216,13 @@ class LabelledSolution(Record):
 
     @property
     def labels(self) -> tuple[bool | None, ...]:
-        """One per step; None where it is unknown, which is masked in training."""
+        """One label per step; None, where it is unknown, is masked in training."""
         return tuple(step.label for step in self.judgement.steps)
 
     @property
     def soft_labels(self) -> tuple[float | None, ...]:
-        """One probability of "correct" per step: the judge's score, its label where it gave no score (Math-Shepherd's
-        soft estimation, arXiv 2312.08935, section 3.3). A step without label is masked here too, scored or not."""
+        """One probability of "correct" per step: the judge's score, its label as 0 or 1 where it gave no score
+        (Math-Shepherd's soft estimation, arXiv 2312.08935, section 3.3); None, masked, for a step without a label."""
         return tuple(
             None if step.label is None else float(step.label) if step.score is None else step.score
             for step in self.judgement.steps
@@ -224,10 +231,10 @@ class LabelledSolution(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Preference(Record):
-    """Two solutions of a problem, the better one first; scores per step where there are any.
+    """Two solutions of a problem, the better one as `chosen`, each with a score per step or with none.
 
-    The first `shared_steps` steps are the same in both and stand with the prompt: what is preferred is what follows
-    them. Two whole solutions share none in this sense, however they begin.
+    With `shared_steps` = k > 0 the first k steps, equal in both, count as part of the prompt, and only what follows
+    them is compared (Step-DPO). Pairs of whole solutions have k = 0, also where both happen to begin alike.
     """
 
     problem: Problem
@@ -238,7 +245,7 @@ class Preference(Record):
     shared_steps: int = 0
 
     def __post_init__(self):
-        """Raises RecordError where the two do not begin with that many equal steps."""
+        """Raises RecordError where the two do not begin with `shared_steps` equal steps."""
         shared = self.chosen.steps[: max(0, self.shared_steps)]
         if len(shared) != self.shared_steps or self.rejected.steps[: len(shared)] != shared:
             raise RecordError(
@@ -258,10 +265,14 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint` asks for; only the JSON-shaped types that records use are known.
+    """A JSON value as the type `hint`: lists become tuples, objects become records, whole numbers floats.
+
+    Args:
+      hint: a type that a field of a record may have.
+      where: the field, with which the message of an error begins.
 
     Raises:
-      RecordError: it does not fit; begins with `where`.
+      RecordError: the value does not fit.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):

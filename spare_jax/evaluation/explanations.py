@@ -1,20 +1,17 @@
 """Whether a judge believes itself: its labels beside its own explanations, and its word on the reference."""
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
 from spare_jax.evaluation.statistics import ratio_or_none
 from spare_jax.records import Judgement
-
-# "Ben: said Ada + 5 = 8, is 7"; some worlds say whom the second half is about once more.
-_SAID_IS = re.compile(r"(?:(?P<subject>[^:]+): )?said (?P<said>.+), (?:(?P=subject) )?is (?P<right>.+)")
+from spare_jax.worlds.verdict import SAID_IS
 
 
 def says_right(explanation: str) -> bool | None:
     """Whether an explanation "said X, is Y" finds that the step says what is right: Y is "so", or X once more. None for
     an explanation of any other form."""
-    match = _SAID_IS.fullmatch(explanation.strip())
+    match = SAID_IS.fullmatch(explanation.strip())
     return None if match is None else match["right"] in ("so", match["said"])
 
 

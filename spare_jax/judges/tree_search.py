@@ -1,8 +1,9 @@
 """Tree search: the first error of a wrong solution by binary search over rollouts (OmegaPRM, arXiv 2406.06592).
 
-Behind a right step some rollout ends right, behind the first error none does; so the first error lies between the last
-step with a right rollout and the first without, and halving the steps between finds it in log2(n) rounds. The wrong
-rollouts met on the way are solutions too: the tree keeps them, and further searches take the most promising one.
+A state is the first steps of a solution. While these are right, some rollout behind the state ends right; once they
+contain an error, none does. So the first error lies between the last state with a right rollout and the first without,
+and bisection finds it in log2(n) rounds. The wrong rollouts that are met on the way are solutions with an error too:
+the tree keeps them, and further searches take the most promising one.
 """
 
 import json
@@ -32,9 +33,11 @@ T = TypeVar("T")
 class TreeSettings(RolloutSettings):
     """How a tree grows, by rollouts behind its states (samples: k per state).
 
-    `searches` is how many wrong solutions are searched:
-    the given one, then rollouts. A rollout r behind a state s is chosen by Q + U (after OmegaPRM):
-    Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), U = exploration * sqrt(all visits) / (1 + visits of s).
+    Attributes:
+      searches: how many wrong solutions are searched: the given one, then wrong rollouts, each time the rollout r
+        behind a state s with the greatest Q + U (after OmegaPRM, section 3.3), where
+        Q = alpha^(1 - MC(s)) * beta^(tokens(r) / length), MC(s) the share of right rollouts behind s, and
+        U = exploration * sqrt(all visits) / (1 + visits of s).
     """
 
     searches: int = 1
@@ -47,7 +50,8 @@ class TreeSettings(RolloutSettings):
 
 @dataclass
 class _Candidate:
-    """A wrong solution behind a state: all its pieces and steps, and how many of them are the state's."""
+    """A wrong solution whose first steps are a state: the ids of its pieces, its steps, how many of these are the
+    state's, and the tokens behind the state."""
 
     pieces: tuple[Piece, ...]
     steps: tuple[str, ...]
@@ -57,12 +61,12 @@ class _Candidate:
 
 @dataclass
 class _Tree:
-    """States by their pieces: the share of right rollouts behind each, and how often one of them was searched; the
-    wrong rollouts that were not; what it all took."""
+    """What is known of each state, by the ids of its pieces: the share of right rollouts behind it, its steps, and how
+    many rollouts behind it were searched; the wrong rollouts that were not searched; and the tokens spent."""
 
     policy: Continuation
     value: dict[tuple[Piece, ...], float] = field(default_factory=dict)
-    words: dict[tuple[Piece, ...], tuple[str, ...]] = field(default_factory=dict)
+    steps: dict[tuple[Piece, ...], tuple[str, ...]] = field(default_factory=dict)
     visits: dict[tuple[Piece, ...], int] = field(default_factory=dict)
     wrong: list[_Candidate] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -78,13 +82,14 @@ def tree_search(
     tokenizer_digest: str,
     settings: TreeSettings,
 ) -> Program:
-    """The program that finds a wrong solution's first error, a state per round; returns its Judgement.
+    """The program that finds a wrong solution's first error, asking for one state's rollouts per round, and returns its
+    Judgement.
 
-    Steps before the first error are right, it and all behind it wrong; where a state was estimated its share of right
-    rollouts is the score. A solution whose answer is right is not searched: all its steps count as right, as OmegaPRM
-    has it. Where a state has no rollout that came to an end (judges/rollouts.py) the search cannot go on, and a
-    solution whose first error it has not found by then is not judged. The text has all states of the tree as OmegaPRM's
-    flat rows (docs/formats.md, `omegaprm`).
+    Steps before the first error are right, it and the steps behind it wrong. A step's score is the share of right
+    rollouts behind it where the search has asked for these. A solution whose answer is right is not searched: all its
+    steps are right, as in OmegaPRM. If no rollout behind a state counts (judges/rollouts.py), the first error is not
+    found and the solution is not judged. The text holds all states of the tree as a row of OmegaPRM's flat format
+    (docs/formats.md, `omegaprm`).
 
     Raises:
       RequestFailed: the policy could not be asked.
@@ -101,11 +106,11 @@ def tree_search(
     if n_steps and not outcome:
         pieces = tuple(map(tuple, solve.piece_ids(tokenizer, solution, tokenizer_digest)))
         given = _Candidate(pieces, solution.steps, 0, sum(map(len, pieces)))
-        found = yield from _search(tree, given)
-        if found is None:
+        searched = yield from _search(tree, given)
+        if searched is None:
             spent = tree.prompt_tokens, tree.generated_tokens
             return not_judged(solution, settings.judge, NO_ROLLOUT, _flat(problem, gold, tree), *spent)
-        first_error = found
+        first_error = searched
         for i in range(n_steps - 1):
             scores[i] = tree.value.get(pieces[: i + 1])
         scores[-1] = 0.0
@@ -131,8 +136,8 @@ _Asking = Generator[list[Request], list[tuple[Completion, ...]], T]
 
 
 def _search(tree: _Tree, candidate: _Candidate) -> _Asking[int | None]:
-    """Where the first error of a wrong solution is (0-based), asking for one state's rollouts at a time; None where a
-    state has none that came to an end."""
+    """The index of a wrong solution's first error, from 0, asking for one state's rollouts at a time; None where no
+    rollout behind a state counts."""
     right, wrong = candidate.known, len(candidate.steps)  # states: how many steps have been taken
     while wrong - right > 1:
         middle = (right + wrong) // 2
@@ -147,8 +152,8 @@ def _search(tree: _Tree, candidate: _Candidate) -> _Asking[int | None]:
 
 
 def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> _Asking[None]:
-    """Ask for the rollouts behind a state; the wrong ones are kept. A state that fills the context has no value, and
-    one none of whose rollouts came to an end has none either."""
+    """Ask for the rollouts behind a state, and keep its value and the wrong ones. A state has no value if it fills the
+    context or none of its rollouts counts."""
     request = tree.policy.request(state)
     if request is None:
         return
@@ -165,11 +170,12 @@ def _estimate(tree: _Tree, state: tuple[Piece, ...], steps: tuple[str, ...]) -> 
             tree.wrong.append(_Candidate((*state, *pieces), (*steps, *texts), len(steps), len(completion.ids)))
     value = share_right(tree.policy, completions)
     if value is not None:
-        tree.words[state], tree.value[state] = steps, value
+        tree.steps[state], tree.value[state] = steps, value
 
 
 def _select(tree: _Tree, settings: TreeSettings) -> _Candidate | None:
-    """Take the most promising wrong rollout, of states that have right rollouts too; None where there is none."""
+    """Remove and return the most promising wrong rollout, behind states that have right rollouts too and with two or
+    more steps of its own; None where there is none."""
     total = sum(tree.visits.values())
 
     def promise(candidate: _Candidate) -> float:
@@ -193,7 +199,7 @@ def _flat(problem: Problem, gold: Gold, tree: _Tree) -> str:
         return ""
     question = prompt(problem)
     reasoning = [
-        {"solution_prefix": "\n\n".join((question, *tree.words[state])), "mc_value": value}
+        {"solution_prefix": "\n\n".join((question, *tree.steps[state])), "mc_value": value}
         for state, value in tree.value.items()
     ]
     row = {"question": question, "final_answer": gold.answers[0], "reasoning_steps": reasoning}

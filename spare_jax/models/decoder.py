@@ -20,8 +20,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from spare_jax.models.attention import cached_attention, extending_attention, packed_attention
-from spare_jax.models.cache import KVCache, Pages, Readers, write_token
+from spare_jax.models.attention import decode_attention, packed_attention, prefill_attention
+from spare_jax.models.cache import KVCache, Pages, SlotGroups, write_token
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.rows import by_rows
 
@@ -95,7 +95,7 @@ def class_logits(
         return jnp.einsum("...d,cd->...c", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
-def extend(
+def prefill(
     model: "Decoder",
     pages: Pages,
     ids: Int[Array, "batch length"],
@@ -118,7 +118,7 @@ def extend(
     def layer(x, inputs):
         block, index, window = inputs
         q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(extending_attention(q, k, v, pages, index, table, before, window, reach))
+        x = x + block.attention.output(prefill_attention(q, k, v, pages, index, table, before, window, reach))
         return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
 
     inputs = model.blocks, jnp.arange(model.config.num_layers), windows
@@ -130,12 +130,12 @@ def decode_step(
     model: "Decoder",
     cache: KVCache,
     pages: Pages,
-    readers: tuple[Readers, ...],
+    groups: tuple[SlotGroups, ...],
     ids: Int[Array, " slots"],
     starts: Int[Array, " slots"],
     positions: Int[Array, " slots"],
 ) -> tuple[Float[Array, "slots hidden"], KVCache]:
-    """One token per slot, at `positions`: attend to the pages that `readers` name and to what the slot holds itself,
+    """One token per slot, at `positions`: attend to the pages that `groups` name and to what the slot holds itself,
     from position `starts` on, this token included; as far as the layer's sliding window leaves it.
 
     Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at its start. The
@@ -150,7 +150,7 @@ def decode_step(
         weights, index, window = inputs
         q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
         cache = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
-        mixed = cached_attention(q[:, 0], cache, pages, readers, index, window, starts, positions)
+        mixed = decode_attention(q[:, 0], cache, pages, groups, index, window, starts, positions)
         x = x + weights.attention.output(mixed[:, None])
         return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
 

@@ -40,7 +40,7 @@ from spare_jax.runs.run import Run, answer, need_all_answers
 from spare_jax.runs.stage import Stage, chosen
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.voting import candidates
-from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
+from spare_jax.solvers.beam import SearchResult, SearchSettings, read_before_steps, search
 from spare_jax.solvers.sample import SolveSettings
 
 RULES = ("majority", "weighted", "best_of_n")
@@ -135,7 +135,7 @@ def search_all(run: Run, models: Generator, engine: EngineSettings, solve: Solve
             settings.model: on_engine(run, policy, engine, settings.max_tokens),
             settings.prm: on_engine(run, prm, engine, reader.max_tokens, reader.read_out),
         }
-        found: list[Found | None] = answer(run, "search", name, engines, started, or_else=lambda *_: None)
+        found: list[SearchResult | None] = answer(run, "search", name, engines, started, or_else=lambda *_: None)
         run.work.write(f"solutions/{name}", (s for of in found if of for s in of.solutions))
         run.work.write(f"judgements/{name}", (j for of in found if of for j in of.judgements))
         written += [f"solutions/{name}.jsonl", f"judgements/{name}.jsonl"]

@@ -39,6 +39,7 @@ from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example
 from spare_jax.training.loop import TrainConfig
+from spare_jax.worlds.verdict import SAID_IS
 from spare_jax.worlds.world import Distribution
 
 PAD, END, SYSTEM, USER, ASSISTANT, TAG = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", " ки"
@@ -52,6 +53,8 @@ CHAT_TEMPLATE = (
 # How sharply a head looks back, how many of the fastest rotary frequencies it does so with, and what share of their
 # random weights its query and key keep.
 LOOK_BACK_SHARPNESS, LOOK_BACK_FREQUENCIES, LOOK_BACK_CONTENT = 5.0, 6, 0.3
+
+HIDDEN = "..."  # what stands in the story in place of a sentence that is hidden
 
 FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
@@ -113,6 +116,7 @@ class GradingPhase(Phase):
     right_share: float = 1.0
     alignment_weight: float = 1.0
     verdict_weight: float = 1.0
+    hidden_share: float = unlisted(0.0)
     lessons: tuple[str, ...] = ("annotate",)
 
     def made(self, kind: str) -> int:
@@ -163,8 +167,6 @@ _WORDS = (
     r""" ?\d|\s*\n| ?[^\sA-Za-z\d]+|\s+"""
 )
 
-_SAID_IS = re.compile(r"((?:([^:]+): )?said (.+), (?:\2 )?is ).+")
-
 
 def build_tokenizer(
     task: Task, vocab_size: int, lessons: Sequence[str] = ("annotate",), problems: int = 3000
@@ -204,7 +206,7 @@ def _corpus(task: Task, problems: int, lessons: Sequence[str]) -> Iterator[str]:
         # Whatever the truth of a step, its explanation repeats it whole, twice: how often each word stands here decides
         # the tokenizer, which stays as it is when explanations change.
         whole = {
-            step: _SAID_IS.sub(r"\1\3", record.explanation)
+            step: SAID_IS.sub(r"\g<before_right>\g<said>", record.explanation)
             for step, record in zip(gold.steps, world.truth(problem, gold, gold.steps), strict=True)
         }
         records = [
@@ -242,6 +244,7 @@ def grading_examples(
     graded: Iterable[tuple[Problem, Gold, Solution]],
     alignment_weight: float = 1.0,
     verdict_weight: float = 1.0,
+    hidden_share: float = 0.0,
     lessons: Sequence[str] = ("annotate",),
 ) -> Iterator[Example]:
     """What a judge learns from: prompts of the `lessons`, and the world's verdicts as their completions.
@@ -250,7 +253,8 @@ def grading_examples(
     "critique" shows a verification with faults, and asks which they are and for the verification without.
 
     Solutions with an error of a held-out category are left out. The ids of a record (context, steps, reference) count
-    `alignment_weight`, and what says whether there is an error `verdict_weight`.
+    `alignment_weight`, and what says whether there is an error `verdict_weight`. In "annotate", `hidden_share` of the
+    solutions are shown with a story that lacks sentences (`hide`), so that their steps are judged by the reference.
     """
     world = world_of(task)
     for problem, gold, solution in graded:
@@ -258,13 +262,29 @@ def grading_examples(
         if not records or any(error in world.held_out_errors for record in records for error in record.errors):
             continue
         if "annotate" in lessons:
-            messages = annotate.render(task, problem, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
-            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(records))
+            rng = random.Random(f"hidden/{solution.id}")
+            shown, seen = hide(task, problem, gold, records, rng) if rng.random() < hidden_share else (problem, records)
+            messages = annotate.render(task, shown, gold.steps, solution.steps, annotate.BRIEF_GUIDELINES)
+            example = _completion(tokenizer, encode_chat(tokenizer, messages), annotate.format_records(seen))
             yield _weighted_records(tokenizer, example, alignment_weight, verdict_weight)
         rng = random.Random(f"faults/{solution.id}")
         for messages, said in _verifications(task, problem, gold, solution, records, lessons, rng):
             example = _completion(tokenizer, encode_chat(tokenizer, messages), said)
             yield _weighted_verdicts(tokenizer, example, verdict_weight)
+
+
+def hide(
+    task: Task, problem: Problem, gold: Gold, records: Sequence[StepJudgement], rng: random.Random
+) -> tuple[Problem, list[StepJudgement]]:
+    """The problem with half of the sentences that its reference tells again hidden, and the records that no longer name
+    these: what they say and their labels follow from the reference and the sentences that are left."""
+    told = sorted({i for record in world_of(task).truth(problem, gold, gold.steps) for i in record.context})
+    hidden = set(rng.sample(told, (len(told) + 1) // 2))
+    context = tuple(HIDDEN if i in hidden else sentence for i, sentence in enumerate(problem.context, 1))
+    seen = (tuple(i for i in record.context if i not in hidden) for record in records)
+    return dataclasses.replace(problem, context=context), [
+        dataclasses.replace(record, context=ids) for record, ids in zip(records, seen, strict=True)
+    ]
 
 
 def _verifications(
@@ -509,7 +529,7 @@ def teacher(run: Run, teacher: TeacherTraining, candidates: Drawn) -> list[str]:
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
             graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
-            weights = phase.alignment_weight, phase.verdict_weight
+            weights = phase.alignment_weight, phase.verdict_weight, phase.hidden_share
             return list(grading_examples(task, start.tokenizer, graded, *weights, phase.lessons))
 
         return examples(held=False), examples(held=True)

@@ -1,6 +1,6 @@
-"""JSON on disk: lines read with errors that say where, files written whole or not at all, digests of both.
+"""JSON files and files of JSON lines: read with errors that say where, written whole or not at all, digested.
 
-Text is UTF-8 as it stands, keys are sorted, and NaN and infinity are refused: JSON has no word for them.
+Text is written as UTF-8 without escapes, keys are sorted, and NaN and infinity, which JSON cannot hold, are refused.
 """
 
 import codecs
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
-# Files up to this size are digested whole, larger ones (weights) by their size and evenly spaced parts.
+# Files up to this size are digested whole, larger ones (weights) by their size and 16 evenly spaced MiB.
 WHOLE_DIGEST_BYTES = 1 << 30
 
 R = TypeVar("R")
@@ -33,10 +33,10 @@ def read_lines(
     on_error: str = "raise",
     malformed: list[str] | None = None,
 ) -> Iterator[tuple[int, T]]:
-    """Read a file of JSON lines: (line number from 1, record); blank lines are passed over.
+    """Read a file of JSON lines: (line number from 1, record) for every line that is not blank.
 
     Args:
-      convert: makes a record of a decoded line; a ValueError of it should name the field at fault.
+      convert: decoded line -> record; raises a ValueError that names the field at fault.
       on_error, malformed: as for `convert_rows`.
 
     Raises:
@@ -46,7 +46,7 @@ def read_lines(
 
 
 def lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, with their numbers from 1.
+    """The lines of a file that are not blank: (line number from 1, line).
 
     Raises:
       StoreError: the file is missing.
@@ -63,16 +63,16 @@ def convert_rows(
     source: str | Path,
     rows: Iterable[tuple[int, R]],
     convert: Callable[[int, R], T],
-    on_error: str = "raise",
-    malformed: list[str] | None = None,
+    on_error: str,
+    malformed: list[str] | None,
 ) -> Iterator[tuple[int, T]]:
-    """What `convert` makes of numbered rows, with their numbers.
+    """Convert numbered rows, keeping their numbers.
 
     Args:
       source: where the rows come from, for messages.
-      convert: takes a row's number and the row; a ValueError of it should name the field at fault.
-      on_error: "raise" ends at the first malformed row, "skip" passes over it and warns at the end.
-      malformed: where "skip" leaves one message per row that it passed over, to be counted and reported.
+      convert: (number, row) -> record; raises a ValueError that names the field at fault.
+      on_error: "raise" ends at the first malformed row, "skip" leaves malformed rows out and warns at the end.
+      malformed: "skip" appends one message per row that it leaves out.
 
     Raises:
       StoreError: a row is malformed; names source, row and field.
@@ -99,16 +99,16 @@ def write_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write JSON lines with sorted keys, whole or not at all.
 
     Raises:
-      StoreError: a row holds NaN, infinity, or something that is no JSON value.
+      StoreError: a row holds NaN, infinity, or what is no JSON value.
     """
     _replace(Path(path), (_line(row, f"{path}: row {i}") for i, row in enumerate(rows, 1)))
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write one JSON value, indented, whole or not at all; None becomes null.
+    """Write one JSON value, indented, whole or not at all.
 
     Raises:
-      StoreError: a number is NaN or infinite (an undefined rate is None), or a value is no JSON value; names the key.
+      StoreError: it holds NaN, infinity (an undefined rate is None), or what is no JSON value; names the key.
     """
     path = Path(path)
     _refuse(value, path.name, "")
@@ -120,7 +120,7 @@ def read_json(path: str | Path) -> Any:
     """The value of one JSON file.
 
     Raises:
-      StoreError: it is missing or malformed.
+      StoreError: the file is missing or malformed.
     """
     if not Path(path).is_file():
         raise StoreError(f"{path} does not exist: check the path, or run the stage that writes it")
@@ -131,7 +131,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """Ten hexadecimal digits that stand for a JSON value, whatever the order of its keys."""
+    """Digest of a JSON value, ten hexadecimal digits; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
@@ -162,7 +162,7 @@ def digest(path: str | Path) -> str:
 
 
 def decode(line: bytes) -> Any:
-    """The value of a line of JSON. Raises ValueError where it is none, or no finite number."""
+    """The value of a line of JSON. Raises ValueError where it is no JSON, or holds NaN or an infinite number."""
     try:
         return json.loads(line.decode("utf-8-sig"), parse_constant=_not_finite, parse_float=_finite)
     except UnicodeDecodeError:
@@ -180,7 +180,7 @@ def _not_finite(text: str) -> float:
 
 
 def _utf8(text: str) -> bytes:
-    # Half of a surrogate pair (a file may hold one as an escape) has no UTF-8: it becomes that escape again.
+    # Half of a surrogate pair, which a file may hold as an escape, has no UTF-8: it is written as that escape again.
     return text.encode(errors="backslashreplace")
 
 
@@ -193,7 +193,7 @@ def _line(row: Mapping[str, Any], where: str) -> bytes:
 
 
 def _refuse(value: Any, file: str, key: str) -> None:
-    """Raise where `value` cannot be written as it is, naming the key."""
+    """Raise where `value` cannot be written without changing it; names the key."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             if not isinstance(name, str):
@@ -211,7 +211,7 @@ def _refuse(value: Any, file: str, key: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Give the file's name to an OSError that has none: a write to a full disk does not say where."""
+    """Give the file's name to an OSError that has none, as one of a write to a full disk has."""
     try:
         yield
     except OSError as error:
@@ -221,7 +221,7 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def _replace(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write a file under another name, then rename it: a reader sees the old one or the new one, whole."""
+    """Write a file under another name, then rename it: readers see the whole old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     with naming(path), partial.open("wb") as file:

@@ -1,7 +1,7 @@
 """GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
 
-The engine samples with the very arrays that training made (`LocalEngine.renew`): one set of weights, on one mesh, and
-no second program whose log-probabilities are slightly others. That they agree is measured in every iteration
+The engine samples with the very arrays that training made (`LocalEngine.update_weights`): one set of weights, on one
+mesh, and no second program whose log-probabilities are slightly others. That they agree is measured in every iteration
 ("engine_gap"), not assumed.
 
 An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
@@ -213,7 +213,7 @@ def train(
 
         while position.iteration < config.iterations and not stopped_by:
             iteration, clock = position.iteration, _Clock()
-            engine.renew(adapters.join(trained, frozen))
+            engine.update_weights(adapters.join(trained, frozen))
             chosen = batches.rows_of_step(len(problems), config.prompts, how.seed, iteration)
             asked = [problems[i] for i in chosen]
             rollouts = sample(engine, policy, f"{iteration:06d}", asked, config.samples, config.max_tokens)

@@ -1,9 +1,9 @@
 """The arithmetic world: who has how many, told in shuffled facts, asked of one of them.
 
 A problem is a graph. Some people's counts are given, others follow from them by one operation each; `steps` of the
-derived counts are needed for the answer. Facts are shuffled, some are not needed (distractors), and some count may be
-told twice, in two true ways, so that more than one route leads to the answer. Everything is drawn from
-(seed, split, index) alone.
+derived counts are needed for the answer. Facts are shuffled, some are not needed (distractors), and one count may be
+told twice, in two ways that are both true, so that a second route leads to the answer. All random choices depend only
+on (seed, split, index).
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ from spare_jax.worlds.expressions import Expression, Name, Number, Operation, ev
 from spare_jax.worlds.world import Distribution, Redraw
 
 MAX_VALUE = 99
-MAX_STEPS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How one kind of story tells a fact: `{x}` is told of, `{y}`, `{z}` are referred to, `{n}` is a number."""
+    """How one kind of story words its facts, its question and its steps: `{x}` is the person that a sentence is about,
+    `{y}` and `{z}` are others that it names, `{n}` is a number, `{work}` a step's calculation."""
 
     given: str
     more: str
@@ -31,7 +31,7 @@ class Template:
     step: str
 
     def fact(self, name: str, expression: Expression) -> str:
-        """The sentence that tells `name = expression`."""
+        """The sentence that tells `name = expression`. Raises ValueError for an expression of another form."""
         match expression:
             case Number(n):
                 return self.given.format(x=name, n=n)
@@ -78,10 +78,8 @@ TEMPLATES = (
 
 @dataclasses.dataclass(frozen=True)
 class Story:
-    """The facts of a problem as a judge needs them.
-
-    `facts[i]` = (name, expression) is told by context sentence i; `values` has every name's true count.
-    """
+    """The facts of a problem: `facts[i]` = (name, expression) is what context sentence i tells; `target` is the name
+    that is asked for; `values` has every name's true count."""
 
     facts: tuple[tuple[str, Expression], ...]
     target: str
@@ -93,7 +91,7 @@ class Story:
 
 
 def story_of(gold: Gold) -> Story:
-    """The story that `gold.facts` spells out: "Ben = Ada + 5" lines and the last one "? = Dan"."""
+    """Read `gold.facts`: lines as "Ben = Ada + 5", and the last one "? = Dan". Raises ValueError for any other line."""
     facts, target = [], ""
     for line in gold.facts:
         name, _, text = line.partition(" = ")
@@ -116,31 +114,32 @@ def story_of(gold: Gold) -> Story:
 
 
 def template_of(problem: Problem, story: Story) -> Template:
-    """The template that tells the problem."""
+    """The template in whose words the problem is told."""
     return next(t for t in TEMPLATES if t.ask.format(x=story.target) == problem.question)
 
 
 def work(expression: Expression, values: dict[str, int]) -> str:
-    """How a step shows its work: "Ada + 5 = 7 + 5 = 12"."""
+    """The calculation in a step: "Ada + 5 = 7 + 5 = 12"."""
     return f"{expression} = {with_values(expression, values)} = {evaluate(expression, values)}"
 
 
 def every_count(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A longer solution than the reference: steps that state every count of the story, those that are given and those
-    that nothing asks for too, in a random order in which each comes after those it rests on; then the answer."""
+    """A longer solution than the reference: a step for every count of the story, given and needless ones too, in a
+    random order in which each comes after the counts that it uses; then the answer."""
     story = story_of(gold)
     return _tell(problem, story, story.facts, rng)
 
 
 def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A right solution that need not be the reference's: by any of the routes, in any order, operands either way."""
+    """A right solution, perhaps another than the reference: any route, any valid order, operands of sums swapped or
+    not."""
     story = story_of(gold)
     facts, wanted = {}, [story.target]
-    order = {name: i for i, name in enumerate(story.values)}  # each name after those it rests on
+    order = {name: i for i, name in enumerate(story.values)}  # each name after those that it is derived from
     while wanted:
         name = wanted.pop()
-        told = [e for n, e in story.facts if n == name and all(order[other] < order[name] for other in names(e))]
-        expression = rng.choice(told)
+        routes = [e for n, e in story.facts if n == name and all(order[other] < order[name] for other in names(e))]
+        expression = rng.choice(routes)
         if isinstance(expression, Operation) and expression.operator == "+" and rng.random() < 0.3:
             expression = Operation("+", expression.right, expression.left)
         if name not in facts and isinstance(expression, Operation):
@@ -150,7 +149,7 @@ def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[s
 
 
 def _tell(problem: Problem, story: Story, facts: Sequence[tuple[str, Expression]], rng: random.Random) -> list[str]:
-    """`facts` of the problem's world as a solution: `_steps` and the answer."""
+    """`_steps` for `facts` of the problem, in the problem's own words."""
     return _steps(template_of(problem, story), facts, story.values, story.target, rng)
 
 
@@ -161,7 +160,7 @@ def _steps(
     target: str,
     rng: random.Random,
 ) -> list[str]:
-    """A step per fact in a random order in which each comes after those it rests on, and the answer."""
+    """A step per fact, in a random order in which each comes after the facts that it uses, and the answer."""
     steps = [
         template.fact(name, expression)
         if isinstance(expression, Number)
@@ -172,7 +171,7 @@ def _steps(
 
 
 def draw(rng: random.Random, problem_id: str, length: int, distribution: Distribution) -> tuple[Problem, Gold]:
-    """One problem of `length` needed steps. Raises Redraw."""
+    """One problem whose reference has `length` steps before the answer. Raises Redraw."""
     template = TEMPLATES[rng.choice(distribution.templates)]
     free = rng.sample(distribution.names, len(distribution.names))
     values: dict[str, int] = {}
@@ -199,7 +198,7 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
             expression = Operation(operator, Name(y), Number(rng.randint(2, 4 if operator == "*" else 20)))
         return tell(expression)
 
-    # Names not yet used by another fact; all of them must flow into the last one, which is asked for.
+    # Names that no fact uses yet; each must be used on the way to the last one, which is asked for.
     loose = [give()]
     for step in range(length):
         left = length - step
@@ -228,8 +227,8 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
     problem = Problem(
         problem_id, template.ask.format(x=target), tuple(template.fact(name, expression) for name, expression in facts)
     )
-    told = (*(f"{name} = {expression}" for name, expression in facts), f"? = {target}")
-    return problem, Gold(problem_id, (str(values[target]),), tuple(steps), told)
+    fact_lines = (*(f"{name} = {expression}" for name, expression in facts), f"? = {target}")
+    return problem, Gold(problem_id, (str(values[target]),), tuple(steps), fact_lines)
 
 
 def _second_route(rng, needed, facts, values) -> list[tuple[str, Expression]]:
@@ -246,11 +245,11 @@ def _second_route(rng, needed, facts, values) -> list[tuple[str, Expression]]:
 
 
 def in_order(rng: random.Random, facts: Sequence[tuple[str, Expression]]) -> list[tuple[str, Expression]]:
-    """A random order of facts in which each comes after those it rests on."""
+    """The facts in a random order in which each comes after the facts that it uses."""
     waiting, done = list(facts), []
     while waiting:
-        told = {name for name, _ in waiting}
-        ready = [fact for fact in waiting if not told & set(names(fact[1]))]
+        undone = {name for name, _ in waiting}
+        ready = [fact for fact in waiting if not undone & set(names(fact[1]))]
         done.append(rng.choice(ready))
         waiting.remove(done[-1])
     return done

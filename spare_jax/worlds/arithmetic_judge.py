@@ -7,9 +7,9 @@ operand's wrong value, a relation that no fact tells (also where the value happe
 anything established it, a wrong value restated or built upon (an error makes the later steps that build on it wrong;
 one that does not build on it stays right), and text that states no value.
 
-An explanation gives the reason for the label where it arises. A right step it repeats whole, "Ben: said Ada + 5 = 7 +
-5 = 12, is so", a wrong one up to the first word that is wrong, and says what belongs there, "Ben: said Ada + 5 = 8, is
-7"; a count that nothing has established may only be named, "Ben: said Ada + 5 = 7, is Ada".
+An explanation gives the reason for the label. It repeats a right step whole, "Ben: said Ada + 5 = 7 + 5 = 12, is so",
+and a wrong one up to the first wrong word, followed by the right one, "Ben: said Ada + 5 = 8, is 7". Where the step
+uses a count that nothing has established the right word is the name, "Ben: said Ada + 5 = 7, is Ada".
 """
 
 import dataclasses
@@ -32,8 +32,8 @@ from spare_jax.worlds.expressions import (
 from spare_jax.worlds.verdict import Verdict
 
 ERRORS = ("NUMERIC", "OPERAND", "COMPREHENSION", "PREMISE", "PROPAGATED", "ANSWER", "FORMAT")
-"""Categories of wrong steps: a slip of arithmetic; a name's wrong value; a relation that no fact tells; a count used
-before it was established; an earlier error built upon; a wrong final answer; text that states no value."""
+"""Categories of wrong steps, in this order: a slip of arithmetic; a wrong value of a name; a relation that no fact
+tells; a count used before it was established; an earlier error built upon; a wrong answer; text without a value."""
 
 HELD_OUT_ERRORS = ("NUMERIC",)
 """Categories kept out of all training of judges."""
@@ -51,7 +51,8 @@ def stated_answer(step: str) -> str | None:
 
 @dataclasses.dataclass
 class _Known:
-    """What the candidate's earlier steps have said: right counts by the step that established them, wrong claims."""
+    """From the candidate's earlier steps: whose count is established, by the number of the right step that did so (0:
+    given from the start), and the wrong counts that were claimed for each name."""
 
     established: dict[str, int]
     claimed: dict[str, set[int]]
@@ -104,22 +105,22 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
         if match[1] is None or subject is None:
             return Verdict(False, "FORMAT", "no value is stated")
         return Verdict(False, "COMPREHENSION", f"{subject}: said {match[2]}, is not told")
-    told = [expression for name, expression in story.facts if name == subject]
+    facts = [expression for name, expression in story.facts if name == subject]
     merged = {name for part in ways for name in _expanded(part, subject, story, known)}
     error = _error(ways, value.value, subject, story, known)
-    fact = next((e for e in told if ways and _matches_fact(ways[0], e, story, set(story.values))), None)
+    fact = next((e for e in facts if ways and _matches_fact(ways[0], e, story, set(story.values))), None)
     aligned = sorted(reference[name] for name in merged | {subject} if name in reference)
     if fact is None and subject in reference:
-        fact = _reference_fact(told, known, story)
-    fact = fact or told[0]
+        fact = _reference_fact(facts, known, story)
+    fact = fact or facts[0]
     operands = names(fact)
-    said, right = match[2], "so"
+    claim, right = match[2], "so"
     if error is not None:
-        said, right = _first_difference(said, subject, fact, ways, story, known)
+        claim, right = _first_difference(claim, subject, fact, ways, story, known)
     verdict = Verdict(
         error is None,
         error,
-        f"{subject}: said {said}, is {right}",
+        f"{subject}: said {claim}, is {right}",
         tuple(sorted({story.facts.index((subject, fact)) + 1, *_context(story, operands)})),
         tuple(sorted({known.established[name] for name in operands if known.established.get(name)})),
         tuple(aligned),
@@ -132,44 +133,45 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
 
 
 def _first_difference(
-    said: str, subject: str, fact: Expression, ways: Sequence[Expression], story: Story, known: _Known
+    claim: str, subject: str, fact: Expression, ways: Sequence[Expression], story: Story, known: _Known
 ) -> tuple[str, str]:
-    """A wrong step up to its first wrong word, and the word that is right there, if it is to be derived by `fact`."""
+    """A wrong step up to the end of its first wrong word, and the right word there, when `fact` is to be used."""
     established = {name: value for name, value in story.values.items() if name in known.established}
     facts = [fact]
     if isinstance(fact, Operation) and fact.operator in "+*":
         facts.append(Operation(fact.operator, fact.right, fact.left))
     value = subject if not ways and subject not in established else story.values[subject]
-    found = (0, subject)
-    for told in facts:  # operands in the step's own order, which agrees with it for longer
-        right = [told if names(part) else with_values(told, established) for part in ways]
-        found = max(found, _differs(said, " = ".join(map(str, [*right, value]))) or (len(said), subject))
-    return said[: found[0]], found[1]
+    furthest = (0, subject)
+    for order in facts:  # of the two orders of the operands the step follows the one that agrees with it for longer
+        right = [order if names(part) else with_values(order, established) for part in ways]
+        furthest = max(furthest, _differs(claim, " = ".join(map(str, [*right, value]))) or (len(claim), subject))
+    return claim[: furthest[0]], furthest[1]
 
 
-def _differs(said: str, right: str) -> tuple[int, str] | None:
-    """Where the first word of `said` that is not in its place in `right` ends, and the word of `right` there."""
-    words, wanted = list(_WORD.finditer(said)), _WORD.findall(right)
-    for word, other in zip(words, wanted, strict=False):
-        if word[0] != other:
-            return word.end(), other
-    return None if len(words) == len(wanted) else (len(said), wanted[-1])
+def _differs(claim: str, right: str) -> tuple[int, str] | None:
+    """The end of the first word of `claim` that differs from `right`, and the word of `right` in its place; None where
+    the two are equal."""
+    words, wanted = list(_WORD.finditer(claim)), _WORD.findall(right)
+    for word, expected in zip(words, wanted, strict=False):
+        if word[0] != expected:
+            return word.end(), expected
+    return None if len(words) == len(wanted) else (len(claim), wanted[-1])
 
 
-def _reference_fact(told, known: _Known, story: Story) -> Expression:
-    """Of the ways in which a name is told, one whose operands are established, else the first."""
-    return next((e for e in told if all(name in known.established for name in names(e))), told[0])
+def _reference_fact(facts, known: _Known, story: Story) -> Expression:
+    """Of the facts about a name the first whose operands are established, else the first."""
+    return next((e for e in facts if all(name in known.established for name in names(e))), facts[0])
 
 
 def _context(story: Story, wanted: tuple[str, ...]) -> tuple[int, ...]:
-    """Ids of the sentences that give a wanted name's count outright."""
+    """Ids, from 1, of the sentences that give the count of a wanted name outright."""
     return tuple(
         i for i, (name, expression) in enumerate(story.facts, 1) if name in wanted and isinstance(expression, Number)
     )
 
 
 def _derived(work: list[Expression], story: Story, known: _Known) -> str | None:
-    """Whom an equation without a subject is about: the first name that one of its sides derives."""
+    """The name that an equation without a subject is about: the first one that one of its sides derives."""
     for name in story.values:
         if any(_matches_name(part, name, story, set(known.established)) for part in work):
             return name
@@ -216,13 +218,13 @@ def _expanded(part: Expression, subject: str, story: Story, known: _Known) -> se
     """Names that a merged expression derives on its way, beside its subject."""
     if len(list(leaves(part))) < 3:
         return set()
-    found = set()
+    derived = set()
     for name, expression in story.facts:
         if isinstance(expression, Operation) and name != subject:
             for inner in _inner(part):
                 if _matches_fact(inner, expression, story, set(known.established)):
-                    found.add(name)
-    return found
+                    derived.add(name)
+    return derived
 
 
 def _inner(expression: Expression):
@@ -251,8 +253,8 @@ def _derives(terms: list[Expression], name: str, story: Story, usable: set[str])
     """Whether the sum of `terms` is one of the derivations of `name`."""
     return any(
         isinstance(fact, Operation) and _matches_terms(terms, fact, story, usable)
-        for told, fact in story.facts
-        if told == name
+        for owner, fact in story.facts
+        if owner == name
     )
 
 
@@ -267,9 +269,9 @@ def _matches_terms(terms: list[Expression], fact: Operation, story: Story, usabl
         return False
     if fact.operator == "+":
         for chosen in range(1, 2 ** len(terms) - 1):
-            one = [t for i, t in enumerate(terms) if chosen >> i & 1]
-            other = [t for i, t in enumerate(terms) if not chosen >> i & 1]
-            if _matches_operand(one, fact.left, story, usable) and _matches_operand(other, fact.right, story, usable):
+            some = [t for i, t in enumerate(terms) if chosen >> i & 1]
+            others = [t for i, t in enumerate(terms) if not chosen >> i & 1]
+            if _matches_operand(some, fact.left, story, usable) and _matches_operand(others, fact.right, story, usable):
                 return True
         return False
     if len(terms) != 1 or not isinstance(terms[0], Operation) or terms[0].operator != fact.operator:

@@ -1,4 +1,4 @@
-"""Solutions in the arithmetic world with the mistakes that a small policy makes, made without one."""
+"""Solutions in the arithmetic world with the kinds of mistakes that a small policy makes, drawn without a model."""
 
 import random
 
@@ -8,17 +8,16 @@ from spare_jax.worlds.expressions import Expression, Name, Number, Operation, ev
 
 
 def mistaken_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A solution that goes wrong as a small policy does; now and then nothing goes wrong.
+    """A solution with mistakes as a small policy makes them, sometimes none.
 
-    It follows the story's facts, mostly those that the answer needs, in an order that forgets or postpones some;
-    guesses a count where it has not said it, and goes on from its guess; and here and there takes a relation that no
-    fact tells, copies a count wrongly, or loses a word. What it works out is right for the counts that it writes: the
-    slips of arithmetic that training holds out are not made here.
+    It follows the story's facts, mostly the needed ones, leaves out or postpones some, guesses a count that it has not
+    derived and goes on from the guess, and now and then uses a relation that no fact tells, copies a count wrongly, or
+    loses a word. Its calculations are right for the counts that it writes: NUMERIC errors are held out of training.
     """
     story = story_of(gold)
     needed = _needed(story)
     facts = [f for f in story.facts if isinstance(f[1], Operation) and (f[0] in needed or rng.random() < 0.25)]
-    facts = in_order(rng, list(dict(rng.sample(facts, len(facts))).items()))  # one fact of those who are told twice
+    facts = in_order(rng, list(dict(rng.sample(facts, len(facts))).items()))  # of a count told twice, one fact
     for _ in range(rng.choice((0, 1, 1, 2))):
         if len(facts) > 1:
             at = rng.randrange(len(facts) - 1)
@@ -54,33 +53,33 @@ def mistaken_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[
 
 
 def _needed(story: Story) -> set[str]:
-    """Names whose counts lead to the answer by any of the routes."""
+    """Names whose counts are used by any route to the answer."""
     needed, waiting = set(), [story.target]
     while waiting:
         name = waiting.pop()
         if name not in needed:
             needed.add(name)
-            waiting += [other for told, expression in story.facts if told == name for other in names(expression)]
+            waiting += [operand for owner, expression in story.facts if owner == name for operand in names(expression)]
     return needed
 
 
 def _untold(name: str, expression: Operation, story: Story, rng: random.Random) -> tuple[str, Expression]:
-    """A relation that is near to a fact, and mostly none."""
-    operator, one, other = expression.operator, expression.left, expression.right
+    """A fact with one part changed, which is mostly a relation that no fact tells."""
+    operator, left, right = expression.operator, expression.left, expression.right
     match rng.randrange(4):
         case 0:
-            one = Name(rng.choice(sorted(story.values)))
+            left = Name(rng.choice(sorted(story.values)))
         case 1:
             operator = rng.choice("+-*")
         case 2:
-            name, other = rng.choice([fact for fact in story.facts if isinstance(fact[1], Number)])
+            name, right = rng.choice([fact for fact in story.facts if isinstance(fact[1], Number)])
         case _:
             name = rng.choice(sorted(story.values))
-    return name, Operation(operator, one, other)
+    return name, Operation(operator, left, right)
 
 
 def _guess(name: str, story: Story, rng: random.Random) -> int:
-    """A count for somebody whose count has not been said: another's, a number of the story, any, or the true one."""
+    """A guess at somebody's count: another one's, a number of the story, a near one, any, or the true one."""
     return rng.choice(
         (
             rng.choice(sorted(story.values.values())),

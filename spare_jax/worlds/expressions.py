@@ -46,7 +46,7 @@ Expression = Number | Name | Operation
 
 
 def parse(text: str) -> Expression | None:
-    """The expression that `text` spells out whole, or None."""
+    """The expression that the whole of `text` is; None where it is none, or has more than 64 tokens."""
     tokens, at = [], 0
     text = text.rstrip()
     while at < len(text):

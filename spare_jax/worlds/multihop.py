@@ -1,9 +1,9 @@
-"""The multihop world: who is whose teacher, boss or friend, and a question that follows several of them in turn.
+"""The multihop world: who is whose teacher, boss or friend, and a question that follows several such relations in turn.
 
-A story is a table: for some people and relations, who it is. A fact tells one entry ("Ada's boss is Ben."), or that
-two entries are the same ("Ada and Cal have the same boss."), which makes a second route where one of them is told too.
-The question names a person and the relations to follow: "Who is Ada's boss's friend?". Facts are shuffled, and most of
-the distractors tell another relation of somebody on the way, or the same relation of somebody else.
+A story is a table from (person, relation) to a person. A fact tells one entry ("Ada's boss is Ben."), or that two
+entries are equal ("Ada's boss is Cal's boss."), which makes a second route where one of the two is told as well. The
+question names a person and the relations to follow: "Who is Ada's boss's friend?". Facts are shuffled; most distractors
+tell another relation of somebody on the way, or the same relation of somebody else.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ Entry = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
-    """`entry` is `value`, or, where there is no value, the same person as the entry `same`."""
+    """The person at `entry` is `value` or, with `same`, whoever is at that other entry."""
 
     entry: Entry
     value: str = ""
@@ -36,8 +36,8 @@ class Fact:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How one kind of story tells a fact: `{x}` has the relation `{r}` to `{y}`; `{z}` shares it. `forward` says
-    whether a path reads "Ada's boss's friend" or "the friend of the boss of Ada"."""
+    """How one kind of story words its facts, question and steps: `{y}` is `{x}`'s `{r}`, and so is `{z}`'s. A path is
+    "Ada's boss's friend" if `forward`, else "the friend of the boss of Ada"."""
 
     told: str
     same: str
@@ -51,19 +51,19 @@ class Template:
         return self.told.format(x=x, r=relation, y=fact.value)
 
     def path(self, start: str, relations: Sequence[str]) -> str:
-        """A path in words, as questions and steps have it."""
+        """A path in words, for questions and steps."""
         if self.forward:
             return "'s ".join((start, *relations))
         return "".join(f"the {relation} of " for relation in reversed(relations)) + start
 
     def step(self, start: str, relations: Sequence[str], value: str, via: Entry | None = None) -> str:
-        """A step: that a path leads to `value`, by way of another entry where `via` names one."""
+        """A step that says that a path leads to `value`; with `via`, because that entry has the same value."""
         path = self.path(start, relations)
         way = f"{self.path(via[0], via[1:])}: " if via else ""
         return f"{path[0].upper()}{path[1:]} is {way}{value}."
 
     def question(self, start: str, relations: Sequence[str]) -> str:
-        """What is asked."""
+        """The question where a path leads."""
         return f"Who is {self.path(start, relations)}?"
 
 
@@ -79,8 +79,8 @@ TEMPLATES = (
 
 @dataclasses.dataclass(frozen=True)
 class Story:
-    """What a judge needs of a problem: `facts[i]` is told by context sentence i; `values` has every entry that follows
-    from them; the question follows `relations` from `start`."""
+    """A problem's facts, `facts[i]` told by context sentence i, all entries that follow from them (`values`), and its
+    question: to follow `relations` from `start`."""
 
     facts: tuple[Fact, ...]
     start: str
@@ -89,7 +89,7 @@ class Story:
 
     @property
     def way(self) -> list[Entry]:
-        """The entries that the question asks for one after another; the last one's value is the answer."""
+        """The entries that the question's path goes through; the value of the last one is the answer."""
         entries, at = [], self.start
         for relation in self.relations:
             entries.append((at, relation))
@@ -98,7 +98,7 @@ class Story:
 
 
 def story_of(gold: Gold) -> Story:
-    """The story that `gold.facts` spells out: "Ada boss = Ben" and "Ada boss = Cal boss" lines, and "? = Ada boss".
+    """Read `gold.facts`: lines as "Ada boss = Ben" and "Ada boss = Cal boss", and the last one, "? = Ada boss friend".
 
     Raises:
       ValueError: a line is none of these.
@@ -116,14 +116,14 @@ def story_of(gold: Gold) -> Story:
 
 
 def values_of(facts: Iterable[Fact]) -> dict[Entry, str]:
-    """Every entry that follows from the facts; two entries that are the same know of each other."""
+    """All entries that follow from the facts: told outright, or told to be the same as one that follows."""
     values = {fact.entry: fact.value for fact in facts if not fact.same}
     links = [fact for fact in facts if fact.same]
     for _ in links:
         for fact in links:
-            for one, other in ((fact.entry, fact.same), (fact.same, fact.entry)):
-                if one and one not in values and other in values:
-                    values[one] = values[other]
+            for entry, twin in ((fact.entry, fact.same), (fact.same, fact.entry)):
+                if entry and entry not in values and twin in values:
+                    values[entry] = values[twin]
     return values
 
 
@@ -139,14 +139,14 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
     known: dict[Entry, str] = {}
 
     def tell(fact: Fact) -> None:
-        """Tell a fact, unless its entry is told already."""
+        """Add a fact. Raises Redraw where its entry is known already."""
         if fact.entry in known:
             raise Redraw
         known[fact.entry] = fact.value or known[fact.same or fact.entry]
         facts.append(fact)
 
     def link(entry: Entry, value: str) -> tuple[Fact, Fact]:
-        """Another person's entry with this value, and that the two are the same."""
+        """Two facts: another person's entry with this value, and that `entry` is the same as that one."""
         free = [name for name in (*others, *way) if name not in (entry[0], value) and (name, entry[1]) not in known]
         if not free:
             raise Redraw
@@ -180,24 +180,25 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
     steps = _reference(template, on_the_way, [fact for fact in facts if fact.entry in needed])
     rng.shuffle(facts)
     context = tuple(template.sentence(fact) for fact in facts)
-    told = (*map(str, facts), f"? = {' '.join((way[0], *relations))}")
+    fact_lines = (*map(str, facts), f"? = {' '.join((way[0], *relations))}")
     problem = Problem(problem_id, template.question(way[0], relations), context)
-    return problem, Gold(problem_id, (way[-1],), tuple(steps), told)
+    return problem, Gold(problem_id, (way[-1],), tuple(steps), fact_lines)
 
 
 def _reference(template: Template, on_the_way: Sequence[tuple[Entry, str]], facts: Sequence[Fact]) -> list[str]:
-    """A step per relation, by the fact that tells it outright where there is one; then the answer."""
-    told = {fact.entry for fact in facts if not fact.same}
+    """A step per relation, via another entry only where no fact tells it outright; then the answer."""
+    direct = {fact.entry for fact in facts if not fact.same}
     same = {fact.entry: fact.same for fact in facts if fact.same}
     steps = [
-        template.step(person, [relation], value, None if (person, relation) in told else same[person, relation])
+        template.step(person, [relation], value, None if (person, relation) in direct else same[person, relation])
         for (person, relation), value in on_the_way
     ]
     return [*steps, f"The answer is {on_the_way[-1][1]}."]
 
 
 def every_fact(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A longer solution than the reference: every fact of the story as a step, in a random order, then the way."""
+    """A longer solution than the reference: a step per fact of the story, in a random order, then what the reference
+    has besides."""
     story, template = story_of(gold), _template(problem, gold)
     steps = [template.step(f.entry[0], f.entry[1:], story.values[f.entry], f.same) for f in story.facts]
     rng.shuffle(steps)
@@ -205,7 +206,8 @@ def every_fact(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
 
 
 def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A right solution that need not be the reference's: by any of the routes, with merged steps and needless ones."""
+    """A right solution, perhaps another than the reference: any route, some steps merged, a needless step now and
+    then."""
     story, template = story_of(gold), _template(problem, gold)
     way, steps, at = story.way, [], 0
     while at < len(way):

@@ -1,14 +1,14 @@
 """Exact truth of candidate steps in the multihop world, by ProcessBench's rule.
 
-A step is right if the path that it names leads to the person that it says, by what the story tells: directly, or
-through entries that are told to be the same. Steps may be merged into a longer path, stand in any order, and say true
-things that the answer does not need. Wrong are: a wrong person, a path that the story does not tell, a way over an
-entry that is not told to be the same, text that names no path, and an answer before the whole way to it has been
-established by right steps.
+A step is right if, by what the story tells, the path that it names leads to the person that it states; if it goes via
+another entry, the story must tell that the two are the same. Steps may be merged into a longer path, stand in any
+order, and state true things that the answer does not need. Wrong are: a wrong person, a path that the story does not
+tell, a detour via an entry that is not told to be the same, text that names no path, and an answer before right steps
+have established every entry on the question's path.
 
 An explanation "Ada's boss: said X, Ada's boss is Y" gives the reason for the label: X and Y are the same if and only if
-the step is right. Of an answer that comes too early Y is the first entry on its way that nothing has established, and
-of a wrong way X names the way.
+the step is right. For an answer that comes too early Y is the first entry that nothing has established, and for a wrong
+detour X includes it.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ from spare_jax.worlds.multihop import RELATIONS, Entry, Story, story_of
 from spare_jax.worlds.verdict import Verdict
 
 ERRORS = ("RELATION", "PERSON", "UNTOLD", "WAY", "PREMISE", "PROPAGATED", "ANSWER", "FORMAT")
-"""Categories of wrong steps: whom another relation of the same person gives; another wrong person; a path that the
-story does not tell; a way over an entry that is not the same; an answer before its way was established; an answer that
-follows from an earlier error; another wrong answer; text that names no path."""
+"""Categories of wrong steps, in this order: the person at another relation of the same person; another wrong person; a
+path that the story does not tell; a detour via an entry that is not the same; an answer that is not established yet; an
+answer that follows from an earlier error; another wrong answer; text that names no path."""
 
 HELD_OUT_ERRORS = ("WAY",)
 """Categories kept out of all training of judges."""
@@ -42,7 +42,8 @@ def stated_answer(step: str) -> str | None:
 
 @dataclasses.dataclass
 class _Known:
-    """What the candidate's earlier steps have said: entries by the right step that established them, wrong claims."""
+    """From the candidate's earlier steps: which entries are established, by the number of the right step that did so,
+    and the wrong persons that were claimed for each entry."""
 
     established: dict[Entry, int]
     claimed: dict[Entry, set[str]]
@@ -70,7 +71,7 @@ Path = tuple[str, tuple[str, ...]]
 
 
 def _path(text: str) -> Path | None:
-    """A person and the relations to follow, in either way of putting it."""
+    """A person and the relations to follow, from either wording; None for other text."""
     if match := _FORWARD.fullmatch(text):
         return match[1], tuple(match[2].removeprefix("'s ").split("'s "))
     if match := _BACKWARD.fullmatch(text):
@@ -83,7 +84,7 @@ def _words(person: str, relations: Sequence[str]) -> str:
 
 
 def _parse(step: str) -> tuple[Path, Path | None, str] | None:
-    """A step's path, the way that it goes over, and the person that it says."""
+    """A step's path, the entry that it goes via, if any, and the person that it states; None for other text."""
     match = _STEP.fullmatch(step)
     if match is None or (path := _path(match[1])) is None:
         return None
@@ -106,20 +107,20 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     parsed = _parse(step)
     if parsed is None:
         return Verdict(False, "FORMAT", "no path is named")
-    path, via, said = parsed
+    path, via, claim = parsed
     words = _words(*path)
     entries = _follow(path, story)
     if entries is None:
-        known.claimed.setdefault((path[0], path[1][-1]), set()).add(said)
-        return Verdict(False, "UNTOLD", f"{words}: said {said}, {words} is not told")
+        known.claimed.setdefault((path[0], path[1][-1]), set()).add(claim)
+        return Verdict(False, "UNTOLD", f"{words}: said {claim}, {words} is not told")
     right = story.values[entries[-1]]
     error = None
-    if said != right:
+    if claim != right:
         others = {value for (person, _), value in story.values.items() if person == entries[-1][0]}
-        error = "RELATION" if said in others else "PERSON"
+        error = "RELATION" if claim in others else "PERSON"
     elif via is not None and not _is_same(entries, via, story):
         error = "WAY"
-    shown = f"{_words(*via)}: {said}" if via is not None and error == "WAY" else said
+    shown = f"{_words(*via)}: {claim}" if via is not None and error == "WAY" else claim
     verdict = Verdict(
         error is None,
         error,
@@ -131,34 +132,34 @@ def _judge_step(step: str, number: int, story: Story, known: _Known, reference: 
     for entry in entries if error is None else ():
         known.established.setdefault(entry, number)
     if error is not None:
-        known.claimed.setdefault(entries[-1], set()).add(said)
+        known.claimed.setdefault(entries[-1], set()).add(claim)
     return verdict
 
 
 def _is_same(entries: Sequence[Entry], via: Path, story: Story) -> bool:
-    """Whether a path of one relation may go over `via`: the two are told to be the same."""
-    other = (via[0], via[1][0])
+    """Whether the path has one relation and the story tells that its entry and `via` are the same."""
+    twin = (via[0], via[1][0])
     pairs = {(fact.entry, fact.same) for fact in story.facts if fact.same}
-    return len(entries) == len(via[1]) == 1 and ((entries[0], other) in pairs or (other, entries[0]) in pairs)
+    return len(entries) == len(via[1]) == 1 and ((entries[0], twin) in pairs or (twin, entries[0]) in pairs)
 
 
 def _sentences(entry: Entry, story: Story) -> list[int]:
-    """Ids of the sentences that tell an entry: the one that does so outright, else that it is the same as another, and
-    the other's."""
+    """Ids, from 1, of the sentences that tell an entry: outright, else of the one that equates it with another entry
+    and of those that tell that one outright."""
     direct = [i for i, fact in enumerate(story.facts, 1) if fact.entry == entry and not fact.same]
     if direct:
         return direct
     for i, fact in enumerate(story.facts, 1):
-        for one, other in ((fact.entry, fact.same), (fact.same, fact.entry)):
-            if one == entry and other:
-                told = [j for j, f in enumerate(story.facts, 1) if f.entry == other and not f.same]
-                if told:
-                    return [i, *told]
+        for side, twin in ((fact.entry, fact.same), (fact.same, fact.entry)):
+            if side == entry and twin:
+                direct_of_twin = [j for j, f in enumerate(story.facts, 1) if f.entry == twin and not f.same]
+                if direct_of_twin:
+                    return [i, *direct_of_twin]
     return []
 
 
 def _established(person: str, story: Story, known: _Known, before: int) -> int | None:
-    """The earlier step that found `person`, if there is one."""
+    """The number of the earliest step that established an entry with the value `person`, if there is one."""
     return min((at for e, at in known.established.items() if story.values[e] == person and at < before), default=None)
 
 
@@ -168,7 +169,7 @@ def _judge_answer(answer: str, story: Story, known: _Known, last_reference: int)
     missing = next((entry for entry in way if entry not in known.established), None)
     error = None
     if answer != right:
-        error = "PROPAGATED" if any(answer in said for said in known.claimed.values()) else "ANSWER"
+        error = "PROPAGATED" if any(answer in claims for claims in known.claimed.values()) else "ANSWER"
     elif missing is not None:
         error, right = "PREMISE", _words(missing[0], missing[1:])
     at = known.established.get(way[-1])

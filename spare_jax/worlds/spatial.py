@@ -1,9 +1,9 @@
 """The spatial world: people stand on a square grid, told pair by pair; where is one of them, seen from another?
 
-A fact tells that one person is a single step in one of eight directions from another ("Ada is west of Ben."). The
-question asks in which direction a person lies, seen from somebody several such steps away. Facts are shuffled, some
-people are not needed, and some pair may be told besides, so that a shorter route leads to the answer. A solution walks
-from the person who looks, at 0,0, and says every position that it comes to. (StepGame's stories are of this kind.)
+A fact tells that one person is one step in one of eight directions from another ("Ada is west of Ben."). The question
+asks in which direction one person lies, seen from another several such steps away. Facts are shuffled, some people are
+not needed, and a further fact may open a shorter route. A solution walks from the person who looks, at 0,0, and states
+every position on the way. (StepGame's stories, arXiv 2204.08292, are of this kind.)
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ TRAIN = Distribution()
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How one kind of story tells that `{x}` is in direction `{d}` from `{y}`."""
+    """How one kind of story tells, and asks, that `{x}` is in direction `{d}` from `{y}`."""
 
     told: str
     ask: str
@@ -56,14 +56,14 @@ class Fact:
         return f"{self.x} = {self.direction} {self.y}"
 
     def turned(self) -> "Fact":
-        """The same, told of the other one."""
+        """The same relation, told about the other person."""
         return Fact(self.y, direction_of(minus((0, 0), DIRECTIONS[self.direction])), self.x)
 
 
 @dataclasses.dataclass(frozen=True)
 class Story:
-    """What a judge needs of a problem: `facts[i]` is told by context sentence i; `positions` are those of everybody who
-    is connected with the person who looks, who stands at (0, 0); the question asks for `target`."""
+    """A problem's facts, `facts[i]` told by context sentence i; its question, where `target` is, seen from `looker`;
+    and the `positions` of all whom facts connect with `looker`, who stands at (0, 0)."""
 
     facts: tuple[Fact, ...]
     looker: str
@@ -82,7 +82,7 @@ def minus(a: Point, b: Point) -> Point:
 
 
 def direction_of(offset: Point) -> str:
-    """In which of eight directions an offset of any length points; SAME_PLACE for none."""
+    """Which of the eight directions has the signs of an offset of any length; SAME_PLACE for (0, 0)."""
     signs = tuple((value > 0) - (value < 0) for value in offset)
     return next((name for name, vector in DIRECTIONS.items() if vector == signs), SAME_PLACE)
 
@@ -93,13 +93,13 @@ def written(point: Point) -> str:
 
 
 def step_of(fact: Fact, at: Point) -> str:
-    """A step from `fact.y`, who is `at`: "Ada is west of Ben: 0,1 + -1,0 = -1,1."."""
+    """The step that derives `fact.x`'s position from `fact.y`'s, `at`: "Ada is west of Ben: 0,1 + -1,0 = -1,1."."""
     vector = DIRECTIONS[fact.direction]
     return f"{fact.x} is {fact.direction} of {fact.y}: {written(at)} + {written(vector)} = {written(plus(at, vector))}."
 
 
 def story_of(gold: Gold) -> Story:
-    """The story that `gold.facts` spells out: "Ada = northwest Ben" lines, and last "? = Dan Eve": Dan, seen from Eve.
+    """Read `gold.facts`: lines as "Ada = northwest Ben", and the last one, "? = Dan Eve" (Dan, seen from Eve).
 
     Raises:
       ValueError: a line is none of these.
@@ -116,8 +116,8 @@ def story_of(gold: Gold) -> Story:
 
 
 def positions_of(facts: Sequence[Fact], looker: str) -> dict[str, Point]:
-    """Positions of all who are connected with `looker`, who is at (0, 0), each after one that it is told beside."""
-    both = [told for fact in facts for told in (fact, fact.turned())]
+    """Positions of all whom facts connect with `looker`, who is at (0, 0); in the order in which they follow."""
+    both = [either for fact in facts for either in (fact, fact.turned())]
     positions, grown = {looker: (0, 0)}, True
     while grown:
         grown = False
@@ -137,7 +137,7 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
     way, others = people[: length + 1], people[length + 1 :]
     needed = [Fact(x, rng.choice(list(DIRECTIONS)), y) for y, x in itertools.pairwise(way)]
     positions = positions_of(needed, way[0])
-    told = [fact.turned() if rng.random() < 0.4 else fact for fact in needed]
+    facts = [fact.turned() if rng.random() < 0.4 else fact for fact in needed]
     if rng.random() < distribution.second_route:
         shortcuts = [
             Fact(x, direction_of(offset), y)
@@ -146,29 +146,29 @@ def draw(rng: random.Random, problem_id: str, length: int, distribution: Distrib
             if (offset := minus(positions[x], positions[y])) in DIRECTIONS.values()
         ]
         if shortcuts:
-            told.append(rng.choice(shortcuts))
+            facts.append(rng.choice(shortcuts))
     there = list(way)
     for _ in range(min(len(others), rng.randint(0, distribution.max_distractors))):
         name = others.pop()
-        told.append(Fact(name, rng.choice(list(DIRECTIONS)), rng.choice(there)))
+        facts.append(Fact(name, rng.choice(list(DIRECTIONS)), rng.choice(there)))
         there.append(name)
-    rng.shuffle(told)
+    rng.shuffle(facts)
     steps = [step_of(fact, positions[fact.y]) for fact in needed]
     answer = direction_of(positions[way[-1]])
-    context = tuple(template.told.format(x=fact.x, d=fact.direction, y=fact.y) for fact in told)
+    context = tuple(template.told.format(x=fact.x, d=fact.direction, y=fact.y) for fact in facts)
     problem = Problem(problem_id, template.ask.format(x=way[-1], y=way[0]), context)
-    facts = (*map(str, told), f"? = {way[-1]} {way[0]}")
-    return problem, Gold(problem_id, (answer,), (*steps, f"The answer is {answer}."), facts)
+    fact_lines = (*map(str, facts), f"? = {way[-1]} {way[0]}")
+    return problem, Gold(problem_id, (answer,), (*steps, f"The answer is {answer}."), fact_lines)
 
 
 def every_fact(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A longer solution than the reference: the position of everybody who is told of, each from one known before."""
+    """A longer solution than the reference: the position of everybody in the story, each from one that came before."""
     story = story_of(gold)
     return _walk(story, set(story.positions), rng)
 
 
 def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[str]:
-    """A right solution that need not be the reference's: by any of the routes, perhaps with a needless person."""
+    """A right solution, perhaps another than the reference: by any route, perhaps with a needless person."""
     story = story_of(gold)
     while True:
         wanted = {name for name in story.positions if rng.random() < 0.85} | {story.looker, story.target}
@@ -178,8 +178,8 @@ def another_solution(problem: Problem, gold: Gold, rng: random.Random) -> list[s
 
 
 def _walk(story: Story, wanted: set[str], rng: random.Random) -> list[str]:
-    """Steps to `wanted` people as far as they lead to one another, in a random order; then the answer."""
-    both = [told for fact in story.facts for told in (fact, fact.turned())]
+    """Steps to the `wanted` people that can be reached through wanted people, in a random order; then the answer."""
+    both = [either for fact in story.facts for either in (fact, fact.turned())]
     there, steps = {story.looker}, []
     while ready := [f for f in both if f.y in there and f.x in wanted - there]:
         fact = rng.choice(ready)

@@ -7,8 +7,8 @@ position or direction in the sum, a slip in it, a position used before anything 
 earlier error, and text that states no position.
 
 An explanation "Dan: said X, Dan is Y" gives the reason for the label: X and Y are the same if and only if the step is
-right. Of a step that says the truth before anything has established what it rests on, Y is without the sum, and of such
-an answer the person asked for.
+right. In a true step that uses a position which nothing has established, Y is the relation without the sum; in a true
+answer that nothing has established, Y is the person asked for.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ def stated_answer(step: str) -> str | None:
 
 @dataclasses.dataclass
 class _Known:
-    """What the candidate's earlier steps have said: who stands where by which right step (0: from the start), and
-    wrong claims."""
+    """From the candidate's earlier steps: whose position is established, by the number of the right step that did so
+    (0: given from the start), and the wrong positions that were claimed for each person."""
 
     established: dict[str, int]
     claimed: dict[str, set[Point]]
@@ -83,11 +83,11 @@ def judge(problem: Problem, gold: Gold, steps: Sequence[str]) -> list[Verdict]:
 def _judge_step(match: re.Match[str], number: int, story: Story, known: _Known, reference: dict[str, int]) -> Verdict:
     x, direction, y = match[1], match[2], match[3]
     shown = [int(value) for value in match.groups()[3:] if value is not None]
-    *operands, said = list(zip(shown[::2], shown[1::2], strict=True))
-    told = Fact(x, direction, y)
-    told_by = [i for i, fact in enumerate(story.facts, 1) if told in (fact, fact.turned())]
+    *operands, claim = list(zip(shown[::2], shown[1::2], strict=True))
+    relation = Fact(x, direction, y)
+    is_told = any(relation in (fact, fact.turned()) for fact in story.facts)
     of_two = next((f for fact in story.facts for f in (fact, fact.turned()) if (f.x, f.y) == (x, y)), None)
-    error = _error(told, bool(told_by), operands, said, story, known)
+    error = _error(relation, is_told, operands, claim, story, known)
     right = of_two or next((f for fact in story.facts for f in (fact, fact.turned()) if f.x == x), None)
     words = match[0].strip().removesuffix(".").strip()
     if error is None:
@@ -106,58 +106,58 @@ def _judge_step(match: re.Match[str], number: int, story: Story, known: _Known, 
         (known.established[y],) if known.established.get(y) else (),
         (reference[x],) if x in reference else (),
     )
-    _note(x, said, number, error, known)
+    _note(x, claim, number, error, known)
     return verdict
 
 
 def _error(
-    told: Fact, is_told: bool, operands: Sequence[Point], said: Point, story: Story, known: _Known
+    relation: Fact, is_told: bool, operands: Sequence[Point], claim: Point, story: Story, known: _Known
 ) -> str | None:
     if not is_told:
         return "RELATION"
-    vector = DIRECTIONS[told.direction]
-    start = operands[0] if operands else (said[0] - vector[0], said[1] - vector[1])
-    if told.y not in known.established:
-        if start in known.claimed.get(told.y, ()):
+    vector = DIRECTIONS[relation.direction]
+    start = operands[0] if operands else (claim[0] - vector[0], claim[1] - vector[1])
+    if relation.y not in known.established:
+        if start in known.claimed.get(relation.y, ()):
             return "PROPAGATED"
         return "PREMISE"
-    if start != story.positions[told.y]:
-        if start in known.claimed.get(told.y, ()):
+    if start != story.positions[relation.y]:
+        if start in known.claimed.get(relation.y, ()):
             return "PROPAGATED"
         return "OPERAND" if operands else "NUMERIC"
     if operands and operands[1] != vector:
         return "OPERAND"
-    return None if said == plus(start, vector) else "NUMERIC"
+    return None if claim == plus(start, vector) else "NUMERIC"
 
 
 def _judge_position(
-    x: str, said: Point, number: int, story: Story, known: _Known, reference: dict[str, int]
+    x: str, claim: Point, number: int, story: Story, known: _Known, reference: dict[str, int]
 ) -> Verdict:
-    """A position without a derivation: right where it only says again what is established."""
+    """A position without a derivation is right where it repeats one that is established."""
     right = story.positions.get(x)
     error = None
-    if said != right:
-        error = "PROPAGATED" if said in known.claimed.get(x, ()) else "NUMERIC"
+    if claim != right:
+        error = "PROPAGATED" if claim in known.claimed.get(x, ()) else "NUMERIC"
     elif x not in known.established:
         error = "PREMISE"
     is_so = "not told" if right is None or error == "PREMISE" else f"at {written(right)}"
     at = known.established.get(x)
-    _note(x, said, number, error, known)
+    _note(x, claim, number, error, known)
     return Verdict(
         error is None,
         error,
-        f"{x}: said at {written(said)}, {x} is {is_so}",
+        f"{x}: said at {written(claim)}, {x} is {is_so}",
         (),
         (at,) if at else (),
         (reference[x],) if x in reference else (),
     )
 
 
-def _note(x: str, said: Point, number: int, error: str | None, known: _Known) -> None:
+def _note(x: str, claim: Point, number: int, error: str | None, known: _Known) -> None:
     if error is None:
         known.established.setdefault(x, number)
     else:
-        known.claimed.setdefault(x, set()).add(said)
+        known.claimed.setdefault(x, set()).add(claim)
 
 
 def _judge_answer(answer: str, story: Story, known: _Known, last_reference: int) -> Verdict:

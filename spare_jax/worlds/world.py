@@ -1,7 +1,7 @@
-"""What every world is: problems drawn from a seed, and a judge that knows the truth of every step.
+"""A world: problems drawn from a seed, and a judge that knows the truth of every step.
 
-In distribution and out of it: `train` holds the templates, names and lengths that models may be trained on,
-`held_out` what no training ever sees, each kind by itself.
+Models are trained on the templates, names and lengths of `World.train` alone; each distribution of `World.held_out`
+replaces one of these by what no training sees.
 """
 
 import dataclasses
@@ -17,7 +17,11 @@ HELD_OUT_NAMES = ("Nora", "Otto", "Peer", "Rosa", "Seth", "Tara", "Umar", "Vera"
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """What problems are drawn from, each entry as likely as the next. `lengths` are numbers of needed steps."""
+    """What problems are drawn from; all entries of a tuple are equally likely.
+
+    `lengths` are numbers of needed steps, `templates` indices of the world's templates; `max_distractors` is the most
+    facts that are not needed, `second_route` the probability that a second route leads to the answer.
+    """
 
     lengths: tuple[int, ...] = (1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 6)
     templates: tuple[int, ...] = (0, 1, 2, 3)
@@ -26,7 +30,7 @@ class Distribution:
     second_route: float = 0.3
 
     def held_out(self) -> dict[str, "Distribution"]:
-        """The same but for one thing that training never sees: the two longest lengths, templates, names."""
+        """By kind, this distribution with other lengths, templates or names, which training never sees."""
         return {
             "lengths": dataclasses.replace(self, lengths=(7, 8)),
             "templates": dataclasses.replace(self, templates=(4, 5)),
@@ -35,7 +39,7 @@ class Distribution:
 
 
 class Redraw(Exception):
-    """A draw ran out of names or of range: draw anew."""
+    """A draw ran out of names or left the range of numbers: draw again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +47,13 @@ class World:
     """A source of problems with exact truth.
 
     Attributes:
-      name: the config's name for it, and part of every draw's seed.
-      draw: (randomness, id, number of needed steps, distribution) -> a problem; raises Redraw.
-      judge: the truth of every step of any candidate.
-      every_fact: a longer solution that first states all that the story tells.
-      another_solution: a right solution that need not be the reference's: another route or order.
-      mistaken_solution: a solution that goes wrong as a policy might, None in a world that makes none.
-      work_begins: what stands in a step before what it works out.
+      name: its name in the config, which is part of the seed of every draw.
+      draw: (rng, id, number of needed steps, distribution) -> a problem; raises Redraw.
+      judge: (problem, gold, a candidate's steps) -> the truth of every step.
+      every_fact: a right solution that states every fact of the story, needed or not.
+      another_solution: a right solution, perhaps by another route or in another order than the reference.
+      mistaken_solution: a solution with mistakes as a small policy makes them; None in a world that draws none.
+      work_begins: the text in a step behind which its derivation begins.
       errors: the categories of wrong steps; `held_out_errors` are kept out of all training of judges.
     """
 
@@ -66,14 +70,14 @@ class World:
 
     @property
     def held_out(self) -> Mapping[str, Distribution]:
-        """What all training has held out, by kind."""
+        """The distributions that are held out of all training, by kind."""
         return self.train.held_out()
 
     def truth(self, problem: Problem, gold: Gold, steps: Sequence[str]) -> tuple[StepJudgement, ...]:
-        """The verdicts on `steps` as the records that a perfect annotator would write.
+        """The verdicts on `steps` as a perfect annotator would give them, one per step.
 
         Raises:
-          ValueError: the gold does not tell the problem's facts, so nobody knows what is true.
+          ValueError: the gold has no facts, since the problem was read from a file.
         """
         if not gold.facts:
             raise ValueError(
@@ -100,10 +104,15 @@ class World:
         distribution: Distribution | None = None,
         avoid: set[str] | None = None,
     ) -> Iterator[tuple[Problem, Gold]]:
-        """Draw `count` problems, no two of the same text and none whose text is in `avoid`, which is added to.
+        """Draw `count` problems, no two with the same text, as a function of (seed, split, index).
 
-        Everything is drawn from (seed, split, index) alone. Handing one `avoid` set from split to split keeps every
-        problem's text in a single split. `distribution` is `train` unless another one is given.
+        Args:
+          distribution: what they are drawn from; `train` where None.
+          avoid: texts that no problem may have; those of the new problems are added. Handed from split to split, it
+            keeps each text in a single split.
+
+        Raises:
+          ValueError: 1000 draws in a row gave no new problem.
         """
         chosen = self.train if distribution is None else distribution
         seen = set() if avoid is None else avoid
