@@ -194,7 +194,7 @@ def _without_seconds(path: pathlib.Path) -> bytes:
     """The bytes of a file, less the seconds in JSON and reports."""
     content = path.read_bytes()
     if path.name == "report.html":
-        return re.sub("<td>[\\d.,]+\u202fs</td>".encode(), b"", content)
+        return re.sub("<td>(?:\\d+\u202fmin )?[\\d.,]+\u202fs</td>".encode(), b"", content)
     if path.suffix == ".json" and b'"seconds' in content:
         kept = json.loads(content, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if "seconds" not in k})
         return json.dumps(kept).encode()
