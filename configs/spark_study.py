@@ -51,7 +51,7 @@ def get_config(argument: str | None = None):
     else:
         grpo = replace(presets.TINY_GRPO, reward=cell, judge="generative", iterations=60, prompts=16)
         # What a policy does unwatched is the question, so the alarm is off. The shortest stories take two steps.
-        unwatched = grpo.alarms | {"paid_wrongly": replace(grpo.alarms["paid_wrongly"], threshold=1.0)}
+        unwatched = {**grpo.alarms, "paid_wrongly": replace(grpo.alarms["paid_wrongly"], threshold=1.0)}
         train = replace(grpo.train, row_length=320, accumulate=4, learning_rate=1e-4)
         grpo = replace(grpo, watch_problems=40, least_steps=0, alarms=unwatched, train=train)
         models = replace(models, generative=spark_cells.paying(cell))

@@ -13,6 +13,7 @@ ones, and its settings (training/loop.py).
 """
 
 from dataclasses import replace
+from typing import Any
 
 from spare_jax.pipelines import tiny_models
 from spare_jax.pipelines.tiny_models import (
@@ -28,7 +29,7 @@ from spare_jax.runs.splits import WORLDS
 from spare_jax.runs.stage import experiment
 from spare_jax.tasks.task import world_of
 
-PHASE = dict(
+PHASE: dict[str, Any] = dict(
     batch_rows=4, optimizer="muon", learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0, eval_every=500,
     patience=1000, checkpoint_every=1000,
 )  # fmt: skip
