@@ -87,11 +87,10 @@ def get_config(argument: str | None = None):
         "3_verdicts": verdicts,
     }
     if arithmetic:
-        # At last that the label follows from the explanation: references told again word for word, right solutions,
-        # and mistakes that the world makes.
-        phases["4_agreement"] = replace(
-            verdicts, steps=6000, verdict_weight=2.0, reference_solutions=1, mistaken_solutions=5, right_share=0.55
-        )
+        # At last that the label follows from the explanation: references told again word for word, right solutions, and
+        # mistakes that the world makes; and that a count is read in the reference, where the story does not tell it.
+        agreement = replace(verdicts, steps=6000, verdict_weight=2.0, right_share=0.55, hidden_share=0.5)
+        phases["4_agreement"] = replace(agreement, reference_solutions=1, mistaken_solutions=5)
     teacher = TeacherTraining(seed=0, dev_problems=100, phases=phases)
     stages = tiny_models.PIPELINE
     if chosen["further"]:

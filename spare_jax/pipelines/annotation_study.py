@@ -14,7 +14,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from spare_jax.evaluation.accuracy import Pool, selection_metrics
 from spare_jax.evaluation.baselines import length_scores, position_scores
@@ -81,8 +81,21 @@ class Study:
 
 
 @dataclasses.dataclass(frozen=True)
-class StudyModels(WithJudge, WithPRM):
-    """What judges ask, and what PRMs are trained from."""
+class Asked:
+    """How the judges of the study are asked."""
+
+    is_group: ClassVar[bool] = True  # each is a part of the config
+
+    models: WithJudge = WithJudge()
+    engine: EngineSettings = EngineSettings()
+    annotate: SpareSettings = SpareSettings()
+    verify: VerifySettings = VerifySettings()
+    rollouts: TreeSettings = TreeSettings()
+
+    def judges(self, prm: RewardModel | None = None) -> Judges:
+        """The same among all judges, perhaps with a reward model."""
+        roles = WithJudges(generator=self.models.generator, judge=self.models.judge, prm=prm or RewardModel())
+        return Judges(roles, self.engine, self.annotate, self.verify, rollouts=self.rollouts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,18 +196,8 @@ def _falsified(world: World, problem: Problem, gold: Gold, index: int, rng: rand
 # compare_judges
 
 
-def compare_judges(
-    run: Run,
-    models: WithJudge,
-    engine: EngineSettings,
-    annotate: SpareSettings,
-    verify: VerifySettings,
-    rollouts: TreeSettings,
-    study: Study,
-) -> list[str]:
+def compare_judges(run: Run, asked: Asked, study: Study) -> list[str]:
     """Ask every variant about the same solutions, combine them, and measure all of them against the truth."""
-    roles = WithJudges(generator=models.generator, judge=models.judge)
-    judges = Judges(models=roles, engine=engine, annotate=annotate, verify=verify, rollouts=rollouts)
     problems, by_id, gold, solutions = run.records()
     groups = _groups(study, problems, by_id, gold, solutions)
     truths = {group: [_truth(run, case) for case in cases] for group, cases in groups.items()}
@@ -204,7 +207,7 @@ def compare_judges(
     judged: dict[str, dict[str, list[Judgement]]] = {group: {} for group in groups}
     seconds: dict[str, float | None] = {}
     written = ["comparison.json"]
-    for name, variant in variants(run, judges, study, sampled).items():
+    for name, variant in variants(run, asked.judges(), study, sampled).items():
         of = groups if name in (*MEMBERS, EQUAL) else {g: f for g, f in groups.items() if g != TRUTH_SET}
         everything = [case for cases in of.values() for case in cases]
         answers = iter(judge_variant(run, "compare_judges", name, variant, everything))
@@ -338,19 +341,8 @@ def _aligned(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> di
 # label_value
 
 
-def label_value(
-    run: Run,
-    models: StudyModels,
-    engine: EngineSettings,
-    annotate: SpareSettings,
-    verify: VerifySettings,
-    rollouts: TreeSettings,
-    prm: RewardModelTraining,
-    study: Study,
-) -> list[str]:
+def label_value(run: Run, models: WithPRM, asked: Asked, prm: RewardModelTraining, study: Study) -> list[str]:
     """Train a PRM on every source of labels over the same solutions, and measure what each buys over majority."""
-    roles = WithJudges(generator=models.generator, judge=models.judge)
-    judges = Judges(models=roles, engine=engine, annotate=annotate, verify=verify, rollouts=rollouts)
     _, by_id, gold, solutions = run.records()
 
     def of_split(*names: str) -> list[Case]:
@@ -359,7 +351,7 @@ def label_value(
 
     learnt, ranked = of_split("train", "dev"), of_split("dev", "test", splits.HELD_OUT)
     truths = [_truth(run, case) for case in learnt]
-    sources = _sources(run, judges, study, learnt, truths)
+    sources = _sources(run, asked.judges(), study, learnt, truths)
     need_all_answers(run, "label_value")
     start = load_to_train(run, models.prm, models.generator, lora=prm.lora, dtype=prm.train.dtype)
     table: dict[str, Any] = {}
@@ -375,8 +367,7 @@ def label_value(
         }
         how = dataclasses.replace(prm, targets="scores") if source == SOFT else prm
         train_reward_model(run, "label_value", start, how, "prm", f"prm_{source}", sets)
-        exported = RewardModel(f"prm_{source}/export")
-        variant = Variant("reward_model", dataclasses.replace(judges, models=dataclasses.replace(roles, prm=exported)))
+        variant = Variant("reward_model", asked.judges(RewardModel(f"prm_{source}/export")))
         scored = judge_variant(run, "label_value", f"prm_{source}", variant, ranked)
         table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
     table["position_only"] = _worth(run, ranked, _by_position(learnt, truths, ranked))

@@ -76,8 +76,8 @@ REAL_TRAIN = TrainConfig(batch_rows=32, row_length=2048, dtype="bfloat16", remat
 
 def tiny_train(row_length: int, epochs: float, learning_rate: float, **changes: Any) -> TrainConfig:
     """How a tiny model is trained: all of its weights, and in few rows."""
-    settings: dict[str, Any] = dict(batch_rows=8, warmup=0.05, clip=1.0, checkpoint_every=100) | changes
-    return TrainConfig(row_length=row_length, epochs=epochs, learning_rate=learning_rate, **settings)
+    small = TrainConfig(batch_rows=8, warmup=0.05, clip=1.0, checkpoint_every=100)
+    return replace(small, row_length=row_length, epochs=epochs, learning_rate=learning_rate, **changes)
 
 
 def tiny_offline_rl() -> dict[str, Any]:

@@ -8,6 +8,7 @@ error categories stay out of all of it (worlds/). configs/tiny_models.py has the
 
 import dataclasses
 import functools
+import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -578,7 +579,8 @@ def _export(
     how: BaseTraining | TeacherTraining,
 ) -> list[str]:
     """Write the model's directory, with a manifest of what it was trained on."""
-    manifest = {"made_by": "configs/tiny_models.py", "stage": name, **listed(how)}
+    settings = json.loads(json.dumps(listed(how), sort_keys=True))
+    manifest = {"made_by": "configs/tiny_models.py", "stage": name, **settings}
     huggingface.save(run.work.path / "models" / name, model, shape, words, {"training.json": manifest})
     return [f"models/{name}"]
 

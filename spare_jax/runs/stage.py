@@ -109,9 +109,7 @@ def _defaults(stage: Stage) -> dict[str, Any]:
     return found
 
 
-def experiment(
-    stages: Mapping[str, Stage], *, seed: int, task: str, mesh: MeshSizes | None = None, **parts: Any
-) -> ml_collections.ConfigDict:
+def experiment(stages: Mapping[str, Stage], *, seed: int, task: str, **parts: Any) -> ml_collections.ConfigDict:
     """The config of an experiment: its stages, in their order, and all that they take.
 
     Args:
@@ -124,7 +122,7 @@ def experiment(
     if unknown := set(parts) - set(tree):
         raise ValueError(f"no stage among {', '.join(stages)} takes {min(unknown)}")
     given = {name: settings.listed(of) for name, of in parts.items()}
-    given |= {"seed": seed, "task": task, "mesh": settings.listed(mesh or MeshSizes())}
+    given |= {"seed": seed, "task": task, "mesh": settings.listed(MeshSizes())}
     defaults = functools.reduce(settings.merged, map(_defaults, stages.values()))
     values = settings.merged(defaults, settings.pruned(given, tree))
     if lacking := set(tree) - set(values):
