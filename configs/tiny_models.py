@@ -3,7 +3,7 @@
     python -m spare_jax.main --config=configs/tiny_models.py                  about two hours on two CPU cores
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
     python -m spare_jax.main --config=configs/tiny_models.py:verifier         a teacher that verifies in SPARK's words
-    python -m spare_jax.main --config=configs/tiny_models.py:further          tiny-teacher trained further: 44 minutes
+    python -m spare_jax.main --config=configs/tiny_models.py:further          tiny-teacher trained further: an hour
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
 spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of the others as <world>-base and
@@ -31,11 +31,12 @@ GRADE = PHASE | dict(
     row_length=768, right_solutions=1, right_share=1.0, alignment_weight=1.0, verdict_weight=1.0, lessons=("annotate",)
 )  # fmt: skip
 # At last that the label follows from the explanation: references told again word for word, right solutions, and
-# mistakes that the world makes; and that a count is read in the reference, where the story does not tell it.
+# mistakes that the world makes. Then that a count is read in the reference, where the story does not tell it.
 AGREE = dict(
     steps=6000, learning_rate=2e-3, alignment_weight=0.1, verdict_weight=2.0, reference_solutions=1,
-    mistaken_solutions=5, right_share=0.55, hidden_share=0.5,
+    mistaken_solutions=5, right_share=0.55,
 )  # fmt: skip
+REFERENCE = AGREE | dict(steps=2000, learning_rate=1e-3, hidden_share=0.5)
 # The arithmetic world's figures were found first; the others are learnt sooner. Whether a base learns to look things up
 # is a matter of its draw (docs/embedded.md): `seeds` are the base's, which is the better one, and the other base's.
 STEPS = {
@@ -94,6 +95,7 @@ def get_config(argument: str | None = None):
     }
     if world == "arithmetic":
         phases["4_agreement"] = every_length | AGREE
+        phases["5_reference"] = every_length | REFERENCE
     config.teacher = ConfigDict(dict(seed=0, dev_problems=100, phases=phases))
     if chosen["further"]:
         _go_further(config)
@@ -105,12 +107,13 @@ def get_config(argument: str | None = None):
 
 
 def _go_further(config) -> None:
-    """Only the last phase, from the shipped tiny-teacher's weights, on problems of its own: half of them long, since
-    there its labels fail first."""
+    """Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own: half of them long,
+    since there its labels fail first."""
     config.stages = ("candidates", "teacher")
     config.candidates.update(base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
     config.teacher.start = "tiny-teacher"
-    config.teacher.phases = ConfigDict({"4_agreement": config.teacher.phases["4_agreement"]})
+    for phase in ("1_short", "2_all", "3_verdicts"):
+        del config.teacher.phases[phase]
 
 
 def _verify(config, grade) -> None:
