@@ -33,7 +33,7 @@ from spare_jax.prompts import annotate
 PEERS = pathlib.Path(__file__).parent / "peers"
 CONFIG = DecoderConfig(
     vocab_size=32000, hidden_size=256, intermediate_size=1024, num_layers=8, num_heads=8, num_kv_heads=2, head_dim=32,
-    family="qwen2", attention_bias=True, max_length=4096, rope_theta=1e6,
+    family="qwen2", max_length=4096, rope_theta=1e6,
 )  # fmt: skip
 Requests = list[tuple[str, Sample | Score]]
 Side = Callable[[int], float]  # a round's number -> seconds

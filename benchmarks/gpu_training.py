@@ -39,13 +39,13 @@ from spare_jax.training import batches, losses
 LENGTH, TAGS = 2048, 16
 QWEN_1_5B = DecoderConfig(
     vocab_size=151936, hidden_size=1536, intermediate_size=8960, num_layers=28, num_heads=12, num_kv_heads=2,
-    head_dim=128, family="qwen2", attention_bias=True, max_length=4096, rope_theta=1e6,
+    head_dim=128, family="qwen2", max_length=4096, rope_theta=1e6,
 )  # fmt: skip
 QWEN_7B = dataclasses.replace(
     QWEN_1_5B, vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_heads=28, num_kv_heads=4,
     tie_embeddings=False,
 )  # fmt: skip
-ADAPTERS = adapters.AdapterConfig()
+ADAPTERS = adapters.AdapterConfig(rank=64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,11 +34,12 @@ from spare_jax.models import sharding
 from spare_jax.models.decoder import init_decoder
 from spare_jax.records import Judgement, Problem
 from spare_jax.runs import splits
-from spare_jax.training import grpo, loop, losses
+from spare_jax.training import grpo, losses
 from spare_jax.training.format_rules import FormatRules, Parts
+from spare_jax.training.setup import TrainConfig
 
 PROMPT = 64
-TRAIN = loop.TrainConfig(row_length=192, accumulate=4, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
+TRAIN = TrainConfig(row_length=192, accumulate=4, learning_rate=1e-5, clip=1.0, weight_decay=0.0)
 TRAIN_ON_GPU = dataclasses.replace(TRAIN, row_length=768, accumulate=1, dtype="bfloat16", remat="minimal")
 LOSS = losses.GRPOLoss(kl_weight=0.001)
 ANY_FORM = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)

@@ -13,11 +13,13 @@ import pathlib
 
 import jax
 import numpy as np
+import optax
 from engine import CONFIG
 
-from spare_jax.models import adapters, sharding
+from spare_jax.models import sharding
 from spare_jax.models.decoder import init_decoder
-from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.training import batches, losses
+from spare_jax.training.setup import TrainConfig, set_up
 
 
 def temporary_bytes(pairs: int, length: int, chunked: bool, remat: str) -> int:
@@ -28,20 +30,10 @@ def temporary_bytes(pairs: int, length: int, chunked: bool, remat: str) -> int:
     )
     prompt, text = np.ones(length // 2, np.int32), np.ones(length - length // 2, np.int32)
     rows = batches.pack_pairs([batches.Pair(prompt, text, text)] * pairs, 2 * length)
-    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), rows.arrays)
     model = jax.eval_shape(lambda: init_decoder(CONFIG, jax.random.key(0)))
-    trained, frozen = adapters.split(model)
-    config = loop.TrainConfig(batch_rows=pairs, row_length=2 * length, remat=remat)
-    tx = optimizer.adamw(lambda step: 1e-4, config.weight_decay, config.clip)
-    state = jax.eval_shape(lambda m: optimizer.init_state(tx, m), trained)
-    where = sharding.shardings_of(model, mesh)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    moments = sharding.shard_moments(state, where, mesh)
-    step = loop.make_train_step(config, losses.ORPOLoss(), tx, where, moments, replicated)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    with jax.set_mesh(mesh):
-        analysis = step.lower(trained, state, frozen, batch, key, 0).compile().memory_analysis()
-    return analysis.temp_size_in_bytes
+    config = TrainConfig(batch_rows=pairs, row_length=2 * length, remat=remat)
+    training = set_up(config, model, losses.ORPOLoss(), optax.constant_schedule(1e-4), mesh)
+    return training.lower(rows.arrays, 1).compile().memory_analysis().temp_size_in_bytes
 
 
 def main() -> None:

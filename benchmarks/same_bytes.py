@@ -39,15 +39,24 @@ GRPO = ENGINE | {
     "grpo.iterations": 2, "grpo.max_tokens": 64, "grpo.watch_every": 1, "grpo.checkpoint_every": 1,
     "verify.max_tokens": 160, "solve.max_tokens": 64,
 }  # fmt: skip
-SPARK = GRPO | {
+SPARK_DATA = ENGINE | {
     "data.train_problems": 4, "data.dev_problems": 2, "data.test_problems": 3, "verify.votes": 2,
-    "generative.max_tokens": 256, "verifier.test_problems": 2, "verifier.train.row_length": 512,
-    "verifier.train.learning_rate": 2e-3, "grpo.train.learning_rate": 3e-4, "grpo.prompts": 1, "grpo.max_tokens": 48,
+    "verify.max_tokens": 160, "solve.max_tokens": 64,
+}  # fmt: skip
+SPARK = {  # of each part
+    "labels": SPARK_DATA,
+    "verifiers": ENGINE | {
+        "solve.max_tokens": 64, "generative.max_tokens": 256, "verifier.test_problems": 2,
+        "verifier.train.row_length": 512, "verifier.train.learning_rate": 2e-3,
+    },
+    "rl": GRPO | SPARK_DATA | {
+        "generative.max_tokens": 256, "grpo.train.learning_rate": 3e-4, "grpo.prompts": 1, "grpo.max_tokens": 48,
+    },
 }  # fmt: skip
 ANNOTATE = ENGINE | {
     "data.path": "own.jsonl", "annotate.max_tokens": 128, "verify.max_tokens": 160, "verify.votes": 2,
     "rollouts.samples": 2, "rollouts.max_tokens": 96, "generative.kind": "prm_cot", "generative.max_tokens": 160,
-    "models.verifier.path": "tiny-verifier", "engine.max_length": 1024,
+    "models.generative.path": "tiny-verifier", "engine.max_length": 1024,
 }  # fmt: skip
 STUDY = {
     "engine.slots": 32, "engine.prefill_tokens": 1024, "annotate.max_tokens": 128, "verify.max_tokens": 400,
@@ -73,7 +82,7 @@ PIPELINES: dict[str, list[Run]] = {
         ("run", f"offline_rl_study:runlocal,method={method},seed=3", OFFLINE) for method in ("step_dpo", "iterated")
     ],
     "spark": [
-        ("run", f"spark_study:runlocal,part={part},cell={cell},seed=5", SPARK)
+        ("run", f"spark_study:runlocal,part={part},cell={cell},seed=5", SPARK[part])
         for part, cell in (
             ("labels", ""), ("verifiers", "step_consistency_prm_cot"), ("verifiers", "agreement_discriminative"),
             ("rl", "step_augmented"),

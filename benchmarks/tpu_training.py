@@ -4,7 +4,7 @@ chips send each other.
     pip install libtpu==0.0.42.1
     JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 python benchmarks/tpu_training.py [--steps=prm,orpo] [--json=FILE]
 
-Needs no TPU: arrays are shapes alone and nothing is run. The step is `loop.make_train_step`'s, in bfloat16 over float32
+Needs no TPU: arrays are shapes alone and nothing is run. The step is that of `training.setup`, in bfloat16 over float32
 parameters and moments, blocks recomputed (`train.remat`); `prm` is the loss at step tags, `orpo` that of pairs, and
 `-qlora` behind them means adapters of rank 64 over nf4 kernels in place of full fine-tuning. The table has every
 collective of a MiB or more; what stands in the loop over layers is counted once. A collective moves the whole batch
@@ -17,20 +17,21 @@ import json
 import math
 import pathlib
 import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from collectives import Collective, collectives_of, table
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from spare_jax.models import adapters, sharding
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.decoder import Decoder, init_decoder
 from spare_jax.models.rows import ROW_AXES
-from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.training import batches, losses
+from spare_jax.training.setup import TrainConfig, check_batch, set_up
 
 LLAMA_3_8B = DecoderConfig(
     vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_layers=32, num_heads=32, num_kv_heads=8,
@@ -53,7 +54,7 @@ def abstract_model(config: DecoderConfig, qlora: bool) -> Decoder:
     """Shapes of a model in float32; or of its adapters in float32 over nf4 kernels, the rest in bfloat16."""
     if not qlora:
         return jax.eval_shape(lambda: init_decoder(config, jax.random.key(0)))
-    made = adapters.AdapterConfig(quantize="nf4")
+    made = adapters.AdapterConfig(rank=64, quantize="nf4")
     return jax.eval_shape(
         lambda: adapters.adapt(init_decoder(config, jax.random.key(0), jnp.bfloat16), made, jax.random.key(1))
     )
@@ -63,31 +64,12 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
     """Bytes per chip and collectives of one of STEPS, for `rows` rows of `length` tokens."""
     kind, _, qlora = name.partition("-")
     model = abstract_model(config, bool(qlora))
-    where = sharding.shardings_of(model, mesh)
     loss = losses.ORPOLoss() if kind == "orpo" else losses.TokenTagLoss(good_id=10, bad_id=12)
-    settings = loop.TrainConfig(batch_rows=rows, row_length=length, remat="full", dtype="bfloat16")
-    loop.check_batch(settings, mesh)
-    tx = optimizer.adamw(lambda step: 1e-4, settings.weight_decay, settings.clip)
-    trained, frozen = adapters.split(model)
-    trained_shardings, frozen_shardings = adapters.split(model, where)
-    state = jax.eval_shape(lambda m: optimizer.init_state(tx, m), trained)
-    moments = sharding.shard_moments(state, trained_shardings, mesh)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    shared_out = NamedSharding(mesh, PartitionSpec(None, ROW_AXES))
-    arrays = packed(kind, rows, length).arrays
-    batch = {field: placed((1, *array.shape), array.dtype, shared_out) for field, array in arrays.items()}
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    step: Any = loop.make_train_step(settings, loss, tx, trained_shardings, moments, replicated)
-
-    def lie(tree, shardings):
-        return jax.tree.map(lambda x, s: placed(x.shape, x.dtype, s), tree, shardings)
-
+    settings = TrainConfig(batch_rows=rows, row_length=length, remat="full", dtype="bfloat16")
+    check_batch(settings, mesh)
+    training = set_up(settings, model, loss, optax.constant_schedule(1e-4), mesh)
     start = time.perf_counter()
-    with jax.set_mesh(mesh):
-        compiled = step.lower(
-            lie(trained, trained_shardings), lie(state, moments), lie(frozen, frozen_shardings), batch,
-            placed((), key.dtype, replicated), placed((), jnp.int32, replicated),
-        ).compile()  # fmt: skip
+    compiled = training.lower(packed(kind, rows, length).arrays, 1).compile()
     found, memory = collectives_of(compiled.as_text()), compiled.memory_analysis()
     return {
         "step": name,
@@ -100,10 +82,6 @@ def compile_step(name: str, config: DecoderConfig, mesh: Mesh, rows: int, length
         "collectives": table(found, 2**20),
         "of_the_whole_batch": table([one for one in found if moves_the_batch(one, config, mesh, rows, length)]),
     }
-
-
-def placed(shape: tuple[int, ...], dtype, where: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
 
 
 def moves_the_batch(one: Collective, config: DecoderConfig, mesh: Mesh, rows: int, length: int) -> bool:

@@ -29,15 +29,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from engine import CONFIG, Peer
-from jax.sharding import NamedSharding, PartitionSpec
 
-from spare_jax.models import adapters, attention, decoder, sharding
-from spare_jax.models.rows import ROW_AXES
-from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.models import attention, decoder, sharding
+from spare_jax.training import batches, losses
+from spare_jax.training.setup import TrainConfig, set_up, to_devices
 
 BATCH, END = 8, 1
-SETTINGS = loop.TrainConfig()
+SETTINGS = TrainConfig()
 LENGTHS = pathlib.Path(__file__).parent / "gsm8k_lengths.json"
 
 
@@ -105,36 +105,27 @@ def works(steps: int) -> list[Work]:
 
 
 def ours(
-    work: Work, steps: int, make: Callable[[], decoder.Decoder], settings: loop.TrainConfig = SETTINGS
+    work: Work, steps: int, make: Callable[[], decoder.Decoder], settings: TrainConfig = SETTINGS
 ) -> Callable[[], float]:
     """A function that trains the model that `make` makes on all rows of `work` in so many steps, and says the seconds
     that it took."""
     rows = math.ceil(work.rows.rows / steps)
     config = dataclasses.replace(settings, batch_rows=rows, row_length=work.rows.arrays["ids"].shape[1])
     mesh = jax.make_mesh((1, 1, 1), sharding.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 3)
-    tx = optimizer.adamw(lambda step: config.learning_rate, config.weight_decay, config.clip)
-    model = make()
-    trained, frozen = adapters.split(model)
-    where, frozen_where = adapters.split(model, sharding.shardings_of(model, mesh))
-    state = optimizer.init_state(tx, trained)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    moments = sharding.shard_moments(state, where, mesh)
-    step = loop.make_train_step(config, work.loss, tx, where, moments, replicated)
-    shared_out, key = NamedSharding(mesh, PartitionSpec(None, ROW_AXES)), jax.random.key(0)
-    trained, state = loop.place(trained, where), jax.device_put(state, moments)
-    frozen = jax.device_put(frozen, frozen_where)
+    model, key = make(), jax.random.key(0)
+    training = set_up(config, model, work.loss, optax.constant_schedule(config.learning_rate), mesh)
+    trained, state, frozen = training.place(model)
     del model
 
     def run() -> float:
         nonlocal trained, state
         metrics: dict[str, jax.Array] = {}
         start = time.perf_counter()
-        with jax.set_mesh(mesh):
-            for number in range(steps):
-                wanted = np.arange(number * rows, (number + 1) * rows)
-                taken = batches.take(work.rows, np.where(wanted < work.rows.rows, wanted, -1))
-                batch = loop.to_devices(taken, 1, shared_out)
-                trained, state, metrics = step(trained, state, frozen, batch, key, number)
+        for number in range(steps):
+            wanted = np.arange(number * rows, (number + 1) * rows)
+            taken = batches.take(work.rows, np.where(wanted < work.rows.rows, wanted, -1))
+            batch = to_devices(taken, mesh, 1)
+            trained, state, metrics = training.step(trained, state, frozen, batch, key, number)
         assert math.isfinite(float(metrics["loss"]))
         return time.perf_counter() - start
 

@@ -12,17 +12,21 @@ needs no model. The task names the guidelines and how answers are compared (docs
 computes in float32 on short texts.
 """
 
+from spare_jax.pipelines import label_files, presets
 from spare_jax.runs import settings, splits
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="gsm8k")
-    config = settings.default()
-    config.task = chosen["task"]
-    config.stages = ("annotate",)
-    config.data.format = "plain"
-    if config.task in splits.WORLDS:
-        settings.use_own_models_of_world(config)
-    else:
-        settings.judge_with_real_models(config, laptop=bool(chosen["runlocal"]))
-    return config
+    task = str(chosen["task"])
+    judges = presets.tiny_judges() if task in splits.WORLDS else presets.real_judges(laptop=bool(chosen["runlocal"]))
+    return experiment(
+        {"annotate": label_files.STAGES["annotate"]},
+        seed=0,
+        task=task,
+        judge="spare",
+        data=label_files.SolutionData(format="plain"),
+        models=presets.own_models(task),
+        **judges,
+    )

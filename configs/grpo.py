@@ -3,7 +3,7 @@
     python -m spare_jax.main --config=configs/grpo.py                       verify pays, on the arithmetic world
     python -m spare_jax.main --config=configs/grpo.py:reward=selective      or rlvr, random, majority_vote, ...
     python -m spare_jax.main --config=configs/grpo.py:task=math,model=real \\
-        --config.data.path=DIR --config.models.generator.path=HF_DIR --config.models.verifier.path=HF_DIR
+        --config.data.path=DIR --config.models.generator.path=HF_DIR --config.models.generative.path=HF_DIR
                                                                             the paper's settings
 
 Rewards that run in one work directory (--workdir=DIR) share its problems. The policy is in policies/<reward>/export,
@@ -11,8 +11,14 @@ metrics per iteration in policies/<reward>/checkpoints/steps.jsonl, and metrics.
 :runlocal is the same with few problems and iterations.
 """
 
-from spare_jax.pipelines import online_rl
+from dataclasses import replace
+from typing import Any
+
+from spare_jax.pipelines import online_rl, presets
 from spare_jax.runs import settings
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.training.advantages import REWARDS
 
 MODELS = ("embedded", "real")
@@ -22,24 +28,25 @@ def get_config(argument: str | None = None):
     chosen = settings.parse_argument(
         argument, runlocal=False, task="arithmetic", model="embedded", reward="process_aware"
     )
-    config = settings.default()
-    config.task, config.grpo.reward = chosen["task"], chosen["reward"]
-    if config.grpo.reward not in REWARDS:
+    task, reward = str(chosen["task"]), str(chosen["reward"])
+    if reward not in REWARDS:
         known = ", ".join(REWARDS)
-        raise ValueError(f"config argument reward={config.grpo.reward!r} is unknown: choose among {known}")
+        raise ValueError(f"config argument reward={reward!r} is unknown: choose among {known}")
     if chosen["model"] not in MODELS:
         raise ValueError(f"config argument model={chosen['model']!r} is unknown: choose among {', '.join(MODELS)}")
-    config.stages = online_rl.PIPELINE
+    parts: dict[str, Any]
     if chosen["model"] == "real":
-        settings.judge_with_real_models(config, laptop=False)
-        settings.reinforce_real_models(config)
-        config.data.train_problems = config.data.dev_problems = config.data.test_problems = None
-        config.data.held_out_problems = 0
+        parts = presets.real_judges(laptop=False)
+        generative = replace(parts["generative"], max_tokens=4096)
+        solve, grpo = SolveSettings(samples=8, max_tokens=176), replace(presets.REAL_GRPO, reward=reward)
+        parts |= dict(data=ProblemData(), generative=generative, solve=solve, grpo=grpo)
     else:
-        settings.use_own_models_of_world(config)
-        config.grpo.least_steps = 0  # the shortest stories take two steps
+        grpo = replace(presets.TINY_GRPO, reward=reward, least_steps=0)  # the shortest stories take two steps
+        parts = presets.tiny_judges() | dict(
+            data=presets.WORLD_DATA, models=presets.own_models(task), solve=presets.TINY_SOLVE, grpo=grpo
+        )
     if chosen["runlocal"]:
-        settings.spark_in_small(config)
-        config.data.held_out_problems = min(1, config.data.held_out_problems)
-        config.verify.max_tokens = 320
-    return config
+        parts = presets.spark_in_small(parts)
+        parts["data"] = replace(parts["data"], held_out_problems=min(1, parts["data"].held_out_problems))
+        parts["verify"] = replace(parts["verify"], max_tokens=320)
+    return experiment(online_rl.PIPELINE, seed=0, task=task, **parts)

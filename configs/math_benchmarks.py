@@ -8,19 +8,20 @@ accuracy of each, greedy and as avg@k (k = config.solve.samples), and the means 
 part: --config.benchmarks="('aime24','amc23')". :runlocal takes four problems of each, two samples and short answers.
 """
 
-from spare_jax.pipelines import math_benchmarks
+from spare_jax.pipelines import math_benchmarks, presets
 from spare_jax.runs import settings
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
 
 
 def get_config(argument: str | None = None):
-    chosen = settings.parse_argument(argument, runlocal=False)
-    config = settings.default()
-    config.task = "math500"
-    config.stages = math_benchmarks.PIPELINE
-    config.data.train_problems = config.data.dev_problems = 0
-    config.data.test_problems = 4 if chosen["runlocal"] else None
-    settings.judge_with_real_models(config, laptop=bool(chosen["runlocal"]))
-    config.solve.samples = 2 if chosen["runlocal"] else 16
-    config.solve.max_tokens = 64 if chosen["runlocal"] else 3072
-    config.solve.temperature, config.solve.top_p = 0.7, 0.95
-    return config
+    small = bool(settings.parse_argument(argument, runlocal=False)["runlocal"])
+    return experiment(
+        math_benchmarks.PIPELINE,
+        seed=0,
+        task="math500",
+        data=ProblemData(train_problems=0, dev_problems=0, test_problems=4 if small else None),
+        engine=presets.LAPTOP_ENGINE if small else presets.REAL_ENGINE,
+        solve=SolveSettings(samples=2 if small else 16, temperature=0.7, top_p=0.95, max_tokens=64 if small else 3072),
+    )

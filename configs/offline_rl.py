@@ -12,41 +12,49 @@ from SPARE-ORPO's policy: it samples, SPARE annotates, ORPO trains, config.round
 with few problems.
 """
 
-from spare_jax.pipelines import offline_rl
+from dataclasses import replace
+from typing import Any
+
+from spare_jax.pipelines import offline_rl, presets
+from spare_jax.pipelines.prm import Annotate
 from spare_jax.runs import settings
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
+from spare_jax.targets.preferences import PairSettings
 
 MODELS = ("embedded", "llama3_8b")
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="arithmetic", model="embedded", method="spare_orpo")
-    config = settings.default()
-    config.task, config.method = chosen["task"], chosen["method"]
-    if config.method not in offline_rl.METHODS:
+    task, method = str(chosen["task"]), str(chosen["method"])
+    if method not in offline_rl.METHODS:
         known = ", ".join(offline_rl.METHODS)
-        raise ValueError(f"config argument method={config.method!r} is unknown: choose among {known}")
+        raise ValueError(f"config argument method={method!r} is unknown: choose among {known}")
     if chosen["model"] not in MODELS:
         raise ValueError(f"config argument model={chosen['model']!r} is unknown: choose among {', '.join(MODELS)}")
-    config.stages = offline_rl.PIPELINE
-    config.annotate.measured_problems = config.annotate.control_problems = 0
-    if chosen["model"] == "llama3_8b":
-        _real_model(config)
-    else:
-        settings.use_own_models_of_world(config)
+    real = chosen["model"] == "llama3_8b"
+    parts = _real_model() if real else {**presets.tiny_offline_rl(), "models": presets.own_models(task)}
     if chosen["runlocal"]:
-        settings.learn_offline_in_small(config)
-    return config
+        parts = presets.offline_rl_in_small(parts)
+    return experiment(offline_rl.PIPELINE, seed=0, task=task, method=method, **parts)
 
 
-def _real_model(config) -> None:
+def _real_model() -> dict[str, Any]:
     """The paper's settings (arXiv 2506.15498, section 4 and appendix): QLoRA on Llama-3-8B-Instruct."""
-    settings.judge_with_real_models(config, laptop=False)
-    config.data.train_problems = config.data.dev_problems = config.data.test_problems = None
-    config.data.held_out_problems = 0
-    config.solve.samples = 20
-    config.solve.max_tokens = 500
-    config.pairs.train.cap, config.pairs.dev.cap = 19_500, 760
-    for trained in (config.sft, config.policy):
-        settings.train_real_model(trained)
-    config.policy.train.row_length = 4096  # a pair of 2,048 each
-    config.policy.train.batch_rows = 16
+    return dict(
+        data=ProblemData(),
+        engine=presets.REAL_ENGINE,
+        solve=SolveSettings(samples=20, max_tokens=500),
+        annotate=Annotate(**vars(presets.REAL_ANNOTATE)),
+        sft=offline_rl.SFT(lora=presets.REAL_LORA, train=presets.REAL_TRAIN),
+        pairs=offline_rl.Pairs(
+            train=PairSettings(cap=19_500), dev=PairSettings(sampled_pairs=1, pairs_per_problem=2, cap=760)
+        ),
+        policy=offline_rl.PolicyTraining(
+            lora=presets.REAL_LORA,
+            train=replace(presets.REAL_TRAIN, row_length=4096, batch_rows=16),  # a pair of 2,048 each
+        ),
+        rounds=3,
+    )

@@ -11,22 +11,29 @@ stands before them. metrics.json, in the directory and for good in its policies/
 problems.
 """
 
-from spare_jax.pipelines import offline_rl
+from dataclasses import replace
+
+from spare_jax.pipelines import offline_rl, presets
 from spare_jax.runs import settings, splits
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, world="arithmetic", method="spare_orpo", seed=21)
-    config = settings.default()
-    config.seed, config.task, config.method = chosen["seed"], chosen["world"], chosen["method"]
+    world, method = str(chosen["world"]), str(chosen["method"])
     for key, known in (("world", splits.WORLDS), ("method", offline_rl.METHODS)):
         if chosen[key] not in known:
             raise ValueError(f"config argument {key}={chosen[key]!r} is unknown: choose among {', '.join(known)}")
-    settings.use_own_models_of_world(config)
-    config.stages = offline_rl.PIPELINE
-    config.annotate.measured_problems = config.annotate.control_problems = 0
-    config.solve.samples = 10
-    config.data.test_problems = 2000  # a difference of .02 shows
+    parts = presets.tiny_offline_rl()
+    parts["solve"] = replace(parts["solve"], samples=10)
+    parts["data"] = replace(parts["data"], test_problems=2000)  # a difference of .02 shows
     if chosen["runlocal"]:
-        settings.learn_offline_in_small(config)
-    return config
+        parts = presets.offline_rl_in_small(parts)
+    return experiment(
+        offline_rl.PIPELINE,
+        seed=int(chosen["seed"]),
+        task=world,
+        method=method,
+        models=presets.own_models(world),
+        **parts,
+    )

@@ -9,23 +9,28 @@ problems is the dev set. The PRM is in prm/export of the work directory. The sec
 for some hundred solutions.
 """
 
+from dataclasses import replace
+
+from spare_jax.models.adapters import AdapterConfig
+from spare_jax.pipelines import presets, prm
 from spare_jax.runs import settings
+from spare_jax.runs.models import Models, RewardModel
+from spare_jax.runs.splits import LabelData
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False)
-    config = settings.default()
-    config.task = "gsm8k"  # the reward model's text begins with this task's instruction
-    config.stages = ("labels", "train_prm")
-    config.data.train_problems = config.data.dev_problems = None
-    config.prm.labels = "labels"
-    config.models.generator.path = ""
-    settings.train_real_model(config.prm)
+    trained = prm.RewardModelTraining(labels="labels", lora=presets.REAL_LORA, train=presets.REAL_TRAIN)
     if chosen["runlocal"]:
-        config.models.prm.path = "tiny-base"
-        config.prm.lora.update(rank=0, quantize="")
-        config.prm.train.update(
-            batch_rows=8, row_length=512, learning_rate=1e-3, eval_every=4, checkpoint_every=4, dtype="float32",
-            remat="none",
-        )  # fmt: skip
-    return config
+        small = dict(batch_rows=8, row_length=512, learning_rate=1e-3, eval_every=4, checkpoint_every=4)
+        train = replace(trained.train, **small, dtype="float32", remat="none")
+        trained = replace(trained, lora=AdapterConfig(), train=train)
+    return experiment(
+        prm.FROM_LABELS,
+        seed=0,
+        task="gsm8k",  # the reward model's text begins with this task's instruction
+        data=LabelData(format="trl_stepwise"),
+        models=Models(prm=RewardModel("tiny-base" if chosen["runlocal"] else "")),
+        prm=trained,
+    )

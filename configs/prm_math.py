@@ -9,49 +9,41 @@
 The worlds' problems are generated and their models are embedded; the default is the arithmetic world.
 """
 
+from dataclasses import replace
+
+from spare_jax.pipelines import presets, prm
 from spare_jax.runs import settings, splits
+from spare_jax.runs.models import EngineSettings
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="arithmetic")
-    config = settings.default()
-    config.task = chosen["task"]
-    if config.task in splits.WORLDS:
-        settings.use_own_models_of_world(config)
-    else:
-        _real_model(config)
-    if chosen["runlocal"]:
-        _small(config)
-    return config
-
-
-def _real_model(config) -> None:
-    """The paper's settings (arXiv 2506.15498, section 4 and appendix), for a model of 3B to 8B parameters."""
-    config.models.generator.path = ""
-    config.models.judge.path = ""
-    config.data.train_problems = config.data.dev_problems = config.data.test_problems = None
-    config.data.held_out_problems = 0
-    config.solve.samples = 20
-    config.solve.max_tokens = 500
-    config.annotate.guidelines = ""
-    config.annotate.exemplars = 5
-    config.annotate.draws = 32  # of exemplars, so that prompts share them; the paper draws for every solution anew
-    config.annotate.max_tokens = 1500
-    config.engine.slots = 64
-    config.engine.max_length = 6144
-    config.engine.dtype = "bfloat16"
-    settings.train_real_model(config.prm)
-
-
-def _small(config) -> None:
-    """A form of any task that ends in a minute with a tiny model: for a first look and for tests."""
-    config.data.train_problems = 24
-    config.data.dev_problems = 8
-    config.data.test_problems = 24
-    config.data.held_out_problems = 4 if config.task in splits.WORLDS else 0
-    config.solve.samples = 4
-    config.annotate.measured_problems = 8
-    config.annotate.control_problems = 4
-    config.prm.train.batch_rows = 8
-    config.prm.train.eval_every = 4
-    config.prm.train.checkpoint_every = 4
+    task = str(chosen["task"])
+    if task in splits.WORLDS:
+        data, engine, solve = presets.WORLD_DATA, EngineSettings(), presets.TINY_SOLVE
+        annotate = prm.Annotate(**vars(presets.TINY_ANNOTATE), measured_problems=60, control_problems=30)
+        trained = prm.RewardModelTraining(train=presets.tiny_train(384, epochs=2.0, learning_rate=1e-3))
+    else:  # the paper's settings (arXiv 2506.15498, section 4 and appendix), for a model of 3B to 8B parameters
+        data, engine, solve = ProblemData(), presets.REAL_ENGINE, SolveSettings(samples=20, max_tokens=500)
+        annotate = prm.Annotate(**vars(presets.REAL_ANNOTATE), measured_problems=60, control_problems=30)
+        trained = prm.RewardModelTraining(lora=presets.REAL_LORA, train=presets.REAL_TRAIN)
+    if chosen["runlocal"]:  # ends in a minute with a tiny model, of any task: for a first look and for tests
+        held_out = 4 if task in splits.WORLDS else 0
+        data = ProblemData(train_problems=24, dev_problems=8, test_problems=24, held_out_problems=held_out)
+        solve = replace(solve, samples=4)
+        annotate = replace(annotate, measured_problems=8, control_problems=4)
+        trained = replace(trained, train=replace(trained.train, batch_rows=8, eval_every=4, checkpoint_every=4))
+    return experiment(
+        prm.PIPELINE,
+        seed=0,
+        task=task,
+        data=data,
+        models=presets.own_models(task),
+        engine=engine,
+        solve=solve,
+        annotate=annotate,
+        prm=trained,
+    )

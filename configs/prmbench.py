@@ -7,14 +7,19 @@ A row's reference is the solution before it was changed. metrics.json has the PR
 calling every step right or wrong; a score is a label by config.threshold. :runlocal computes in float32 on short texts.
 """
 
+from spare_jax.pipelines import label_files, presets
 from spare_jax.runs import settings
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="math")
-    config = settings.default()
-    config.task = chosen["task"]
-    config.stages = ("benchmark",)
-    config.data.format = "prmbench"
-    settings.judge_with_real_models(config, laptop=bool(chosen["runlocal"]))
-    return config
+    task = str(chosen["task"])
+    return experiment(
+        {"benchmark": label_files.STAGES["benchmark"]},
+        seed=0,
+        task=task,
+        judge="spare",
+        data=label_files.SolutionData(format="prmbench"),
+        **presets.real_judges(laptop=bool(chosen["runlocal"])),
+    )

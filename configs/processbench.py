@@ -9,14 +9,19 @@ its parts and the trivial baselines; every k-th row, 100 of them, is the dev par
 id the split is the task's name. :runlocal computes in float32 on short texts.
 """
 
+from spare_jax.pipelines import label_files, presets
 from spare_jax.runs import settings
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="gsm8k")
-    config = settings.default()
-    config.task = config.data.split = chosen["task"]
-    config.stages = ("benchmark",)
-    config.data.format = "processbench"
-    settings.judge_with_real_models(config, laptop=bool(chosen["runlocal"]))
-    return config
+    task = str(chosen["task"])
+    return experiment(
+        {"benchmark": label_files.STAGES["benchmark"]},
+        seed=0,
+        task=task,
+        judge="spare",
+        data=label_files.SolutionData(format="processbench", split=task),
+        **presets.real_judges(laptop=bool(chosen["runlocal"])),
+    )

@@ -10,16 +10,21 @@ steps, scores (null for steps beyond the context), solution_score. NAME is one o
 need none.
 """
 
+from spare_jax.pipelines import label_files
 from spare_jax.runs import settings
+from spare_jax.runs.models import EngineSettings
+from spare_jax.runs.stage import experiment
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False)
-    config = settings.default()
-    config.task = "gsm8k"  # models trained here read this task's instruction before the question
-    config.stages = ("score",)
-    config.data.format = "plain"
-    config.models.generator.path = config.models.judge.path = ""
-    config.engine.max_length = 1024 if chosen["runlocal"] else 4096
-    config.engine.dtype = "float32" if chosen["runlocal"] else "bfloat16"
-    return config
+    engine = (
+        EngineSettings(max_length=1024) if chosen["runlocal"] else EngineSettings(max_length=4096, dtype="bfloat16")
+    )
+    return experiment(
+        {"score": label_files.STAGES["score"]},
+        seed=0,
+        task="gsm8k",  # models trained here read this task's instruction before the question
+        data=label_files.SolutionData(format="plain"),
+        engine=engine,
+    )

@@ -11,22 +11,28 @@ judgements/targets_<mode>.jsonl; metrics.json has what became of the solutions, 
 against the world's truth (docs/spark.md). :runlocal is the same with few problems.
 """
 
-from spare_jax.pipelines import spark_verifications
+from dataclasses import replace
+from typing import Any
+
+from spare_jax.pipelines import presets, spark_verifications
 from spare_jax.runs import settings
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, task="arithmetic", controls=False)
-    config = settings.default()
-    config.task = chosen["task"]
-    config.stages = spark_verifications.PIPELINE
-    config.data.train_problems, config.data.dev_problems, config.data.test_problems = 48, 8, 0
-    config.data.held_out_problems = 0
-    config.solve.samples = 4
-    config.verify.update(votes=4, temperature=0.8, top_p=0.95, max_tokens=240)  # the critique has to fit behind it
-    settings.use_own_models_of_world(config, verifies=True)
-    if chosen["controls"]:
-        spark_verifications.with_controls(config)
+    task, controls = str(chosen["task"]), bool(chosen["controls"])
+    added = spark_verifications.CONTROLS if controls else ()
+    parts: dict[str, Any] = dict(
+        data=ProblemData(train_problems=48, dev_problems=8, test_problems=0),
+        models=presets.own_models(task, verifies=True),
+        solve=SolveSettings(samples=4, max_tokens=176),
+        # The critique has to fit behind a verification.
+        verify=replace(presets.TINY_VERIFY, votes=4, temperature=0.8, top_p=0.95, max_tokens=240),
+        spark=replace(presets.TINY_TARGETS, targets=(*presets.TINY_TARGETS.targets, *added)),
+    )
     if chosen["runlocal"]:
-        settings.spark_in_small(config)
-    return config
+        parts = presets.spark_in_small(parts)
+    return experiment(spark_verifications.pipeline(controls), seed=0, task=task, **parts)

@@ -4,7 +4,7 @@ verifications of each by Qwen3-32B, reward models from Qwen2.5-14B-Instruct, a p
     python -m spare_jax.main --workdir=DIR --config=configs/spark_math.py --config.data.path=MATH
     python -m spare_jax.main --workdir=DIR --config=configs/spark_math.py --config.data.path=MATH \\
         --config.models.judge.path=endpoint:MODEL
-    python -m spare_jax.main --workdir=DIR --config.data.path=MATH \\
+    python -m spare_jax.main --workdir=DIR \\
         --config=configs/spark_math.py:part=verifiers,cell=step_consistency_prm_cot
     python -m spare_jax.main --workdir=DIR --config.data.path=MATH \\
         --config=configs/spark_math.py:part=rl,cell=process_aware --config.models.policy.path=HF_DIR
@@ -16,30 +16,55 @@ paper's policy learnt its format from 113K solutions first, and had 17K problems
 the problems of stage I. :runlocal is the same with few problems and short texts.
 """
 
-from spare_jax.pipelines import spark_cells
+from dataclasses import replace
+from typing import Any
+
+from spare_jax.pipelines import presets, prm, spark_cells, spark_reward_models, spark_verifications
 from spare_jax.runs import settings
+from spare_jax.runs.models import Model, Models
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import experiment
+from spare_jax.solvers.sample import SolveSettings
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, part="labels", cell="", controls=False)
-    config = settings.default()
-    config.task = "math"
-    config.data.update(train_problems=8000, dev_problems=400, test_problems=500, held_out_problems=0)
-    settings.judge_with_real_models(config, laptop=False)
-    config.models.generator.path = config.models.verifier.path = "Qwen/Qwen2.5-14B-Instruct"
-    config.models.judge.path = "Qwen/Qwen3-32B"
-    config.models.policy.path = "Qwen/Qwen2.5-Math-7B"
-    config.solve.update(samples=8, temperature=0.7, top_p=0.95, max_tokens=8192)
-    config.verify.update(votes=16, temperature=0.8, top_p=0.95, max_tokens=8192)
-    config.spark.critique = config.spark.merge = ""
-    config.engine.max_length = 32_768
-    for trained in (config.verifier, config.prm):
-        settings.train_real_model(trained)
-        trained.train.row_length = 8192
-    settings.reinforce_real_models(config)
-    spark_cells.choose(config, str(chosen["part"]), str(chosen["cell"]), bool(chosen["controls"]))
+    part, cell, controls = str(chosen["part"]), str(chosen["cell"]), bool(chosen["controls"])
+    stages = spark_cells.stages(part, cell, controls)
+    models = Models(
+        generator=Model("Qwen/Qwen2.5-14B-Instruct"),
+        judge=Model("Qwen/Qwen3-32B"),
+        generative=Model("Qwen/Qwen2.5-14B-Instruct"),
+        policy=Model("Qwen/Qwen2.5-Math-7B"),
+    )
+    judges = presets.real_judges(laptop=False)
+    data = ProblemData(train_problems=8000, dev_problems=400, test_problems=500)
+    engine = replace(presets.REAL_ENGINE, max_length=32_768)
+    solve = SolveSettings(samples=8, temperature=0.7, top_p=0.95, max_tokens=8192)
+    verify = replace(judges["verify"], votes=16, temperature=0.8, top_p=0.95, max_tokens=8192)
+    generative = replace(judges["generative"], max_tokens=4096)
+    parts: dict[str, Any] = dict(models=models, engine=engine, solve=solve)
+    if part == "labels":
+        added = spark_verifications.CONTROLS if controls else ()
+        spark = spark_verifications.TargetSettings()
+        parts |= dict(data=data, verify=verify, spark=replace(spark, targets=(*spark.targets, *added)))
+    elif part == "verifiers":
+        mode, kind = spark_cells.VERIFIERS[cell]
+        train = replace(presets.REAL_TRAIN, row_length=8192)
+        parts |= dict(
+            generative=generative,
+            verifier=spark_reward_models.VerifierTraining(targets=mode, kind=kind, lora=presets.REAL_LORA, train=train),
+            prm=prm.RewardModelTraining(lora=presets.REAL_LORA, train=train),
+        )
+    else:
+        models = replace(models, generative=spark_cells.paying(cell))
+        grpo = replace(presets.REAL_GRPO, reward=cell)
+        parts |= judges | dict(
+            data=data, models=models, engine=engine, verify=verify, generative=generative, grpo=grpo
+        )  # fmt: skip
     if chosen["runlocal"]:
-        settings.spark_in_small(config)
-        config.solve.max_tokens = config.verify.max_tokens = config.generative.max_tokens = 1024
-        config.engine.max_length = 4096
-    return config
+        parts = presets.spark_in_small(parts)
+        for name in {"solve", "verify", "generative"} & parts.keys():
+            parts[name] = replace(parts[name], max_tokens=1024)
+        parts["engine"] = replace(engine, max_length=4096)
+    return experiment(stages, seed=0, task="math", **parts)

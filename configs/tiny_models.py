@@ -12,132 +12,129 @@ docs/embedded.md says how good they are. A phase of training names the lengths a
 ones, and its settings (training/loop.py).
 """
 
-from ml_collections import ConfigDict
+from dataclasses import replace
+from typing import Any
 
+from spare_jax.pipelines import tiny_models
+from spare_jax.pipelines.tiny_models import (
+    BaseTraining,
+    Candidates,
+    GradingPhase,
+    SolvingPhase,
+    TeacherTraining,
+    TokenizerSettings,
+)
 from spare_jax.runs import settings
 from spare_jax.runs.splits import WORLDS
+from spare_jax.runs.stage import experiment
 from spare_jax.tasks.task import world_of
 
-PHASE = dict(
+PHASE: dict[str, Any] = dict(
     batch_rows=4, optimizer="muon", learning_rate=2e-3, warmup=0.02, weight_decay=0.01, clip=1.0, eval_every=500,
     patience=1000, checkpoint_every=1000,
 )  # fmt: skip
 # First to look things up by name: solutions that state every fact of a short story. Then the reference solutions alone.
-FACTS = PHASE | dict(
-    row_length=320, split="pretraining-counts", lengths=(0, 1, 2, 3), max_distractors=4, every_fact=True
+FACTS = SolvingPhase(
+    **PHASE, row_length=320, split="pretraining-counts", lengths=(0, 1, 2, 3), max_distractors=4, every_fact=True
 )
-SOLVE = PHASE | dict(row_length=320, split="pretraining-solve", every_fact=False)
-GRADE = PHASE | dict(
-    row_length=768, right_solutions=1, right_share=1.0, alignment_weight=1.0, verdict_weight=1.0, lessons=("annotate",)
-)  # fmt: skip
-# At last that the label follows from the explanation: references told again word for word, right solutions, and
-# mistakes that the world makes. Then that a count is read in the reference, where the story does not tell it.
-AGREE = dict(
-    steps=6000, learning_rate=2e-3, alignment_weight=0.1, verdict_weight=2.0, reference_solutions=1,
-    mistaken_solutions=5, right_share=0.55,
-)  # fmt: skip
-REFERENCE = AGREE | dict(steps=2000, learning_rate=1e-3, hidden_share=0.5)
+SOLVE = SolvingPhase(**PHASE, row_length=320, split="pretraining-solve")
+GRADE = GradingPhase(**PHASE, row_length=768, right_solutions=1)
+EVERY_LENGTH = (1, 2, 3, 4, 5, 6)
 # The arithmetic world's figures were found first; the others are learnt sooner. Whether a base learns to look things up
 # is a matter of its draw (docs/embedded.md): `seeds` are the base's, which is the better one, and the other base's.
 STEPS = {
-    "arithmetic": dict(seeds=(1, 2), solve=2500, short=1000, all=9000, verdicts=3500),
-    "multihop": dict(seeds=(2, 1), solve=500, short=600, all=1800, verdicts=3000),
-    "spatial": dict(seeds=(4, 3), solve=2500, short=600, all=1800, verdicts=3000),
+    "arithmetic": dict(solve=2500, short=1000, all=9000, verdicts=3500),
+    "multihop": dict(solve=500, short=600, all=1800, verdicts=3000),
+    "spatial": dict(solve=2500, short=600, all=1800, verdicts=3000),
 }
+SEEDS = {"arithmetic": (1, 2), "multihop": (2, 1), "spatial": (4, 3)}
 
 
 def get_config(argument: str | None = None):
     chosen = settings.parse_argument(argument, runlocal=False, world="arithmetic", verifier=False, further=False)
-    config: settings.Config = ConfigDict()
-    config.seed = 0
-    config.task = world = chosen["world"]
+    world = str(chosen["world"])
     if world not in WORLDS:
         raise ValueError(f"config argument world={world!r} is unknown: choose among {', '.join(WORLDS)}")
+    arithmetic, steps, (seed, other_seed) = world == "arithmetic", STEPS[world], SEEDS[world]
     train = world_of(WORLDS[world]).train
-    steps, grade = STEPS[world], GRADE if world == "arithmetic" else GRADE | dict(right_share=0.25)
-    facts = FACTS if world == "arithmetic" else FACTS | dict(lengths=(1, 2, 3))
-    solve = SOLVE | dict(lengths=train.lengths, max_distractors=train.max_distractors)
-    config.stages = ("tokenizer", "base", "other_base", "candidates", "teacher")
-    config.mesh = settings.mesh_entry()
-    config.engine = settings.default().engine
     # A lesson's texts belong to the words of a tokenizer: without, a verification costs 19 to 29 tokens more per step.
-    lessons = ("annotate",) if world == "arithmetic" else ("annotate", "verify")
-    config.tokenizer = ConfigDict(dict(vocab_size=640, lessons=lessons))
-    config.decoder = ConfigDict(
-        dict(
-            hidden_size=128, intermediate_size=384, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32,
-            max_length=1024,
-        )
-    )  # fmt: skip
-    config.base = ConfigDict(
-        dict(
-            seed=steps["seeds"][0],
-            look_back=(1, 2, 3, 5),
-            phases={
-                "1_counts": facts | dict(problems=27_000, steps=3000),
-                "2_solve": solve | dict(problems=24_000, steps=steps["solve"]),
-            },
-        )
+    tokenizer = TokenizerSettings(lessons=("annotate",) if arithmetic else ("annotate", "verify"))
+    base = BaseTraining(
+        seed=seed,
+        look_back=(1, 2, 3, 5),
+        phases={
+            "1_counts": replace(
+                FACTS, problems=27_000, steps=3000, lengths=FACTS.lengths if arithmetic else FACTS.lengths[1:]
+            ),
+            "2_solve": replace(
+                SOLVE,
+                problems=24_000,
+                steps=steps["solve"],
+                lengths=train.lengths,
+                max_distractors=train.max_distractors,
+            ),
+        },
     )
-    # The same from another seed: its mistakes are the teacher's lessons.
-    config.other_base = ConfigDict(config.base.to_dict() | dict(seed=steps["seeds"][1]))
-    config.candidates = ConfigDict(
-        dict(
-            base="other_base", seed=steps["seeds"][1], problems=7000, lengths=train.lengths, samples=4, temperature=1.0,
-            top_p=1.0, max_tokens=176,
-        )
-    )  # fmt: skip
-    every_length = grade | dict(lengths=(1, 2, 3, 4, 5, 6))
+    other_base = replace(base, seed=other_seed)  # its mistakes are the teacher's lessons
+    candidates = Candidates(
+        base="other_base", seed=other_seed, problems=7000, lengths=train.lengths, samples=4, max_tokens=176
+    )
+    grade = GRADE if arithmetic else replace(GRADE, right_share=0.25)
+    verdicts = replace(grade, lengths=EVERY_LENGTH, steps=steps["verdicts"], alignment_weight=0.1, verdict_weight=4.0)
     phases = {
-        "1_short": grade | dict(lengths=(1, 2), steps=steps["short"]),
-        "2_all": every_length | dict(steps=steps["all"]),
-        "3_verdicts": every_length | dict(steps=steps["verdicts"], alignment_weight=0.1, verdict_weight=4.0),
+        "1_short": replace(grade, lengths=(1, 2), steps=steps["short"]),
+        "2_all": replace(grade, lengths=EVERY_LENGTH, steps=steps["all"]),
+        "3_verdicts": verdicts,
     }
-    if world == "arithmetic":
-        phases["4_agreement"] = every_length | AGREE
-        phases["5_reference"] = every_length | REFERENCE
-    config.teacher = ConfigDict(dict(seed=0, dev_problems=100, phases=phases))
+    if arithmetic:
+        # At last that the label follows from the explanation: references told again word for word, right solutions,
+        # and mistakes that the world makes. Then that a count is read in the reference, where the story lacks it.
+        phases["4_agreement"] = agreement = replace(
+            verdicts, steps=6000, verdict_weight=2.0, reference_solutions=1, mistaken_solutions=5, right_share=0.55
+        )
+        phases["5_reference"] = replace(agreement, steps=2000, learning_rate=1e-3, hidden_share=0.5)
+    teacher = TeacherTraining(seed=0, dev_problems=100, phases=phases)
+    stages = tiny_models.PIPELINE
     if chosen["further"]:
-        _go_further(config)
+        # Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own: half of them long,
+        # since there its labels fail first.
+        stages = {name: stages[name] for name in ("candidates", "teacher")}
+        candidates = replace(candidates, base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
+        teacher = replace(
+            teacher, start="tiny-teacher", phases={name: phases[name] for name in ("4_agreement", "5_reference")}
+        )
     if chosen["verifier"]:
-        _verify(config, grade)
-    if chosen["runlocal"]:
-        _small(config)
-    return config
-
-
-def _go_further(config) -> None:
-    """Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own: half of them long,
-    since there its labels fail first."""
-    config.stages = ("candidates", "teacher")
-    config.candidates.update(base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
-    config.teacher.start = "tiny-teacher"
-    for phase in ("1_short", "2_all", "3_verdicts"):
-        del config.teacher.phases[phase]
-
-
-def _verify(config, grade) -> None:
-    """Lessons in verification: from nothing but the solution, then with the expected answer too, then critiques."""
-    config.stages = tuple(stage for stage in config.stages if stage != "other_base")
-    config.candidates.update(base="base", seed=config.base.seed)
-    verdicts = grade | dict(lessons=("verify", "verify_guided"), verdict_weight=4.0)
-    config.teacher.phases = ConfigDict(
-        {
-            "1_short": grade | dict(lessons=("verify",), lengths=(1, 2), steps=600),
-            "2_all": grade | dict(lessons=("verify",), lengths=(1, 2, 3, 4, 5, 6), steps=1800),
-            "3_verdicts": verdicts | dict(lengths=(1, 2, 3, 4, 5, 6), steps=2000),
-            "4_critique": verdicts
-            | dict(lessons=("verify", "verify_guided", "critique"), lengths=(1, 2, 3, 4), steps=800, row_length=1024),
-        }
+        stages = {name: stage for name, stage in stages.items() if name != "other_base"}
+        candidates = replace(candidates, base="base", seed=base.seed)
+        teacher = replace(teacher, phases=_verifying(grade))
+    if chosen["runlocal"]:  # the whole way in a minute, for tests: the models it makes know nothing
+        base, other_base = (
+            replace(of, phases={k: replace(v, problems=40, steps=2, checkpoint_every=1) for k, v in of.phases.items()})
+            for of in (base, other_base)
+        )
+        candidates = replace(candidates, problems=20, samples=2, max_tokens=32)
+        small = {name: replace(phase, batch_rows=2, steps=2) for name, phase in teacher.phases.items()}
+        teacher = replace(teacher, dev_problems=8, phases=small)
+    parts: dict[str, Any] = dict(
+        tokenizer=tokenizer,
+        decoder=tiny_models.Shape(),
+        base=base,
+        other_base=other_base,
+        candidates=candidates,
+        teacher=teacher,
     )
+    taken = set().union(*(stage.tree for stage in stages.values()))
+    return experiment(stages, seed=0, task=world, **{name: of for name, of in parts.items() if name in taken})
 
 
-def _small(config) -> None:
-    """The whole way in a minute, for tests: the models it makes know nothing."""
-    for base in (config.base, config.other_base):
-        for phase in base.phases.values():
-            phase.update(problems=40, steps=2, checkpoint_every=1)
-    config.candidates.update(problems=20, samples=2, max_tokens=32)
-    config.teacher.dev_problems = 8
-    for phase in config.teacher.phases.values():
-        phase.update(batch_rows=2, steps=2)
+def _verifying(grade: GradingPhase) -> dict[str, GradingPhase]:
+    """Lessons in verification: from nothing but the solution, then with the expected answer too, then critiques."""
+    verify = replace(grade, lessons=("verify",))
+    verdicts = replace(grade, lessons=("verify", "verify_guided"), verdict_weight=4.0)
+    critique = replace(verdicts, lessons=("verify", "verify_guided", "critique"))
+    return {
+        "1_short": replace(verify, lengths=(1, 2), steps=600),
+        "2_all": replace(verify, lengths=EVERY_LENGTH, steps=1800),
+        "3_verdicts": replace(verdicts, lengths=EVERY_LENGTH, steps=2000),
+        "4_critique": replace(critique, lengths=(1, 2, 3, 4), steps=800, row_length=1024),
+    }

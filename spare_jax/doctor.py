@@ -1,11 +1,12 @@
-"""What a model directory is, and whether a reward model will be read right, before hours are spent on it:
+"""Examines a model directory before hours are spent on it: what it is, and whether a reward model will be read right.
 
     python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE.jsonl] [--max_length=N]
 
-Says family, size, where a text ends, what the chat template makes of the real prompts, head, convention, how the step
-tag tokenises, and on some solutions (those of FILE, in the format `plain` of docs/formats.md, or two of its own) tags
-against steps, labels against the whole vocabulary, and lengths. Ends with exit status 1 and the remedies if anything is
-wrong, and with that alone, in one line, where the directory cannot be read.
+It prints the family, the size, the end-of-text tokens, the lengths of the real prompts in the chat template, the head,
+the convention, and how the step tag is tokenised. It scores a solution and checks that there is one score per step and
+that solutions fit the context; the solutions are those of FILE, in the format `plain` of docs/formats.md, or two of its
+own. If something is wrong it prints what to do and exits with status 1; if the directory cannot be read, that is one
+line.
 """
 
 import dataclasses
@@ -23,18 +24,17 @@ from spare_jax import assets
 from spare_jax.formats import files
 from spare_jax.judges import conventions
 from spare_jax.judges.conventions import (
+    AnyConvention,
     Convention,
     GenerativeConvention,
-    Known,
-    ProgramConvention,
-    ProgramReader,
+    LaidOut,
     Reader,
     TokenTagConvention,
 )
 from spare_jax.models import huggingface
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.decoder import hidden_states, init_decoder, logits
-from spare_jax.models.heads import step_scores
+from spare_jax.models.heads import ReadOut, step_scores
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.models.json_files import ModelError
 from spare_jax.prompts import annotate, solve, verify
@@ -51,30 +51,31 @@ _CONVENTION = flags.DEFINE_string("convention", "", "How the reward model is rea
 _DATA = flags.DEFINE_string("data", "", "Solutions to try it on: id, question, solution per line.")
 _MAX_LENGTH = flags.DEFINE_integer("max_length", 4096, "Context in tokens that scoring will be given.")
 
-SAMPLES = 20  # solutions that are looked at; the model runs on the first
-LARGE = 10**9  # parameters from which on weights are loaded in bfloat16
+SAMPLES = 20  # solutions that are laid out; the first of them is scored
+LARGE = 10**9  # a model of so many parameters or more is loaded in bfloat16
 
-# Two of its own: one whose steps hold the texts of tags, as a model's output may.
+# A problem with two solutions of our own; the steps of one hold texts of tags, as a model's output may.
 _QUESTION = "Ada has 5 apples and buys 3. How many does she have?"
 _STEPS = (("She begins with 5.", "5 + 3 = 8.", "The answer is 8."), ("A ки step with <extra_0> in it.", "+", "-\n\n8"))
 
 
 @dataclasses.dataclass
 class Report:
-    """Lines to print, and what is wrong, each with its remedy."""
+    """The lines to print, and the problems, each with what to do."""
 
     lines: list[str] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def say(self, name: str, text: str) -> None:
-        """Add a line."""
+        """Add a line with a name in front."""
         self.lines.append(f"{name:<12}{text}")
 
 
 def examine(model: str, convention: str = "", data: str = "", max_length: int = 4096) -> Report:
-    """Look at a model directory and what stands in it; nothing is changed.
+    """Examine a model directory, an embedded model or a hub id; arguments are those of the command line.
 
-    A directory that cannot be read (no config, a missing tensor) gives a report without lines and one problem.
+    The report of a directory that cannot be read, since its config or a tensor is missing, has no lines and one
+    problem.
     """
     report = Report()
     try:
@@ -84,7 +85,7 @@ def examine(model: str, convention: str = "", data: str = "", max_length: int = 
         return Report(problems=[str(error)])
     try:
         _examine(report, checkpoint, convention, data, max_length)
-    except ValueError as error:  # of files, conventions, formats: each a sentence with its remedy
+    except ValueError as error:  # each is a sentence that says what to do
         report.problems.append(str(error))
     return report
 
@@ -96,7 +97,7 @@ def _load(model: str) -> Checkpoint:
 
 
 def _describe(report: Report, checkpoint: Checkpoint) -> None:
-    """What the directory is."""
+    """Report the size, tokenizer, prompts and head."""
     report.say("model", str(checkpoint.path))
     for line in _size(checkpoint.config):
         report.say(*line)
@@ -113,7 +114,7 @@ def _describe(report: Report, checkpoint: Checkpoint) -> None:
 
 
 def _prompts(report: Report, tokenizer: Any) -> None:
-    """What the chat template makes of the prompts that a run asks with."""
+    """Report what the chat template makes of a run's prompts, and what it loses."""
     if tokenizer.chat_template is None:
         return
     task, problem, steps = _task(), Problem("p", _QUESTION), _STEPS[0]
@@ -144,21 +145,21 @@ def _prompts(report: Report, tokenizer: Any) -> None:
         report.say("date", f"the template asks for today's date: it is always {DATE}")
 
 
-def _examine(report: Report, checkpoint: Checkpoint, convention: str, data: str, max_length: int) -> None:
+def _examine(report: Report, checkpoint: Checkpoint, name: str, data: str, max_length: int) -> None:
+    """Report the convention, the tags, and scores of solutions; `name` is that of the convention, or empty."""
     directory, config, tokenizer = checkpoint.path, checkpoint.config, checkpoint.tokenizer
-    reads = _convention(report, directory, convention, tokenizer, huggingface.head_kind(directory))
-    if reads is None:
+    convention = _convention(report, directory, name, tokenizer, huggingface.head_kind(directory))
+    if isinstance(convention, GenerativeConvention):
+        _verdicts(report, convention, tokenizer)
         return
-    if isinstance(reads, GenerativeConvention):
-        _verdicts(report, reads, tokenizer)
-        return
-    reader = _reader(reads, tokenizer)
-    _tokens(report, reads, reader, tokenizer)
-    if isinstance(reader, ProgramReader):
+    reader = _reader(convention, tokenizer)
+    _tokens(report, convention, reader, tokenizer)
+    if reader.lay_out is None:
         report.say("steps", "scored by several requests each, or by what the model writes: not tried here")
         return
     solutions = list(_solutions(data))
-    lengths = _positions(report, reader, solutions, max_length)
+    layouts = [reader.lay_out(problem, solution) for problem, solution in solutions]
+    lengths = _positions(report, layouts, [solution for _, solution in solutions], max_length)
     context = min(max_length, config.max_length)
     if (longest := max(lengths, default=0)) > context:
         over = sum(length > context for length in lengths)
@@ -166,7 +167,7 @@ def _examine(report: Report, checkpoint: Checkpoint, convention: str, data: str,
             f"{over} of {len(lengths)} solutions are longer than the context of {context} tokens (the longest has "
             f"{longest}): their last steps get no score; raise config.engine.max_length, or shorten them"
         )
-    _scores(report, checkpoint, reader, solutions[0], context)
+    _scores(report, checkpoint, reader.read_out, layouts[0], context)
 
 
 def _parameters(config: DecoderConfig) -> int:
@@ -187,26 +188,25 @@ def _size(config: DecoderConfig) -> Iterator[tuple[str, str]]:
     yield "memory", ", ".join(f"{count * size / 2**20:,.1f} MiB {name}" for size, name in sizes)
 
 
-def _convention(report: Report, directory: Any, name: str, tokenizer: Any, kind: str | None) -> Known | None:
-    """The directory's convention; of a language model without one, that which training would give it."""
+def _convention(report: Report, directory: Any, name: str, tokenizer: Any, kind: str | None) -> AnyConvention:
+    """The directory's convention; for a language model without one, that which training would give it."""
     if not name and kind is None and not (directory / conventions.CONVENTION_FILE).is_file():
-        found = conventions.choose_convention(tokenizer, ("<extra_0>",), "last")
         report.say("convention", "none: no reward model yet; below, what training would use")
-        return found
-    found = conventions.of_model(directory, name)
-    if isinstance(found, TokenTagConvention):
-        ids = [conventions.single_id(tokenizer, found.tag), *(_id(tokenizer, label) for label in ("+", "-"))]
-        if [found.tag_id, found.good_id, found.bad_id] != ids:
+        return conventions.choose_convention(tokenizer, ("<extra_0>",), "last")
+    c = conventions.of_model(directory, name)
+    if isinstance(c, TokenTagConvention):
+        ids = [conventions.single_id(tokenizer, c.tag), *(_id(tokenizer, label) for label in ("+", "-"))]
+        if [c.tag_id, c.good_id, c.bad_id] != ids:
             report.problems.append(
-                f"{directory / conventions.CONVENTION_FILE} names ids {found.tag_id}, {found.good_id}, {found.bad_id} "
-                f"for {found.tag!r}, '+', '-' and the tokenizer has {ids}: use the tokenizer the model was trained with"
+                f"{directory / conventions.CONVENTION_FILE} names ids {c.tag_id}, {c.good_id}, {c.bad_id} "
+                f"for {c.tag!r}, '+', '-' and the tokenizer has {ids}: use the tokenizer the model was trained with"
             )
-        report.say("convention", f"spare_jax (its own file), aggregation {found.aggregation}")
-    elif isinstance(found, GenerativeConvention):
-        report.say("convention", f"spare_jax (its own file), generative: it writes {found.kind}")
+        report.say("convention", f"spare_jax (its own file), aggregation {c.aggregation}")
+    elif isinstance(c, GenerativeConvention):
+        report.say("convention", f"spare_jax (its own file), generative: it writes {c.kind}")
     else:
-        report.say("convention", f"{found.source}; aggregation {found.aggregation}, threshold {found.threshold}")
-    return found
+        report.say("convention", f"{c.source}; aggregation {c.aggregation}, threshold {c.threshold}")
+    return c
 
 
 def _id(tokenizer: Any, text: str) -> int | None:
@@ -216,34 +216,34 @@ def _id(tokenizer: Any, text: str) -> int | None:
         return None
 
 
-def _reader(found: TokenTagConvention | Convention | ProgramConvention, tokenizer: Any) -> Reader | ProgramReader:
-    if isinstance(found, TokenTagConvention):
-        return found.reader(tokenizer, _task(), huggingface.tokenizer_digest(tokenizer))
-    return found.reader(tokenizer)
+def _reader(convention: TokenTagConvention | Convention, tokenizer: Any) -> Reader:
+    if isinstance(convention, TokenTagConvention):
+        return convention.reader(tokenizer, _task(), huggingface.tokenizer_digest(tokenizer))
+    return convention.reader(tokenizer)
 
 
 def _task() -> Task:
     return gsm8k.task(MathVerifier())
 
 
-def _tokens(report: Report, found: Known, reader: Reader | ProgramReader, tokenizer: Any) -> None:
-    """How tag and labels tokenise, alone and in text."""
-    if isinstance(found, TokenTagConvention):
-        tag = found.tag
+def _tokens(report: Report, convention: AnyConvention, reader: Reader, tokenizer: Any) -> None:
+    """Report how the tag is tokenised, alone and in text, and the tokens of the labels."""
+    if isinstance(convention, TokenTagConvention):
+        tag = convention.tag
         texts = (tag, tag.strip(), f"8.{tag}\n")
         ids = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
         shown = ", ".join(f"{text!r} -> {_cut(value)}" for text, value in ids.items())
         report.say("tag", shown)
-        if found.tag_id not in ids[f"8.{tag}\n"]:
+        if convention.tag_id not in ids[f"8.{tag}\n"]:
             report.say("", "in text the tag is another token: ids are joined here, so this does no harm")
     if reader.read_out.columns:
         names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in reader.read_out.columns)
         report.say("labels", f"wrong and right: {names}")
 
 
-def _verdicts(report: Report, found: GenerativeConvention, tokenizer: Any) -> None:
-    """The tokens between which a generative reward model decides."""
-    for name, tokens in zip(("steps", "answer"), verdict_tokens(tokenizer, found.kind), strict=True):
+def _verdicts(report: Report, convention: GenerativeConvention, tokenizer: Any) -> None:
+    """Report the two tokens whose probabilities are compared, for a verdict on a step and on the answer."""
+    for name, tokens in zip(("steps", "answer"), verdict_tokens(tokenizer, convention.kind), strict=True):
         if tokens:
             names = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in (tokens.wrong, tokens.right))
             report.say(name, f"verdicts, wrong and right, begin with {names}")
@@ -264,17 +264,14 @@ def _solutions(data: str) -> Iterator[tuple[Problem, Solution]]:
         yield Problem("p", _QUESTION), Solution(f"p/{number}", "p", steps, None, "stop")
 
 
-def _positions(
-    report: Report, reader: Reader, solutions: Sequence[tuple[Problem, Solution]], max_length: int
-) -> list[int]:
-    """Check that there is one position per step; returns the lengths in tokens."""
+def _positions(report: Report, layouts: Sequence[LaidOut], solutions: Sequence[Solution], max_length: int) -> list[int]:
+    """Report whether there is one position per step; returns the solutions' lengths in tokens."""
     lengths, wrong = [], []
-    for problem, solution in solutions:
-        _, positions = reader.lay_out(problem, solution)
+    for (_, positions), solution in zip(layouts, solutions, strict=True):
         lengths.append(positions[-1] + 1 if positions else 0)
         if len(positions) != len(solution.steps) or positions != sorted(set(positions)):
             wrong.append(solution.id)
-    steps = sum(len(solution.steps) for _, solution in solutions)
+    steps = sum(len(solution.steps) for solution in solutions)
     report.say("steps", f"{len(solutions)} solutions, {steps} steps, {steps if not wrong else 'fewer'} scores")
     report.say("lengths", f"{min(lengths)} to {max(lengths)} tokens, the context is {max_length}")
     if wrong:
@@ -282,24 +279,22 @@ def _positions(
     return lengths
 
 
-def _scores(
-    report: Report, checkpoint: Checkpoint, reader: Reader, sample: tuple[Problem, Solution], context: int
-) -> None:
-    """The scores of one solution, and how much of the whole vocabulary's probability the labels hold there."""
-    ids, positions = reader.lay_out(*sample)
+def _scores(report: Report, checkpoint: Checkpoint, read_out: ReadOut, layout: LaidOut, context: int) -> None:
+    """Report the scores of one solution, and the share of the whole vocabulary's probability that the labels have."""
+    ids, positions = layout
     positions = [position for position in positions if position < context]
     if not positions:
         return
     row = jnp.asarray([ids[: positions[-1] + 1]])
     places = jnp.broadcast_to(jnp.arange(row.shape[1]), row.shape)
     hidden = hidden_states(checkpoint.model, row, places, jnp.ones_like(row))
-    found = step_scores(checkpoint.model, checkpoint.head, hidden, jnp.asarray([positions]), reader.read_out)[0]
-    report.say("scores", " ".join(f"{score:.4f}" for score in found.tolist()))
-    if not bool(jnp.isfinite(found).all()):
+    scores = step_scores(checkpoint.model, checkpoint.head, hidden, jnp.asarray([positions]), read_out)[0]
+    report.say("scores", " ".join(f"{score:.4f}" for score in scores.tolist()))
+    if not bool(jnp.isfinite(scores).all()):
         report.problems.append("a score is not finite: the weights hold NaN or infinity, copy the model again")
-    if reader.read_out.columns:
+    if read_out.columns:
         everywhere = jax.nn.softmax(logits(checkpoint.model, hidden[0, jnp.asarray(positions)]), axis=-1)
-        mass = everywhere[:, jnp.asarray(reader.read_out.columns)].sum(-1)
+        mass = everywhere[:, jnp.asarray(read_out.columns)].sum(-1)
         report.say("vocabulary", f"the labels hold {float(mass.min()):.1%} to {float(mass.max()):.1%} of the softmax")
 
 
@@ -308,7 +303,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1 or not _MODEL.value:
         sys.exit("error: name a model: python -m spare_jax.doctor --model=DIR [--convention=NAME] [--data=FILE]")
     logging.set_verbosity(logging.WARNING)
-    transformers.logging.set_verbosity_error()  # what it says of a directory is said here
+    transformers.logging.set_verbosity_error()  # its warnings about a directory repeat what is reported here
     report = examine(_MODEL.value, _CONVENTION.value, _DATA.value, _MAX_LENGTH.value)
     if not report.lines:
         sys.exit(f"error: {report.problems[0]}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import json
 import logging
 import os
@@ -90,6 +91,37 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
     # Imported here: `--help` and a mistyped flag should not wait for JAX.
     import jax
 
+    from spare_jax.runs import splits
+    from spare_jax.runs.run import Run
+    from spare_jax.runs.settings import check_keys, merged
+    from spare_jax.runs.stage import chosen, execute, merged_trees
+    from spare_jax.storage.jsonlines import fingerprint
+    from spare_jax.storage.store import WorkDir
+
+    settings, known = config.to_dict(), known_stages()
+    stages = chosen(settings.pop("stages"), known)
+    check_keys(settings, merged_trees(known.values()))
+    task = splits.task_of(config.task)
+    read = functools.reduce(merged, (stage.settings(settings) for stage in stages.values()))
+    work = WorkDir(workdir or f"runs/{name}-{fingerprint(read)[:8]}")
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/spare_jax"))
+    mesh = _mesh(config.mesh)
+    with work.lock():
+        current = Run(work, task, config.seed, mesh)
+        logger.info("work directory %s", work.path)
+        try:
+            execute(current, stages, settings)
+        finally:
+            if current.measured or current.failures:
+                work.write_json(f"runs/{work.next_run()}.json", _measured(current))
+        work.write_json("config.json", json.loads(config.to_json_best_effort()))
+    report = work.path / "report.html"
+    return report if report.exists() else work.path, _missing(current)
+
+
+def known_stages():
+    """The stages of all pipelines, by their names."""
     from spare_jax.pipelines import (
         annotation_study,
         label_files,
@@ -102,15 +134,7 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
         spark_verifications,
         tiny_models,
     )
-    from spare_jax.runs import splits
-    from spare_jax.runs.run import Run
-    from spare_jax.runs.stage import chosen, execute
-    from spare_jax.storage.jsonlines import fingerprint
-    from spare_jax.storage.store import WorkDir
 
-    settings = json.loads(config.to_json_best_effort())
-    identity = {key: value for key, value in settings.items() if key != "stages"}
-    work = WorkDir(workdir or f"runs/{name}-{fingerprint(identity)[:8]}")
     pipelines = (
         prm,
         label_files,
@@ -123,23 +147,7 @@ def run(config, name: str, workdir: str | None) -> tuple[pathlib.Path, str]:
         search_study,
         tiny_models,
     )
-    known = {name: stage for pipeline in pipelines for name, stage in pipeline.STAGES.items()}
-    names = chosen(config, known)
-    task = splits.task_of(config.task)
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/spare_jax"))
-    mesh = _mesh(config.mesh)
-    with work.lock():
-        current = Run(config, work, task, mesh)
-        logger.info("work directory %s", work.path)
-        try:
-            execute(current, names, known)
-        finally:
-            if current.measured or current.failures:
-                work.write_json(f"runs/{work.next_run()}.json", _measured(current))
-        work.write_json("config.json", settings)
-    report = work.path / "report.html"
-    return report if report.exists() else work.path, _missing(current)
+    return {name: stage for pipeline in pipelines for name, stage in pipeline.STAGES.items()}
 
 
 def _missing(current) -> str:
@@ -194,9 +202,11 @@ def parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
     except (AttributeError, KeyError) as error:
+        from spare_jax.runs.settings import no_such_key
+
         key = str(error).strip("\"'")
         full = next((a.split("=")[0] for a in argv if a.startswith("--config.") and key in a.split("=")[0]), key)
-        sys.exit(f"error: there is no config key {full.removeprefix('--')}: spare_jax/runs/settings.py lists them all")
+        sys.exit(f"error: {no_such_key(full.removeprefix('--'))}")
 
 
 def _config_name() -> str:

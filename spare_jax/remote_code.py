@@ -16,8 +16,8 @@ def load_tokenizer(directory: str, *, as_it_is: bool) -> Any:
     return reader.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
 
 
-def load_dataset(name: str, configuration: str | None, *, split: str, revision: str | None) -> Any:
+def load_dataset(name: str, configuration: str | None, *, split: str) -> Any:
     """A split of a data set on the hub or in a directory. Raises whatever `datasets` does."""
     import datasets
 
-    return datasets.load_dataset(name, configuration, split=split, revision=revision, trust_remote_code=False)
+    return datasets.load_dataset(name, configuration, split=split, trust_remote_code=False)

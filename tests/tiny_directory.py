@@ -38,7 +38,7 @@ def random_qwen2(directory: Path, texts: list[str], max_length: int = 1024) -> P
     wrapped.chat_template = CHAT
     config = DecoderConfig(
         vocab_size=len(wrapped), hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2,
-        head_dim=8, attention_bias=True, tie_embeddings=False, max_length=max_length, family="qwen2",
+        head_dim=8, tie_embeddings=False, max_length=max_length, family="qwen2",
     )  # fmt: skip
     huggingface.save(directory, jax.jit(init_decoder, static_argnums=0)(config, jax.random.key(0)), config, wrapped)
     return directory

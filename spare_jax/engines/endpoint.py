@@ -1,7 +1,7 @@
-"""An engine that asks a server: any that speaks OpenAI's chat completions, a hosted one or one's own.
+"""An engine that asks a server with OpenAI's chat completions interface, hosted or one's own.
 
-Programs speak in token ids, and a server's tokens are its own: here an id is a character or the mark of a turn
-(prompts/code_points.py), and what tokens were spent is what the server says in `usage`.
+Programs use token ids, but a server's tokens are unknown. So an id stands for a character or the mark of a chat turn
+(prompts/code_points.py), and the number of tokens spent is what the server reports as `usage`.
 """
 
 import contextlib
@@ -28,22 +28,21 @@ from spare_jax.engines.timed_http import TooLarge, opener, read_all
 from spare_jax.programs import Completion, Failure, Request, Sample
 from spare_jax.prompts.code_points import END, CodePoints, messages_of
 
-PREFIX = "endpoint:"  # of a model's path in the config: "endpoint:<the server's name for the model>"
+PREFIX = "endpoint:"  # a model's path in the config may be "endpoint:<the server's name for the model>"
 URL_VARIABLE, KEY_VARIABLE = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 
-_TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)
-_FOR_GOOD = (400, 404, 413, 422)  # what is wrong with the request, such as a text beyond the model's context
-_NOBODY_BEHIND = (502, 503, 504)  # what a proxy says of a server that is not there
-_LONGEST_WAIT = 60.0
-_TIMEOUT = 600.0
-# A token is a few bytes, 128 of them where it is a line of dashes or each is an escape; and what stands around texts.
+_TRY_AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # status codes
+_LASTING = (400, 404, 413, 422)  # something is wrong with the request, such as a text beyond the model's context
+_NO_SERVER = (502, 503, 504)  # a proxy cannot reach the server
+_LONGEST_WAIT = 60.0  # seconds
+# A token has a few bytes, up to 128 if it is a line of dashes or if each byte is escaped; around texts there is JSON.
 _BYTES_PER_TOKEN, _ENVELOPE = 256, 1 << 20
-_MOST_TOKENS = 10**9  # that a server may say it has read or written
+_MOST_TOKENS = 10**9  # greater numbers in `usage` are not believed
 
 
 @dataclasses.dataclass(frozen=True)
 class Endpoint:
-    """A model behind a server, in the place of a loaded checkpoint."""
+    """A model on a server, where a loaded Checkpoint would otherwise stand."""
 
     model: str
     tokenizer: Any = dataclasses.field(default_factory=CodePoints)
@@ -52,20 +51,20 @@ class Endpoint:
 class EndpointEngine:
     """Answers `Sample` requests by chat completions, several at a time.
 
-    The server's address and key are those of OPENAI_BASE_URL and OPENAI_API_KEY; neither is logged, nor shown in an
-    error. A server that is busy, fails, cuts its answer, takes too long or answers with something else than texts is
-    asked again after growing pauses; what it refuses for good fails the request that asked. Where nothing has been
-    heard of it for as long as one request was tried, the server counts as gone: requests fail at once, but for one at a
-    time that looks whether it is back. What a policy goes on from is sent as the beginning of the assistant's turn,
-    with `continue_final_message`, which vLLM and SGLang know.
+    Address and key of the server are read from OPENAI_BASE_URL and OPENAI_API_KEY; neither is logged or shown in an
+    error. A request is sent again, after growing pauses, if the server is busy, fails, takes too long, or its answer is
+    cut or holds no text; a request that the server refuses fails. If nothing was heard from the server during all
+    attempts of a request, it counts as gone: then requests fail at once, except one at a time that tests whether it is
+    back. A prompt that ends inside the assistant's turn is sent with `continue_final_message`, an extension that vLLM
+    and SGLang know.
 
     Args:
       model: the server's name for the model.
-      seed: of the run; each request sends its own, made from this one and its id.
+      seed: of the run; the seed that is sent with a request is made from it and the request's id.
       concurrency: how many requests wait for the server at once.
       attempts: how often a request is sent before it fails.
       pause: seconds before the second attempt; doubled before each further one.
-      timeout: seconds from sending to the last byte of an answer; None for ten minutes.
+      timeout: seconds from sending to the last byte of an answer.
 
     Raises:
       ValueError: OPENAI_BASE_URL is no address, or OPENAI_API_KEY cannot be sent in a header.
@@ -78,13 +77,13 @@ class EndpointEngine:
         concurrency: int = 16,
         attempts: int = 6,
         pause: float = 1.0,
-        timeout: float | None = None,
+        timeout: float = 600.0,
     ):
         self._url, self._secret = f"{_address()}/chat/completions", Secret(_key())
         self._model, self._seed, self._attempts, self._pause = model, seed, attempts, pause
-        self._timeout = _TIMEOUT if timeout is None else timeout
+        self._timeout = timeout
         self._open = opener().open
-        self._in_progress: dict[str, float] = {}  # when the requests were sent that wait for the server now
+        self._in_progress: dict[str, float] = {}  # when each request that waits for the server now was sent
         self._last_heard = time.monotonic()
         self._gone = ""  # why the server counts as gone, empty where it does not
         self._looking = threading.Lock()
@@ -95,10 +94,10 @@ class EndpointEngine:
         self.stats = Counter()
 
     def submit(self, request_id: str, request: Request) -> None:
-        """Send a request as soon as there is room.
+        """Queue a request.
 
         Raises:
-          ValueError: the request is one that a server of this kind cannot answer.
+          ValueError: a server cannot answer it: it is a Score, or has a grammar or stop ids.
         """
         if not isinstance(request, Sample):
             raise ValueError("an endpoint gives no scores: name a reward model's directory")
@@ -113,7 +112,7 @@ class EndpointEngine:
                 threading.Thread(target=self._work, daemon=True).start()
 
     def poll(self) -> list[tuple[str, tuple[Completion, ...] | Failure]]:
-        """What has been answered; waits for the first answer, half a second at most."""
+        """The (request id, answer) of requests that are done; waits for the first, but at most half a second."""
         answers = []
         with contextlib.suppress(queue.Empty):
             answers.append(self._answered.get(timeout=0.5))
@@ -122,7 +121,7 @@ class EndpointEngine:
         return answers
 
     def _work(self) -> None:
-        """Answer what is queued, and end where nothing is."""
+        """Answer queued requests until there is none: what each thread runs."""
         while True:
             with self._lock:
                 try:
@@ -132,7 +131,7 @@ class EndpointEngine:
                     return
             try:
                 answer = self._answer(request_id, request)
-            except Exception as error:  # a thread that died would leave its program waiting for ever
+            except Exception as error:  # if the thread died, the request's program would wait for ever
                 if isinstance(error, _Refused):
                     answer = Failure(str(error), error.passing)
                 else:  # its text may hold the key
@@ -167,7 +166,7 @@ class EndpointEngine:
                 except _Again as again:
                     why = str(again)
                     wait = min(_LONGEST_WAIT, again.after or self._pause * 2**attempt * (1 + 0.25 * jitter.random()))
-                    if not again.nobody:
+                    if not again.no_server:
                         self._heard()
                 except _Refused:
                     self._heard()
@@ -178,7 +177,7 @@ class EndpointEngine:
                 finally:
                     del self._in_progress[request_id]
         why = self._gone or f"the server did not answer in {attempts} attempts: {why}"
-        # A request that was sent before this one's last attempt and still waits may be waiting for a server at work.
+        # A request that was sent before this one's last attempt, and still waits, may be what the server works on.
         if self._last_heard < began and not any(other < sent for other in self._in_progress.copy().values()):
             self._gone = why
         raise _Refused(why)
@@ -188,7 +187,8 @@ class EndpointEngine:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[int]:
-        """How many attempts a request has: one of those that come to a server that is gone has one, the others fail."""
+        """How many attempts a request has. While the server is gone, one request at a time has one; others are
+        refused."""
         if not (gone := self._gone):
             yield self._attempts
         elif self._looking.acquire(blocking=False):
@@ -200,21 +200,21 @@ class EndpointEngine:
             raise _Refused(gone)
 
     def _post(self, data: bytes, largest: int) -> Any:
-        """The decoded answer. Raises _Again where another attempt may do, _Refused where none will."""
+        """The decoded JSON answer. Raises _Again if another attempt may succeed, _Refused if not."""
         headers = {"Content-Type": "application/json"}
         if self._secret.key:
             headers["Authorization"] = f"Bearer {self._secret.key}"
         try:
             with self._open(urllib.request.Request(self._url, data, headers), timeout=self._timeout) as answer:
-                # Whole numbers are read as floats: one of 5,000 digits in `usage` is no reason to lose the texts.
+                # Whole numbers become floats: Python refuses an int of 5,000 digits, and the texts would be lost.
                 return json.loads(read_all(answer, largest), parse_int=float)
         except urllib.error.HTTPError as error:
-            said = self._said(error)
+            explanation = self._explanation(error)
             if error.code in _TRY_AGAIN:
-                after, nobody = _seconds(error.headers.get("Retry-After")), error.code in _NOBODY_BEHIND
-                raise _Again(f"status {error.code}{said}", after, nobody) from None
-            passing = error.code not in _FOR_GOOD
-            raise _Refused(f"the server refused with status {error.code}{said}", passing) from None
+                after, no_server = _seconds(error.headers.get("Retry-After")), error.code in _NO_SERVER
+                raise _Again(f"status {error.code}{explanation}", after, no_server) from None
+            passing = error.code not in _LASTING
+            raise _Refused(f"the server refused with status {error.code}{explanation}", passing) from None
         except TooLarge:
             raise _Again(f"its answer is larger than {largest:,} bytes") from None
         except (ValueError, RecursionError):
@@ -222,13 +222,13 @@ class EndpointEngine:
         except http.client.HTTPException:
             raise _Again("its answer was cut short") from None
         except TimeoutError:
-            raise _Again(f"its answer was not whole in {self._timeout:g} s", nobody=True) from None
+            raise _Again(f"its answer was not whole in {self._timeout:g} s", no_server=True) from None
         except OSError as error:  # refused, reset; the text would name the address
             reason = getattr(error, "reason", error)
-            raise _Again(f"no connection ({type(reason).__name__})", nobody=True) from None
+            raise _Again(f"no connection ({type(reason).__name__})", no_server=True) from None
 
-    def _said(self, error: urllib.error.HTTPError) -> str:
-        """What the server says of its refusal, on one line, without the key."""
+    def _explanation(self, error: urllib.error.HTTPError) -> str:
+        """The server's explanation of its refusal as one line, without the key."""
         hint = f" (check {KEY_VARIABLE})" if error.code in (401, 403) else ""
         try:
             text = error.read(2000).decode(errors="replace")
@@ -238,7 +238,7 @@ class EndpointEngine:
         return (f": {text}" if text else "") + hint
 
     def _read(self, answer: Any, n: int) -> tuple[Completion, ...]:
-        """The completions of a decoded answer, the first of which carries what the prompt took."""
+        """The completions of a decoded answer; the prompt's tokens are counted by the first."""
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not isinstance(choices, list) or not choices:
             raise _Again("its answer holds no choices")
@@ -267,10 +267,10 @@ class EndpointEngine:
 
 
 def _text(choice: Any) -> tuple[str, str]:
-    """What one choice says, and how it ended.
+    """The text of one choice, and "stop" or "length".
 
-    No text is no answer: neither a refusal, a call of a tool nor thoughts alone become an empty one, in which a judge
-    would read that nothing is wrong. Raises _Again where another attempt may do, _Refused where none will.
+    A choice without text, such as a refusal, a tool call or reasoning alone, is an error and not an empty text: a judge
+    would read from an empty text that nothing is wrong. Raises _Again if another attempt may succeed, _Refused if not.
     """
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
@@ -293,7 +293,7 @@ def _text(choice: Any) -> tuple[str, str]:
 
 
 def _part(part: Any) -> str:
-    """The text of one part of a message; a model's thoughts are none, nor is what is absent."""
+    """The text of one part of a message; empty for a missing text and for reasoning."""
     if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
         text = part.get("text")
         if text is None or isinstance(text, str):
@@ -338,7 +338,8 @@ def _key() -> str:
 
 
 def _shares(total: int, lengths: Sequence[int]) -> list[int]:
-    """`total` tokens dealt to texts by their lengths, whole numbers that sum to it: servers say only the sum."""
+    """`total` tokens divided among texts in proportion to their lengths, as whole numbers with this sum: servers report
+    only the sum."""
     ends, so_far, whole = [0], 0, max(1, sum(lengths))
     for length in lengths:
         so_far += length
@@ -354,16 +355,16 @@ def _seconds(header: str | None) -> float | None:
 
 
 class _Again(Exception):
-    """An attempt failed, another may not; `after` is how many seconds the server asks to wait, `nobody` that there may
-    be no server."""
+    """An attempt failed and another may succeed. `after`: how many seconds the server asks to wait. `no_server`: it may
+    be that there is no server."""
 
-    def __init__(self, why: str, after: float | None = None, nobody: bool = False):
+    def __init__(self, why: str, after: float | None = None, no_server: bool = False):
         super().__init__(why)
-        self.after, self.nobody = after, nobody
+        self.after, self.no_server = after, no_server
 
 
 class _Refused(Exception):
-    """No attempt of this run will do; `passing` that one of another run may."""
+    """The request fails. `passing`: asked again by another run, it may be answered."""
 
     def __init__(self, why: str, passing: bool = True):
         super().__init__(why)

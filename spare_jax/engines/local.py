@@ -1,9 +1,9 @@
-"""The engine that runs a decoder on this machine's devices: prompts in shared pages, slots refilled as sequences end,
-scores.
+"""The engine that runs a decoder on this machine's devices: a shared prefix cache, continuous batching, and scoring.
 
-What a request gets back depends on the request, the model, the seed and this engine's sizes alone (ARCHITECTURE.md):
-a prompt is computed in the pieces that the request declares, each padded to a bucket that its own length decides, in
-a batch whose number of rows the bucket decides; and randomness is keyed by the request id (sampling.py).
+A request's answer depends on the request, the model, the seed and this engine's sizes alone (ARCHITECTURE.md, "What a
+completion depends on"). A prompt is prefilled in the pieces that the request declares. A piece is padded to a bucket
+that its own length decides, in a batch whose number of rows the bucket decides. Randomness is keyed by the request id
+(sampling.py).
 """
 
 import collections
@@ -26,22 +26,22 @@ from spare_jax.engines.grammar import Grammars
 from spare_jax.engines.lanes import Job, Lane
 from spare_jax.engines.prefixes import Node, Pieces, PrefixTree
 from spare_jax.engines.slots import MAX_STOPS
-from spare_jax.models.cache import KEY_BLOCK, Piece, blocks_of
+from spare_jax.models.cache import KEY_BLOCK, PageWrites, blocks_of
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.decoder import Decoder
 from spare_jax.models.heads import Head, ReadOut
 from spare_jax.models.sharding import shardings_of
 from spare_jax.programs import Completion, Failure, Request, Sample, Score
 
-MAX_ROWS = 16  # of a batch of pieces
+MAX_ROWS = 16  # of a prefill batch
 Answer = tuple[Completion, ...] | Failure
 T = TypeVar("T")
 Q = TypeVar("Q", bound=Sized)
 
 
 def bucket_length(length: int, max_length: int) -> int:
-    """The padded length of a sequence: the least of 64, 128, 192, 256, 384, 512, 768, ... that holds it, or
-    max_length if that is less."""
+    """The length to which a sequence is padded: the least of 64, 128, 192, 256, 384, 512, 768, ... that is enough, at
+    most max_length."""
     bucket = 64
     while bucket < length:
         # 64 * (1, 2, 3, 4, 6, 8, 12, 16, ...): powers of two, and from 128 on their middles.
@@ -50,30 +50,30 @@ def bucket_length(length: int, max_length: int) -> int:
 
 
 def token_bytes(config: DecoderConfig, dtype: DTypeLike) -> int:
-    """Bytes of the keys and values of one token."""
+    """Bytes that the keys and values of one token take, over all layers."""
     return 2 * config.num_layers * config.num_kv_heads * config.head_dim * jnp.dtype(dtype).itemsize
 
 
 @dataclasses.dataclass
-class _Scoring:
-    """A Score request on its way."""
+class _ScoreJob:
+    """A Score request under way."""
 
     request_id: str
     request: Score
-    context: Pieces  # what stands before the piece in which it has positions
-    ids: tuple[int, ...]  # that piece
-    keep: bool  # whether the piece may be continued by later requests
-    node: Node | None = None  # what it uses
+    context: Pieces  # the pieces before all of its positions
+    ids: tuple[int, ...]  # the rest of the prompt, as one piece: every position lies in it
+    keep: bool  # whether that piece becomes a node, since later requests may continue it
+    node: Node | None = None  # the node of that piece if it is kept, else the node of the context
 
 
 @dataclasses.dataclass
-class _Row:
-    """A piece to be computed behind `parent`: for a node, for a score, or for both."""
+class _PrefillRow:
+    """A piece to be prefilled behind `parent`: to become a node, to be scored, or both."""
 
     parent: Node
     ids: tuple[int, ...]
     node: Node | None = None
-    scoring: _Scoring | None = None
+    score_job: _ScoreJob | None = None
 
 
 class LocalEngine:
@@ -82,26 +82,26 @@ class LocalEngine:
     Args:
       model: parameters; on a mesh already placed with their shardings.
       config: the decoder's sizes.
-      pad_id: any valid id; fills rows, and no result depends on it.
+      pad_id: any valid id; fills up padded rows, and no result depends on it.
       seed: with the request id decides every draw.
-      slots: how many sequences are decoded at once; fewer where `cache_bytes` hold fewer.
+      slots: how many sequences are decoded at once; fewer if `cache_bytes` are not enough for so many.
       max_length: most tokens of prompt and answer together.
       max_tokens: most tokens of an answer; None for max_length.
-      cache_bytes: for keys and values. None for what `slots` sequences of the greatest lengths need, or for what an
-        accelerator has left if that is less.
-      chunk: decode steps between two visits of the host.
-      prefill_tokens: tokens of a batch of prompts; a batch has as many rows of its bucket, but 1 to 16.
-      lanes: how many threads share out the slots. A decode step of a small model keeps one CPU core busy and no
-        more, so a CPU wants as many lanes as it has cores; an accelerator wants 1.
+      cache_bytes: for keys and values. None takes what `slots` sequences of the greatest lengths need, but no more
+        than nine tenths of what is left of an accelerator's memory.
+      chunk: decode steps per call of the decode loop; the host admits and collects samples between calls.
+      prefill_tokens: padded tokens of a prefill batch; it has as many rows as that allows, from 1 to 16.
+      lanes: how many threads the slots are divided among. A decode step of a small model keeps only one CPU core
+        busy, so on a CPU use as many lanes as there are cores; on an accelerator use 1.
       mesh: where to compute; None for the default device.
-      read_out: how `Score` requests without answers of their own are read; None if there are none.
-      head: the reward model's own, where `read_out` reads one.
+      read_out: how `Score` requests that name no answers are scored; None if there are no such requests.
+      head: the reward model's own head, if `read_out` reads one.
       tokens: the bytes of every token (prompts/chat.py), for requests with a grammar; empty if there are none.
       dtype: of computation and cache.
 
     Raises:
-      ValueError: a size is below 1, lanes do not divide slots or meet a mesh, max_length exceeds what the model was
-        made for, or cache_bytes do not hold one sequence per lane.
+      ValueError: a size is below 1, lanes do not divide slots, there are several lanes and a mesh of several devices,
+        max_length exceeds what the model was made for, or cache_bytes are not enough for one sequence per lane.
     """
 
     def __init__(
@@ -146,21 +146,22 @@ class LocalEngine:
         self._prefill_tokens = prefill_tokens
         self._read_out = read_out
         block_bytes = KEY_BLOCK * token_bytes(config, dtype)
-        slots, pages = _share_out(cache_bytes, block_bytes, slots, lanes, max_length, max_tokens)
+        slots, pages = _divide_cache(cache_bytes, block_bytes, slots, lanes, max_length, max_tokens)
         self._compiled = compile_functions(config, slots // lanes, max_tokens, pages, chunk, mesh, jnp.dtype(dtype))
-        self._head = jax.device_put(head, self._compiled.place)
-        seed_key = jax.device_put(jax.random.key(seed), self._compiled.place)
-        self._blocks = blocks_of(max_length)
-        tile = min(slots // lanes, 8 if jax.default_backend() == "cpu" else 64)
-        self._lanes = [Lane(self._compiled, slots // lanes, chunk, self._blocks, tile, seed_key) for _ in range(lanes)]
+        self._head = jax.device_put(head, self._compiled.replicated)
+        seed_key = jax.device_put(jax.random.key(seed), self._compiled.replicated)
+        self._max_pages = blocks_of(max_length)
+        groups_per_batch = min(slots // lanes, 8 if jax.default_backend() == "cpu" else 64)
+        sizes = slots // lanes, chunk, self._max_pages, groups_per_batch
+        self._lanes = [Lane(self._compiled, *sizes, seed_key) for _ in range(lanes)]
         self._threads = concurrent.futures.ThreadPoolExecutor(lanes) if lanes > 1 else None
         self._pages, self._num_pages = self._compiled.pages(), pages
         self._tree = PrefixTree(pages)
         self._grammars = Grammars([*tokens, *[b""] * (config.vocab_size - len(tokens))]) if tokens else None
-        self._tables: tuple[Any, Any] = None, None  # as the grammars have them, and on the device
-        self._jobs: dict[Any, list[tuple[int, int, Job]]] = {}  # heaps by bucket: -max_tokens, number, job
-        self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are computed
-        self._scores: dict[Any, collections.deque[_Scoring]] = {}  # by bucket and what is read
+        self._tables: tuple[Any, Any] = None, None  # of the grammars: the host's arrays, and the same on the device
+        self._jobs: dict[Any, list[tuple[int, int, Job]]] = {}  # heaps by bucket: (-max_tokens, number, job)
+        self._ready: collections.deque[tuple[Job, int]] = collections.deque()  # samples whose prompts are prefilled
+        self._score_jobs: dict[Any, collections.deque[_ScoreJob]] = {}  # by bucket and _score_shape
         self._finished: list[tuple[str, Answer]] = []
         self._underway: set[str] = set()
         self._stats = collections.Counter(
@@ -169,24 +170,27 @@ class LocalEngine:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Work done since the engine was made.
+        """Counts of the work done since the engine was made.
 
-        prompt_tokens and scored_tokens are what an engine that shares nothing would have read for the requests that
-        were taken up (a prompt counts for each of its n samples), computed_tokens what this one has.
+        prompt_tokens and scored_tokens are what an engine without a prefix cache would have prefilled for the requests
+        that were started, the prompt of a Sample once for each of its n samples; computed_tokens is what this engine
+        has prefilled. prefills and chunks count calls.
         """
         return dict(self._stats)
 
-    def renew(self, model: Decoder) -> None:
-        """Answer with other parameters of the same decoder from now on, and forget every prompt that the old ones read.
+    def update_weights(self, model: Decoder) -> None:
+        """Answer with other parameters of the same decoder from now on; the prefix cache of the old ones is dropped.
 
-        Parameters that lie where the engine computes are not copied: they must not be donated while it works.
+        Parameters that already lie where the engine computes are not copied: do not donate them while it works.
 
         Raises:
-          ValueError: a request is under way: it would be answered half by each.
+          ValueError: requests are under way; they would be answered by both.
         """
         if self._underway:
-            raise ValueError(f"LocalEngine: {len(self._underway)} requests are under way: renew it once they are done")
-        where = self._compiled.place if self._mesh is None else shardings_of(model, self._mesh)
+            raise ValueError(
+                f"LocalEngine: {len(self._underway)} requests are under way: update the weights once they are done"
+            )
+        where = self._compiled.replicated if self._mesh is None else shardings_of(model, self._mesh)
         self._model = jax.device_put(model, where)
         self._tree = PrefixTree(self._num_pages)
 
@@ -199,8 +203,8 @@ class LocalEngine:
         if request_id in self._underway:
             raise ValueError(f"request {request_id!r} is under way already: request ids must be unique")
         pieces = _pieces(request)
-        if fault := self._fault(request, pieces):
-            raise ValueError(f"request {request_id!r}: {fault}")
+        if refusal := self._refusal(request, pieces):
+            raise ValueError(f"request {request_id!r}: {refusal}")
         self._underway.add(request_id)
         self._stats["requests"] += 1
         if isinstance(request, Sample):
@@ -208,29 +212,31 @@ class LocalEngine:
             queue = self._jobs.setdefault(self._bucket(pieces[-1]), [])
             heapq.heappush(queue, (-request.max_tokens, self._stats["requests"], job))
         elif request.positions:
-            scoring = _scoring(request_id, request, pieces)
-            key = self._bucket(scoring.ids), *_reading(scoring)
-            self._scores.setdefault(key, collections.deque()).append(scoring)
+            score_job = _score_job(request_id, request, pieces)
+            key = self._bucket(score_job.ids), *_score_shape(score_job)
+            self._score_jobs.setdefault(key, collections.deque()).append(score_job)
         else:
             self._finished.append((request_id, (Completion(),)))
 
     def poll(self) -> list[tuple[str, Answer]]:
-        """Read prompts for free slots and one batch to score per lane, then decode one chunk; the requests that this
-        finished."""
-        jobs, scorings = self._take_jobs(), self._take_scores()
-        self._compute(self._rows_to_compute(scorings))
-        for scoring in scorings:
-            assert scoring.node is not None
-            self._tree.release(scoring.node)
+        """Prefill the prompts for free slots and one batch of Score requests per lane, then decode one chunk per lane.
+
+        Returns the (request id, answer) of the requests that this finished.
+        """
+        jobs, score_jobs = self._take_jobs(), self._take_scores()
+        self._prefill(self._rows_to_prefill(score_jobs))
+        for score_job in score_jobs:
+            assert score_job.node is not None
+            self._tree.release(score_job.node)
         self._ready.extend((job, k) for job in jobs for k in range(job.request.n))
         for lane in sorted(self._lanes, key=lambda lane: -lane.free):
             lane.admit(self._ready)
         busy = [lane for lane in self._lanes if lane.busy]
         tables = self._grammars and self._grammars.tables
         if tables is not self._tables[0]:
-            self._tables = tables, jax.device_put(tables, self._compiled.place)
-        work = [functools.partial(lane.work, self._model, self._pages, self._tables[1]) for lane in busy]
-        chunks = self._run(work)
+            self._tables = tables, jax.device_put(tables, self._compiled.replicated)
+        work = [functools.partial(lane.decode, self._model, self._pages, self._tables[1]) for lane in busy]
+        chunks = self._in_threads(work)
         for lane, chunk in zip(busy, chunks, strict=True):
             tokens, completed = lane.collect(chunk)
             self._stats.update(chunks=1, generated_tokens=tokens)
@@ -244,8 +250,8 @@ class LocalEngine:
         self._underway.difference_update(request_id for request_id, _ in finished)
         return finished
 
-    def _fault(self, request: Request, pieces: Pieces) -> str | None:
-        """What makes a request impossible to answer, and the remedy."""
+    def _refusal(self, request: Request, pieces: Pieces) -> str | None:
+        """Why this engine can never answer a request, and the remedy; None where it can."""
         ids = tuple(itertools.chain.from_iterable(pieces))
         if not ids:
             return "the prompt is empty: give it at least one token"
@@ -311,9 +317,11 @@ class LocalEngine:
         return min(max(1, self._prefill_tokens // bucket), MAX_ROWS)
 
     def _take_jobs(self) -> list[Job]:
-        """Jobs for the free slots, as far as their prompts find room: full batches, as long as there are such.
+        """Jobs for the free slots, as many as there are pages for; from the longest queue first, so that prefill
+        batches are full.
 
-        Those that may write the most go first: slots that run together then end together, and few are idle at the end.
+        Of a queue the jobs with the greatest max_tokens go first: samples that run together then end at about the same
+        time, and few slots are idle at the end.
         """
         taken: list[Job] = []
         free = sum(lane.free for lane in self._lanes) - len(self._ready)
@@ -321,10 +329,10 @@ class LocalEngine:
             bucket, queue = _longest(self._jobs)
             for _ in range(min(self._rows_of(bucket), len(queue))):
                 _, _, job = queue[0]
-                node = self._tree.hold(job.pieces)
+                node = self._tree.acquire(job.pieces)
                 if node is None:
                     return taken
-                job.hold(node)
+                job.set_prompt(node)
                 heapq.heappop(queue)
                 taken.append(job)
                 free -= job.request.n
@@ -333,87 +341,88 @@ class LocalEngine:
                 del self._jobs[bucket]
         return taken
 
-    def _take_scores(self) -> list[_Scoring]:
-        """A batch of Score requests per lane, as far as they find room."""
-        taken: list[_Scoring] = []
+    def _take_scores(self) -> list[_ScoreJob]:
+        """A batch of Score requests per lane, as many as there are pages for."""
+        taken: list[_ScoreJob] = []
         for _ in self._lanes:
-            if not self._scores:
+            if not self._score_jobs:
                 break
-            key, queue = _longest(self._scores)
+            key, queue = _longest(self._score_jobs)
             for _ in range(min(self._rows_of(key[0]), len(queue))):
-                scoring = queue[0]
-                scoring.node = self._tree.hold((*scoring.context, scoring.ids) if scoring.keep else scoring.context)
-                if scoring.node is None:
+                score_job = queue[0]
+                score_job.node = self._tree.acquire(
+                    (*score_job.context, score_job.ids) if score_job.keep else score_job.context
+                )
+                if score_job.node is None:
                     return taken
                 taken.append(queue.popleft())
-                self._stats["scored_tokens"] += len(scoring.ids) + sum(map(len, scoring.context))
+                self._stats["scored_tokens"] += len(score_job.ids) + sum(map(len, score_job.context))
             if not queue:
-                del self._scores[key]
+                del self._score_jobs[key]
         return taken
 
-    def _rows_to_compute(self, scorings: list[_Scoring]) -> list[_Row]:
-        """A row for every new node and every score, in one where a score's piece is a new node."""
-        rows = {node: _Row(node.parent, node.ids, node) for node in self._tree.new if node.parent}
+    def _rows_to_prefill(self, score_jobs: list[_ScoreJob]) -> list[_PrefillRow]:
+        """A row for every new node and every Score request; one row for both where the request's piece is the node."""
+        rows = {node: _PrefillRow(node.parent, node.ids, node) for node in self._tree.new if node.parent}
         self._tree.new = []
         more = []
-        for scoring in scorings:
-            assert scoring.node is not None
-            if scoring.keep and scoring.node in rows and rows[scoring.node].scoring is None:
-                rows[scoring.node].scoring = scoring
+        for score_job in score_jobs:
+            assert score_job.node is not None
+            if score_job.keep and score_job.node in rows and rows[score_job.node].score_job is None:
+                rows[score_job.node].score_job = score_job
             else:
-                parent = scoring.node.parent if scoring.keep else scoring.node
+                parent = score_job.node.parent if score_job.keep else score_job.node
                 assert parent is not None
-                more.append(_Row(parent, scoring.ids, scoring=scoring))
+                more.append(_PrefillRow(parent, score_job.ids, score_job=score_job))
         return [*rows.values(), *more]
 
-    def _compute(self, rows: list[_Row]) -> None:
-        """Compute rows, those first on which others wait; store the nodes and note the scores."""
+    def _prefill(self, rows: list[_PrefillRow]) -> None:
+        """Prefill rows, parents before their children; write the nodes' pages and note the scores."""
         while rows:
             now = [row for row in rows if row.parent.computed]
             rows = [row for row in rows if not row.parent.computed]
-            batches: dict[Any, list[list[_Row]]] = {}
+            batches: dict[Any, list[list[_PrefillRow]]] = {}
             for row in now:
                 bucket = self._bucket(row.ids)
-                some = batches.setdefault((bucket, *_reading(row.scoring)), [[]])
+                some = batches.setdefault((bucket, *_score_shape(row.score_job)), [[]])
                 if len(some[-1]) == self._rows_of(bucket):
                     some.append([])
                 some[-1].append(row)
             waiting = list(itertools.chain.from_iterable(batches.values()))
             while waiting:
                 group, waiting = waiting[: len(self._lanes)], waiting[len(self._lanes) :]
-                for batch, read in zip(
-                    group, self._run([functools.partial(self._read, b) for b in group]), strict=True
-                ):
-                    self._keep(batch, *read)
+                prefilled = self._in_threads([functools.partial(self._prefill_batch, batch) for batch in group])
+                for batch, (states, scores) in zip(group, prefilled, strict=True):
+                    self._store(batch, states, scores)
 
-    def _read(self, batch: list[_Row]) -> tuple[tuple[jax.Array, ...], np.ndarray | None]:
-        """Hidden states, keys and values of a batch, and its scores [rows, positions] where it has any."""
+    def _prefill_batch(self, batch: list[_PrefillRow]) -> tuple[tuple[jax.Array, ...], np.ndarray | None]:
+        """Hidden states, keys and values of a batch; and its scores [rows, positions], None where nothing is scored."""
         bucket = self._bucket(batch[0].ids)
         count = self._rows_of(bucket)
         ids = np.full((count, bucket), self._pad_id, np.int32)
-        table, before = np.zeros((count, self._blocks), np.int32), np.zeros(count, np.int32)
+        page_table, before = np.zeros((count, self._max_pages), np.int32), np.zeros(count, np.int32)
         for i, row in enumerate(batch):
             pages = row.parent.pages()
             ids[i, : len(row.ids)] = row.ids
-            table[i, : len(pages)], before[i] = pages, row.parent.end
-        arrays = jax.device_put((ids, table, before), self._compiled.place)
-        read = self._compiled.extend(self._model, self._pages, *arrays)
-        width, answers = _reading(batch[0].scoring)
+            page_table[i, : len(pages)], before[i] = pages, row.parent.end
+        arrays = jax.device_put((ids, page_table, before), self._compiled.replicated)
+        states = self._compiled.prefill(self._model, self._pages, *arrays)
+        width, answers = _score_shape(batch[0].score_job)
         if not width:
-            return read, None
+            return states, None
         positions = np.zeros((count, width), np.int32)
         for i, row in enumerate(batch):
-            if row.scoring:
-                wanted = row.scoring.request.positions
+            if row.score_job:
+                wanted = row.score_job.request.positions
                 positions[i, : len(wanted)] = np.array(wanted) - row.parent.end
-        positions = jax.device_put(positions, self._compiled.place)
+        positions = jax.device_put(positions, self._compiled.replicated)
         read_out = ReadOut(answers) if answers else self._read_out
-        scores = self._compiled.score(self._model, self._head, read[0], positions, read_out)
-        return read, jax.device_get(scores)
+        scores = self._compiled.score(self._model, self._head, states[0], positions, read_out)
+        return states, jax.device_get(scores)
 
-    def _keep(self, batch: list[_Row], read: tuple[jax.Array, ...], scores: np.ndarray | None) -> None:
-        """Store the nodes of a batch and note its scores."""
-        count, bucket = read[0].shape[:2]
+    def _store(self, batch: list[_PrefillRow], states: tuple[jax.Array, ...], scores: np.ndarray | None) -> None:
+        """Write the pages of a batch's nodes and note its scores."""
+        count, bucket = states[0].shape[:2]
         if any(row.node for row in batch):
             source, filled, last = np.zeros((3, count), np.int32)
             length = np.ones(count, np.int32)
@@ -422,22 +431,22 @@ class LocalEngine:
             for i, row in enumerate(batch):
                 if row.node:
                     filled[i] = row.node.start % KEY_BLOCK
-                    source[i] = row.parent.own[-1] if filled[i] else 0
+                    source[i] = row.parent.own_pages[-1] if filled[i] else 0
                     length[i] = len(row.ids)
-                    pages[i, : len(row.node.own)] = row.node.own
-                    last[i] = row.node.own[-1]
+                    pages[i, : len(row.node.own_pages)] = row.node.own_pages
+                    last[i] = row.node.own_pages[-1]
                     row.node.computed = True
-            piece = jax.device_put(Piece(source, filled, length, pages, last), self._compiled.place)
-            self._pages = self._compiled.store(self._pages, *read, piece)
+            writes = jax.device_put(PageWrites(source, filled, length, pages, last), self._compiled.replicated)
+            self._pages = self._compiled.write(self._pages, *states, writes)
         self._stats.update(prefills=1, computed_tokens=sum(len(row.ids) for row in batch))
         for i, row in enumerate(batch):
-            if row.scoring and scores is not None:
-                found = scores[i, : len(row.scoring.request.positions)].tolist()
-                answer = (Completion(scores=tuple(found)),) if np.isfinite(found).all() else _NO_SCORE
-                self._finished.append((row.scoring.request_id, answer))
+            if row.score_job and scores is not None:
+                values = scores[i, : len(row.score_job.request.positions)].tolist()
+                answer = (Completion(scores=tuple(values)),) if np.isfinite(values).all() else _NO_SCORE
+                self._finished.append((row.score_job.request_id, answer))
 
-    def _run(self, work: list[Callable[[], T]]) -> list[T]:
-        """The results of `work`, done at the same time where there are threads."""
+    def _in_threads(self, work: list[Callable[[], T]]) -> list[T]:
+        """The results of `work`; by a thread each where there are several lanes."""
         if self._threads is None:
             return [item() for item in work]
         return [future.result() for future in [self._threads.submit(item) for item in work]]
@@ -449,7 +458,7 @@ _NO_SCORE = Failure(
 
 
 def _pieces(request: Request) -> Pieces:
-    """A request's prompt: what its prefixes declare, and its own ids, each as one piece."""
+    """The pieces of a request's prompt: the ids of each of its prefixes, then its own."""
     pieces, prefix = [request.ids], request.prefix
     while prefix is not None:
         pieces.append(prefix.ids)
@@ -457,11 +466,11 @@ def _pieces(request: Request) -> Pieces:
     return tuple(piece for piece in reversed(pieces) if piece)
 
 
-def _scoring(request_id: str, request: Score, pieces: Pieces) -> _Scoring:
-    """Cut a Score request in two: the pieces before its first position, and all others as one.
+def _score_job(request_id: str, request: Score, pieces: Pieces) -> _ScoreJob:
+    """A Score request cut in two: the pieces before its first position, and the others joined to one.
 
-    Where that one is the request's own ids behind a declared prefix, it is kept: a solution that grows by a step
-    declares it as a prefix the next time.
+    If that one is the request's own ids, behind a declared prefix, it is kept: a search that adds a step to a solution
+    declares the solution so far as the next request's prefix.
     """
     known = start = 0
     while known < len(pieces) - 1 and start + len(pieces[known]) <= min(request.positions):
@@ -469,28 +478,28 @@ def _scoring(request_id: str, request: Score, pieces: Pieces) -> _Scoring:
         known += 1
     ids = tuple(itertools.chain.from_iterable(pieces[known:]))
     keep = known > 0 and known == len(pieces) - 1
-    return _Scoring(request_id, request, pieces[:known], ids, keep)
+    return _ScoreJob(request_id, request, pieces[:known], ids, keep)
 
 
-def _reading(scoring: _Scoring | None) -> tuple[int, tuple[int, int] | None]:
-    """What rows of a batch have in common: the padded number of positions (a power of two, at least 16; 0 where nothing
-    is scored) and the answers that are compared there."""
-    if scoring is None:
+def _score_shape(score_job: _ScoreJob | None) -> tuple[int, tuple[int, int] | None]:
+    """What the rows of a prefill batch must have in common to be scored by one call: the number of positions, padded to
+    a power of two of 16 or more (0 where nothing is scored), and the two answers that are compared, if any."""
+    if score_job is None:
         return 0, None
-    return max(16, 1 << (len(scoring.request.positions) - 1).bit_length()), scoring.request.answers
+    return max(16, 1 << (len(score_job.request.positions) - 1).bit_length()), score_job.request.answers
 
 
 def _longest(queues: dict[Any, Q]) -> tuple[Any, Q]:
-    """The longest queue (the first of equals) and its key: so batches are full while they can be."""
+    """The longest queue, the first of equals, and its key."""
     key = max(queues, key=lambda key: len(queues[key]))
     return key, queues[key]
 
 
-def _share_out(
+def _divide_cache(
     cache_bytes: int | None, block_bytes: int, slots: int, lanes: int, max_length: int, max_tokens: int
 ) -> tuple[int, int]:
-    """How many slots, and pages for prompts: as many slots as hold a prompt and an answer of the greatest lengths
-    each, `slots` at most, and pages for what is left."""
+    """The number of slots, and of pages for prompts: as many slots, `slots` at most, as there is room for a prompt and
+    an answer of the greatest lengths for each; then pages for all that is left."""
     answer, prompt = blocks_of(max_tokens), blocks_of(max_length)
     blocks = slots * (answer + prompt)
     if cache_bytes is None:

@@ -1,8 +1,10 @@
-"""Which prompts lie in which pages: a tree of pieces, each computed once and held once, while there is room.
+"""A prefix cache: a tree of the pieces of prompts, with the pages in which each lies.
 
-A request's prompt is a chain of pieces: what its `Prefix` declares, and its own ids as the last one. Chains with equal
-beginnings share the nodes of these. A node is held while anything uses it (a request, or a node behind it) and
-forgotten after that only when its pages are wanted, the longest unused first.
+A prompt is a sequence of pieces: the ids of each `Prefix` that its request declares, and the request's own ids as the
+last piece. Prompts that begin with the same pieces share the nodes of these, so each piece is computed and stored once
+(as in SGLang's RadixAttention, Zheng et al. 2024, but with boundaries that requests declare). A node is in use while a
+request or a child node refers to it. One that is not in use stays until its pages are needed; the least recently used
+goes first.
 """
 
 import collections
@@ -15,85 +17,86 @@ Pieces = tuple[tuple[int, ...], ...]
 
 @dataclasses.dataclass(eq=False)
 class Node:
-    """A piece of a prompt in its pages, and how it is reached."""
+    """A piece of a prompt, behind the pieces of its ancestors."""
 
-    parent: "Node | None"  # None is the root's alone
+    parent: "Node | None"  # None for the root alone
     ids: tuple[int, ...]
-    start: int  # tokens before it
-    own: tuple[int, ...] = ()  # its pages; the first begins with a copy where `start` is inside a page
+    start: int  # tokens of its ancestors
+    own_pages: tuple[int, ...] = ()  # the first begins with a copy of the parent's last where `start` is inside a page
     computed: bool = False
-    users: int = 0  # requests that hold it, and children
+    users: int = 0  # requests and children that refer to it
     children: dict[tuple[int, ...], "Node"] = dataclasses.field(default_factory=dict)
 
     @property
     def end(self) -> int:
-        """Tokens up to its end."""
+        """Tokens of its ancestors and its own."""
         return self.start + len(self.ids)
 
     def pages(self) -> tuple[int, ...]:
-        """The pages of the whole chain, from position 0."""
+        """The pages of the prompt that ends with this piece, from position 0 on."""
         before = self.parent.pages()[: self.start // KEY_BLOCK] if self.parent else ()
-        return before + self.own
+        return before + self.own_pages
 
 
 class PrefixTree:
-    """Hands out pages to pieces and takes them back. `new` collects the nodes that are still to be computed, parents
-    first; whoever computes them empties it."""
+    """Assigns pages to pieces and frees them. `new` lists the nodes that have pages and are still to be computed,
+    parents first; whoever computes them empties it."""
 
     def __init__(self, pages: int):
         self.new: list[Node] = []
         self._pages = pages
         self._free = list(range(pages - 1, -1, -1))
         self._root = Node(None, (), 0, computed=True, users=1)
-        self._idle: collections.OrderedDict[Node, None] = collections.OrderedDict()  # nobody uses them; oldest first
+        self._unused: collections.OrderedDict[Node, None] = collections.OrderedDict()  # least recently used first
 
     def fits(self, pieces: Pieces) -> bool:
-        """Whether the pages could hold this chain if nothing else were there."""
-        return _pages_wanted(0, pieces) <= self._pages
+        """Whether a prompt of these pieces fits when nothing else is in use."""
+        return _pages_needed(0, pieces) <= self._pages
 
-    def hold(self, pieces: Pieces) -> Node | None:
-        """The node at the end of this chain, which the caller now uses; None where there is no room for it now."""
+    def acquire(self, pieces: Pieces) -> Node | None:
+        """The node at the end of this prompt, in use until `release`; None where there are not enough free pages
+        now."""
         known, node = 0, self._root
         while known < len(pieces) and (child := node.children.get(pieces[known])):
             known, node = known + 1, child
         self._use(node)
-        if not self._make_room(_pages_wanted(node.end, pieces[known:])):
+        if not self._make_room(_pages_needed(node.end, pieces[known:])):
             self.release(node)
             return None
         for ids in pieces[known:]:
             child = Node(node, ids, node.end)
-            child.own = tuple(self._free.pop() for _ in range(_pages_wanted(node.end, (ids,))))
-            node.children[ids] = child  # the child's use of its parent takes over the caller's
+            child.own_pages = tuple(self._free.pop() for _ in range(_pages_needed(node.end, (ids,))))
+            node.children[ids] = child  # the child takes over the caller's use of its parent
             child.users = 1
             self.new.append(child)
             node = child
         return node
 
     def release(self, node: Node) -> None:
-        """End a use of `node`."""
+        """End one use of `node`."""
         node.users -= 1
         if not node.users:
-            self._idle[node] = None
+            self._unused[node] = None
 
     def _use(self, node: Node) -> None:
         node.users += 1
-        self._idle.pop(node, None)
+        self._unused.pop(node, None)
 
-    def _make_room(self, wanted: int) -> bool:
-        """Forget what nobody uses until so many pages are free."""
-        while len(self._free) < wanted and self._idle:
-            node, _ = self._idle.popitem(last=False)
-            self._free += node.own
-            assert node.parent is not None  # the root is never idle
+    def _make_room(self, needed: int) -> bool:
+        """Evict nodes that are not in use until `needed` pages are free; whether they are."""
+        while len(self._free) < needed and self._unused:
+            node, _ = self._unused.popitem(last=False)
+            self._free += node.own_pages
+            assert node.parent is not None  # the root is always in use
             del node.parent.children[node.ids]
             self.release(node.parent)
-        return len(self._free) >= wanted
+        return len(self._free) >= needed
 
 
-def _pages_wanted(start: int, pieces: Pieces) -> int:
-    """Pages that pieces want of their own behind `start` tokens: each from the page in which it begins."""
-    wanted = 0
+def _pages_needed(start: int, pieces: Pieces) -> int:
+    """Pages that these pieces need of their own behind `start` tokens: each from the page on in which it begins."""
+    needed = 0
     for ids in pieces:
-        wanted += blocks_of(start + len(ids)) - start // KEY_BLOCK
+        needed += blocks_of(start + len(ids)) - start // KEY_BLOCK
         start += len(ids)
-    return wanted
+    return needed

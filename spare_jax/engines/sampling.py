@@ -1,8 +1,8 @@
-"""Drawing the next token, so that a draw depends on its request alone.
+"""Samples the next token of each slot, reproducibly: a draw depends on its request alone.
 
-The key of a token is `fold_in(fold_in(fold_in(key(seed), digest32(request id)), k), t)` for sample k of the request
-and token t of the sample: no batch, slot, order or restart enters it. One uniform number per token is turned into
-an id by the inverse of the cumulative distribution; Gumbel noise would need a number per vocabulary entry.
+The key of token t of sample k is `fold_in(fold_in(fold_in(key(seed), digest32(request id)), k), t)`: neither the batch,
+the slot, the order nor a restart enters it. One uniform random number per token is turned into an id by inverting the
+cumulative distribution; the Gumbel trick would need a random number per vocabulary entry.
 """
 
 import hashlib
@@ -13,19 +13,20 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 
 def digest32(request_id: str) -> int:
-    """The first 32 bits of blake2b of a request id, as an unsigned number; the same on every machine."""
+    """A blake2b digest of a request id, as an unsigned 32-bit number; the same on every machine."""
     return int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=4).digest(), "big")
 
 
 def sample_keys(
     seed_key: Key[Array, ""], digests: UInt32[Array, "slots"], samples: Int[Array, "slots"]
 ) -> Key[Array, "slots"]:
-    """The key of each sample, from the seed's key, its request's digest and its index among the n samples."""
+    """The key of each sample, from the seed's key, its request's `digest32` and its index among the request's
+    samples."""
     return jax.vmap(lambda digest, k: jax.random.fold_in(jax.random.fold_in(seed_key, digest), k))(digests, samples)
 
 
 def token_keys(keys: Key[Array, "slots"], counts: Int[Array, "slots"]) -> Key[Array, "slots"]:
-    """The key of token `counts` of each sample."""
+    """The key of token number `counts`, from 0, of each sample."""
     return jax.vmap(jax.random.fold_in)(keys, counts)
 
 
@@ -42,14 +43,15 @@ def sample_tokens(
     Args:
       logits: unnormalised log-probabilities.
       keys: one key per row, used for exactly one draw.
-      temperature: 0 takes the most probable id (the lowest of equals).
-      top_p: keep the fewest most probable ids whose mass reaches top_p of what top_k left; 1 keeps all.
+      temperature: 0 takes the most probable id, of equals the lowest.
+      top_p: keep the fewest most probable ids that have at least this share of the probability that top_k left; 1
+        keeps all.
       top_k: keep the k most probable ids; 0 keeps all.
-      allowed: the ids that may be drawn, at least one per row; the filters choose among them. None: all.
+      allowed: the ids that may be drawn, at least one per row; the filters apply to these. None for all.
 
     Returns:
-      ids, and their log-probabilities in nats at temperature 1 without filters. A row's result is a function of the
-      row alone, bit for bit. Probabilities below 2**-23 are not resolved.
+      ids, and their log-probabilities in nats at temperature 1 without filters or mask. A row's result depends on that
+      row alone, bit for bit. The random number has 23 bits, so smaller differences of probability have no effect.
     """
     logits = logits.astype(jnp.float32)
     possible = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
@@ -58,7 +60,7 @@ def sample_tokens(
     tempered = shifted / jnp.where(temperature > 0, temperature, 1.0)[:, None]
     weights = jnp.exp(tempered)
     filters = (temperature > 0) & ((top_p < 1) | (top_k > 0))
-    # Rows without a filter keep their weights in both branches, so the other rows cannot change their bits.
+    # A row without a filter has the same weights in both branches, so its result does not depend on the other rows.
     weights = jax.lax.cond(
         filters.any(),
         lambda: jnp.where(kept_by_filters(tempered, weights, top_p, top_k), weights, 0.0),
@@ -78,11 +80,11 @@ def kept_by_filters(
     top_p: Float[Array, "slots"],
     top_k: Int[Array, "slots"],
 ) -> Bool[Array, "slots vocab"]:
-    """Which ids top_k, and then top_p over what is left, keep; of equal logits the lowest ids.
+    """Which ids are kept by top_k, and then by top_p among these; of equal logits the lowest ids.
 
-    Needs `tempered` <= 0 and `weights` = exp(tempered). Finds the limits by bisection instead of sorting.
+    Needs `tempered` <= 0 and `weights` = exp(tempered). The limits are found by bisection, without sorting.
     """
-    # The bits of a float that is not negative grow with it: an integer of 31 bits, the smaller the more probable.
+    # The bits of a non-negative float, read as an integer, are ordered like the float: less depth, more probable.
     depth = jax.lax.bitcast_convert_type(jnp.abs(tempered), jnp.int32)
     some = jnp.where(top_k > 0, jnp.minimum(top_k, depth.shape[1]), depth.shape[1]).astype(jnp.float32)
     within_k = _most_probable(depth, jnp.ones_like(weights), some)
@@ -95,9 +97,9 @@ def kept_by_filters(
 def _most_probable(
     depth: Int[Array, "slots vocab"], amounts: Float[Array, "slots vocab"], wanted: Float[Array, "slots"]
 ) -> Bool[Array, "slots vocab"]:
-    """The fewest ids, in order of depth and then of id, whose amounts sum up to `wanted` > 0.
+    """The first ids, in order of depth and then of id, as few as have a sum of amounts of at least `wanted` > 0.
 
-    Ids of one depth must have the same amount, or none.
+    Ids of the same depth must have the same amount or 0.
     """
 
     def halve(_, bounds):
@@ -116,8 +118,8 @@ def _most_probable(
 
 
 def first_maximum(x: Float[Array, "slots vocab"]) -> Int[Array, "slots"]:
-    """The lowest id of the greatest value per row. On a CPU ten times as fast as argmax over whole rows: only the
-    block that has the greatest value is searched."""
+    """The lowest id of the greatest value per row. On a CPU this is ten times as fast as argmax over whole rows: only
+    the block with the greatest value is searched."""
     blocks = _blocks(x, -jnp.inf)
     block = jnp.argmax(blocks.max(axis=2), axis=1)
     inside = jnp.argmax(jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0], axis=1)
@@ -125,10 +127,10 @@ def first_maximum(x: Float[Array, "slots vocab"]) -> Int[Array, "slots"]:
 
 
 def invert_cumulative(weights: Float[Array, "slots vocab"], uniforms: Float[Array, "slots"]) -> Int[Array, "slots"]:
-    """The id at which the cumulative weight passes `uniforms` (in [0, 1)) of the total.
+    """Draw an id per row with probability proportional to its weight, by a uniform number in [0, 1).
 
-    Ids are laid out as a table of blocks; first the column is drawn, then the id in it, so that one pass of sums down
-    the columns is all that reads the whole row. No probability depends on the order of ids that this makes.
+    The row is a table of blocks; first a column of it is drawn, then an id in the column, so that the whole row is read
+    only once, for the sums of the columns.
     """
     blocks = _blocks(weights, 0.0)
     column, left = _walk(blocks.sum(axis=1), uniforms)
@@ -139,11 +141,11 @@ def invert_cumulative(weights: Float[Array, "slots vocab"], uniforms: Float[Arra
 def _walk(
     weights: Float[Array, "slots choices"], uniforms: Float[Array, "slots"]
 ) -> tuple[Int[Array, "slots"], Float[Array, "slots"]]:
-    """The choice at which the cumulative weight passes `uniforms` of the total, and how far inside that choice, as a
-    fraction in [0, 1).
+    """The choice at which the cumulative weight passes the fraction `uniforms` of the total, and how far inside that
+    choice's weight, as a fraction in [0, 1).
 
-    Walks down a binary tree of partial sums instead of comparing with a cumulative sum: a choice of weight zero can
-    never be drawn, which rounding in a parallel cumulative sum would allow.
+    It descends a binary tree of partial sums. Comparing with a cumulative sum, whose parts are rounded, could draw a
+    choice of weight zero.
     """
     slots, choices = weights.shape
     depth = max(choices - 1, 0).bit_length()
@@ -166,6 +168,6 @@ def _walk(
 
 
 def _blocks(x: Float[Array, "slots vocab"], filler: float) -> Float[Array, "slots blocks 128"]:
-    """Rows cut into blocks of 128."""
+    """The rows, padded with `filler`, as blocks of 128."""
     slots, vocab = x.shape
     return jnp.pad(x, ((0, 0), (0, -vocab % 128)), constant_values=filler).reshape(slots, -1, 128)

@@ -1,4 +1,4 @@
-"""An engine that answers from a Python function: what programs, judges and stages are tested with. No JAX."""
+"""An engine that answers by a Python function, for tests of programs, judges and stages. No JAX."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from spare_jax.programs import Completion, Request, Sample
 
 
 class Killed(Exception):
-    """Raised by a `ScriptedEngine` in place of the signal that would end a process."""
+    """Raised by a `ScriptedEngine` where a test wants the process to be killed."""
 
 
 class ScriptedEngine:
@@ -15,8 +15,8 @@ class ScriptedEngine:
     Args:
       answer: the completions of a request: n of them for `Sample`, one for `Score`.
       per_poll: how many requests one poll answers.
-      newest_first: answer in reverse order of submission, to show that order does not matter.
-      kill_after: raise `Killed` when this many requests have been answered and one more is due.
+      newest_first: answer in reverse order of submission, to test that the order does not matter.
+      kill_after: raise `Killed` in place of the answer after so many.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ScriptedEngine:
         """Answer up to `per_poll` requests.
 
         Raises:
-          Killed: `kill_after` requests were answered; what this poll had answered is lost with it.
+          Killed: `kill_after` requests have been answered; the answers of this poll are lost.
           ValueError: the function gave another number of completions than the request asks for.
         """
         finished = []

@@ -1,6 +1,7 @@
-"""A key, and whether a text of somebody else's shows any of it.
+"""Keeps a server's key out of what is shown and stored.
 
-Whoever is sent a key can send it back: whole, in part, or in another dress, so that a search for the key finds nothing.
+A server that is sent a key can send it back, in an error message or in a text: whole, in part, or encoded in some way,
+so that a search for the key itself would not find it.
 """
 
 import base64
@@ -9,8 +10,8 @@ import html
 import re
 import urllib.parse
 
-_PART = 6  # characters of the key that are too many to show
-_WHOLE = 8  # shorter keys ("EMPTY", "none") are no secrets that a model's text could give away
+_PART = 6  # so many characters of the key in a row are not shown
+_WHOLE = 8  # shorter keys ("EMPTY", "none") are placeholders, and no secret
 
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\(.)", re.DOTALL)
 _RUN = re.compile(r"[A-Za-z0-9+/_-]{8,}")
@@ -18,7 +19,7 @@ _HEX_RUN = re.compile(r"(?:[0-9a-fA-F]{2}[\s:,-]?){4,}")
 
 
 class Secret:
-    """A key that nothing may show; an empty one shows nowhere."""
+    """A key that must not be shown; an empty one is in no text."""
 
     def __init__(self, key: str):
         self.key = key
@@ -29,14 +30,14 @@ class Secret:
         self._parts |= {part[::-1] for part in self._parts}
 
     def is_in(self, text: str) -> bool:
-        """Whether the whole key stands in a text, as it is or in base64."""
+        """Whether a text holds the whole key, as it is or in base64."""
         if len(self.key) < _WHOLE:
             return False
         return self.key in text or any(form in text for form in _in_base64(self.key))
 
     def hidden(self, text: str) -> str:
-        """A text to show: with stars in the place of the key, and withheld where it holds a part of it, in any order of
-        escapes, in base64 or hexadecimal, backwards, or with other characters in between."""
+        """A text that may be shown: with stars in place of the key, or a notice in place of the whole text if it still
+        holds a part of the key: escaped, in base64 or hexadecimal, backwards, or with other characters in between."""
         if not self._parts:
             return text
         text = text.replace(self.key, "***")
@@ -47,13 +48,13 @@ class Secret:
 
 
 def _reduced(text: str) -> tuple[str, str]:
-    """A text in small letters without its blanks, and the letters and digits of it alone."""
+    """A text in lower case without white space, and the same with letters and digits only."""
     close = "".join(text.casefold().split())
     return close, "".join(character for character in close if character.isalnum())
 
 
 def _readings(text: str) -> set[str]:
-    """A text and what it may be read as."""
+    """A text and its possible decodings."""
     forms = {text}
     for _ in range(3):  # an escape of an escape
         forms |= {read(form) for form in forms for read in (_unescaped, urllib.parse.unquote, html.unescape)}
@@ -62,7 +63,7 @@ def _readings(text: str) -> set[str]:
 
 
 def _unescaped(text: str) -> str:
-    """Without JSON's escapes."""
+    """The text with its JSON escapes decoded."""
 
     def character(match: re.Match[str]) -> str:
         code = match[1] or match[2]
@@ -72,29 +73,32 @@ def _unescaped(text: str) -> str:
 
 
 def _from_base64(text: str) -> list[str]:
-    """What runs of a text say in base64, read from each of four places."""
-    found = []
+    """The decodings of runs of base64 characters, from each of four offsets."""
+    decoded = []
     for run in _RUN.findall(text):
         run = run.replace("-", "+").replace("_", "/")
         for start in range(4):
             whole = run[start : start + (len(run) - start) // 4 * 4]
-            found.append(base64.b64decode(whole).decode("latin-1"))
-    return found
+            decoded.append(base64.b64decode(whole).decode("latin-1"))
+    return decoded
 
 
 def _from_hex(text: str) -> list[str]:
-    found = []
+    """The decodings of runs of hexadecimal digits, from each of two offsets."""
+    decoded = []
     for run in _HEX_RUN.findall(text):
         digits = re.sub(r"[^0-9a-fA-F]", "", run)
         for start in range(2):
-            found.append(binascii.unhexlify(digits[start : start + (len(digits) - start) // 2 * 2]).decode("latin-1"))
-    return found
+            pairs = digits[start : start + (len(digits) - start) // 2 * 2]
+            decoded.append(binascii.unhexlify(pairs).decode("latin-1"))
+    return decoded
 
 
 def _in_base64(key: str) -> list[str]:
-    """The key inside of base64, whatever stands before it: without the characters that its neighbours share."""
-    found = []
+    """How the key looks inside of a longer text in base64, by its offset modulo 3; without the characters at both ends,
+    which depend on the neighbours too."""
+    forms = []
     for before in range(3):
         coded = base64.b64encode(bytes(before) + key.encode()).decode().rstrip("=")
-        found.append(coded[(0, 2, 3)[before] : len(coded) - (1 if (before + len(key)) % 3 else 0)])
-    return found + [form.replace("+", "-").replace("/", "_") for form in found]
+        forms.append(coded[(0, 2, 3)[before] : len(coded) - (1 if (before + len(key)) % 3 else 0)])
+    return forms + [form.replace("+", "-").replace("/", "_") for form in forms]

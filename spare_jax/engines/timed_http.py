@@ -1,7 +1,7 @@
-"""HTTP with a deadline for the whole of an answer, and a limit of its size.
+"""HTTP with a deadline for the whole answer and a limit on its size.
 
-A socket's own timeout bounds one read: whoever sends a byte now and then holds it for ever. Here every read may take
-what is left of the time since the connection was made.
+A socket's timeout bounds a single read, so a server that sends a byte now and then could keep a client waiting for
+ever. Here the timeout of every read is what is left until the deadline.
 """
 
 import functools
@@ -16,14 +16,12 @@ _CHUNK = 1 << 16
 
 
 class TooLarge(Exception):
-    """An answer has more bytes than it may have."""
+    """An answer has more bytes than are accepted."""
 
 
 def opener() -> urllib.request.OpenerDirector:
-    """Opens http and https, by a proxy where the environment names one; `timeout` bounds request and answer together.
-
-    It follows no redirection: another host would be handed what the request holds.
-    """
+    """An opener for http and https, through a proxy if the environment names one. Its `timeout` bounds request and
+    answer together. It follows no redirection, which would send the request, key included, to another host."""
     return urllib.request.build_opener(_Handler, _SecureHandler, _NoRedirect)
 
 
@@ -31,8 +29,8 @@ def read_all(answer: Any, largest: int) -> bytes:
     """The whole body of an answer.
 
     Raises:
-      TooLarge: it has more than `largest` bytes; the rest is not read.
-      http.client.IncompleteRead: it ended before its time.
+      TooLarge: it has more than `largest` bytes.
+      http.client.IncompleteRead: it ended before all bytes that its header announced.
     """
     chunks, size = [], 0
     while chunk := answer.read(_CHUNK):
@@ -46,7 +44,7 @@ def read_all(answer: Any, largest: int) -> bytes:
 
 
 class _Deadlined(io.RawIOBase):
-    """A socket's bytes until a moment of the monotonic clock."""
+    """Reads from a socket until a time of the monotonic clock."""
 
     def __init__(self, connection: socket.socket, until: float):
         self._connection, self._until = connection, until
@@ -65,17 +63,17 @@ class _Deadlined(io.RawIOBase):
 
 
 class _Answer(http.client.HTTPResponse):
-    """An answer whose head and body are there by a moment of the monotonic clock."""
+    """A response whose header and body must arrive by a time of the monotonic clock."""
 
-    def __init__(self, sock: socket.socket, *args: Any, until: float, **how: Any):
-        super().__init__(sock, *args, **how)
+    def __init__(self, sock: socket.socket, *args: Any, until: float, **options: Any):
+        super().__init__(sock, *args, **options)
         self.fp.close()
         self.fp = io.BufferedReader(_Deadlined(sock, until))
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, *args: Any, timeout: float = 60.0, **how: Any):
-        super().__init__(*args, timeout=timeout, **how)
+    def __init__(self, *args: Any, timeout: float = 60.0, **options: Any):
+        super().__init__(*args, timeout=timeout, **options)
         self._until = time.monotonic() + timeout
         self.response_class = functools.partial(_Answer, until=self._until)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -105,7 +103,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _left(until: float) -> float:
-    """Seconds until a moment. Raises TimeoutError where it is past."""
+    """Seconds until a time of the monotonic clock. Raises TimeoutError if it has passed."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError

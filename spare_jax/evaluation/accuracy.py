@@ -1,7 +1,7 @@
-"""How often a policy, and a way of choosing among its samples, answers right.
+"""Accuracy of a policy, and of ways to choose among its samples.
 
-A problem is missing, never wrong, where nobody knows: it has no samples because sampling failed, the chosen answer is
-undecided, or the ranker failed on one of the samples and so cannot rank them. A sample that states no answer is wrong.
+A problem is missing, not wrong, where sampling failed, where it is undecided whether the chosen answer is right, or
+where the ranker failed on one of the samples and so cannot rank them. A sample that states no answer is wrong.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ from spare_jax.selection.aggregate import AGGREGATIONS, aggregate
 from spare_jax.selection.best_of_n import top_scored
 from spare_jax.selection.voting import ballot, winners
 
-# A ranker's step scores: [problem][candidate][step]; None for a candidate that it failed on. (One that has no score by
-# design, as a text without steps, has an empty list or None scores, and ranks last.)
+# A ranker's step scores: [problem][candidate][step]; None for a candidate that it failed on. (A candidate that has no
+# score for another reason, as a text without steps, has an empty list or None scores, and ranks last.)
 StepScores = Sequence[Sequence[Sequence[float | None] | None]]
 # One score per candidate: [problem][candidate]; None for a problem whose candidates cannot be ranked.
 Scores = Sequence[Sequence[float | None] | None]
@@ -26,12 +26,11 @@ Scores = Sequence[Sequence[float | None] | None]
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """One problem's candidate solutions: of each its answer (None for none; one text for equal answers, as by
-    `voting.candidates`) and whether it is right (None where that is undecided). A problem without candidates is one
-    whose sampling failed.
+    """One problem's candidate solutions; none where sampling failed.
 
-    `tokens` is what each candidate took to generate, `prompt_tokens` what their shared prompt holds; both may stay
-    empty where no figure over tokens is wanted.
+    `answers`: of each candidate, None where it states none; equal answers have one text, as `voting.candidates` gives
+    them. `outcomes`: whether each is right, None where that is undecided. `tokens`: those that each candidate took to
+    generate, `prompt_tokens` those of their shared prompt; both are needed for figures over tokens alone.
     """
 
     problem_id: str
@@ -54,15 +53,16 @@ class Pool:
 
 
 def pass_at_1(pools: Sequence[Pool]) -> float | None:
-    """The chance that one sample is right: each problem's share of right samples, averaged over problems."""
+    """The probability that one sample is right: each problem's share of right samples, averaged over problems."""
     return pass_at_n(pools, 1)
 
 
 def pass_at_n(pools: Sequence[Pool], n: int) -> float | None:
-    """The chance that one of n samples is right, unbiased: 1 - C(wrong, n) / C(all, n) averaged over problems.
+    """The probability that one of n samples is right: the unbiased estimate 1 - C(wrong, n) / C(all, n) (arXiv
+    2107.03374, equation 1), averaged over problems.
 
-    Undecided samples count as if they were not there. A problem with fewer than n samples counts with all it has, one
-    without any is left out.
+    Undecided samples are left out. A problem with fewer than n samples counts with all of them, one without any is left
+    out.
     """
     values = []
     for outcomes in (pool.decided for pool in pools):
@@ -72,32 +72,32 @@ def pass_at_n(pools: Sequence[Pool], n: int) -> float | None:
     return mean_or_none(values)
 
 
-def macro_f1(said: Sequence[frozenset[str]], right: Sequence[frozenset[str]]) -> float | None:
-    """The mean over labels of F1, each over all answers, of answers that name several labels; None without a label.
+def macro_f1(predicted: Sequence[frozenset[str]], accepted: Sequence[frozenset[str]]) -> float | None:
+    """Macro-F1 of answers that name several labels: the mean of each label's F1 over all answers; None without labels.
 
-    A label that no right answer has does not count by itself: naming it costs
-    nothing but what it stands in the place of.
+    Args:
+      predicted, accepted: the labels of each answer. Labels that no accepted answer has are left out of the mean.
     """
     values = []
-    for label in sorted(frozenset().union(*right)):
-        hits = sum(label in a and label in b for a, b in zip(said, right, strict=True))
-        named = sum(label in a for a in said) + sum(label in b for b in right)
+    for label in sorted(frozenset().union(*accepted)):
+        hits = sum(label in a and label in b for a, b in zip(predicted, accepted, strict=True))
+        named = sum(label in a for a in predicted) + sum(label in b for b in accepted)
         values.append(2 * hits / named)
     return mean_or_none(values)
 
 
 def oracle(pools: Sequence[Pool]) -> float | None:
-    """The share of problems with at least one right sample, of those with a decided one: what a perfect selection would
-    reach."""
+    """The share of problems with at least one right sample, the accuracy of a perfect selection; problems without a
+    decided sample are left out."""
     return mean_or_none([any(pool.decided) for pool in pools if pool.decided])
 
 
 def chosen_right(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> np.ndarray:
-    """1.0 per problem where the rule's choice among all candidates is right, NaN where that is missing; float,
-    [problems].
+    """Whether a rule's choice among all candidates is right: float, [problems], 1.0 or 0.0, NaN where the problem is
+    missing.
 
     Args:
-      pools: the problems; one without any answer among its candidates counts as wrong.
+      pools: the problems; one whose candidates state no answer counts as wrong.
       rule: "majority", "weighted" (sum of scores per answer) or "best_of_n".
       scores: one per candidate of each problem, for the latter two.
       seed: of the tie-breaking.
@@ -114,11 +114,11 @@ def chosen_right(pools: Sequence[Pool], rule: str, scores: Scores | None = None,
 
 
 def why_missing(pools: Sequence[Pool], right: np.ndarray, scores: Scores | None = None) -> list[str | None]:
-    """Why problems are missing from what `chosen_right` has found with these scores, None where they are not."""
+    """Why each problem is missing from `right`, which `chosen_right` gave for these scores; None where it is not."""
     ranked = scores or [()] * len(pools)
     return [
-        None if not np.isnan(value) else NO_SOLUTION if not pool.answers else FAILED if of is None else UNDECIDED
-        for pool, value, of in zip(pools, right, ranked, strict=True)
+        None if not np.isnan(value) else NO_SOLUTION if not pool.answers else FAILED if weights is None else UNDECIDED
+        for pool, value, weights in zip(pools, right, ranked, strict=True)
     ]
 
 
@@ -127,17 +127,16 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
 
     Args:
       pools: the test problems.
-      rankers: step scores in [0, 1] by the ranker's name ("prm", "orm", "likelihood", "prm_at_init"). A ranker that
-        knows only one score for a solution gives a list of one; for the likelihood that is exp(mean_logprob), since
-        votes need weights >= 0.
+      rankers: name ("prm", "orm", "likelihood", ...) -> step scores in [0, 1]. A ranker with one score per solution
+        gives a list of one; for the likelihood that is exp(mean_logprob), since votes need weights >= 0.
       seed: of tie-breaking and bootstrap.
 
     Returns:
       {"majority", "oracle", ranker: {"best_of_n": {aggregation: accuracy}, "weighted": {...}}, ...}; "n", the number of
-      problems that each of these is over; "intervals", over problems, of one sample, of majority and oracle, and of
-      each ranker's weighted vote by the last step's score; and, where there is a "prm", its paired differences
-      "prm_minus_majority" and "prm_minus_<other>" (statistics.py), weighted by the last step's score on both sides.
-      Intervals and differences have "missing", problems by why they are not in it.
+      problems in each of these; "intervals" (statistics.bootstrap) of one sample, majority, oracle and each ranker's
+      weighted vote by the last step's score; and, if there is a ranker "prm", the paired differences of that vote,
+      "prm_minus_majority" and "prm_minus_<ranker>" (statistics.paired_bootstrap). Intervals and differences have
+      "missing", problems by reason.
     """
     votes = chosen_right(pools, "majority", seed=seed)
     result: dict[str, Any] = {"majority": mean_or_none(votes), "oracle": oracle(pools)}
@@ -146,21 +145,21 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
     for name, step_scores in rankers.items():
         result[name] = {"best_of_n": {}, "weighted": {}}
         counted[name] = {"best_of_n": {}, "weighted": {}}
-        for how in AGGREGATIONS:
-            scores = aggregate_all(step_scores, how)
+        for aggregation in AGGREGATIONS:
+            scores = aggregate_all(step_scores, aggregation)
             for rule in ("best_of_n", "weighted"):
                 right = chosen_right(pools, rule, scores, seed)
-                result[name][rule][how] = mean_or_none(right)
-                counted[name][rule][how] = len(known(right))
-                if rule == "weighted" and how == "last":
+                result[name][rule][aggregation] = mean_or_none(right)
+                counted[name][rule][aggregation] = len(known(right))
+                if rule == "weighted" and aggregation == "last":
                     fixed_in_advance[name], missing[name] = right, why_missing(pools, right, scores)
-    one, bound = (np.array([of(pool.decided) if pool.decided else np.nan for pool in pools]) for of in (np.mean, any))
+    one, bound = (np.array([f(pool.decided) if pool.decided else np.nan for pool in pools]) for f in (np.mean, any))
     undecided = why_missing(pools, one)
     sides = {"one_sample": (one, undecided), "oracle": (bound, undecided)}
     sides |= {name: (right, missing[name]) for name, right in fixed_in_advance.items()}
     result["n"] = counted
     result["intervals"] = {
-        name: bootstrap(values, seed) | {"missing": tally(why)} for name, (values, why) in sides.items()
+        name: bootstrap(values, seed) | {"missing": tally(reasons)} for name, (values, reasons) in sides.items()
     }
     if "prm" in rankers:
         for name, right in fixed_in_advance.items():
@@ -172,25 +171,25 @@ def selection_metrics(pools: Sequence[Pool], rankers: Mapping[str, StepScores], 
     return result
 
 
-def aggregate_all(step_scores: StepScores, how: str) -> list[list[float | None] | None]:
+def aggregate_all(step_scores: StepScores, aggregation: str) -> list[list[float | None] | None]:
     """One score per candidate of every problem (selection/aggregate.py); None for a problem where the ranker failed on
-    one of them, which may be the best."""
-    found: list[list[float | None] | None] = []
+    a candidate, which may be the best one."""
+    scores: list[list[float | None] | None] = []
     for candidates in step_scores:
-        scored = [aggregate(steps, how) for steps in candidates if steps is not None]
-        found.append(scored if len(scored) == len(candidates) else None)
-    return found
+        scored = [aggregate(steps, aggregation) for steps in candidates if steps is not None]
+        scores.append(scored if len(scored) == len(candidates) else None)
+    return scores
 
 
 def right_in_draws(
     pool: Pool, rule: str, scores: Sequence[float | None], seed: int, drawn: np.ndarray | None
 ) -> np.ndarray:
-    """Is the rule's choice among each drawn subset of the candidates right? An answer is, if any candidate with it is;
-    it is undecided where all candidates with it are.
+    """Whether a rule's choice among each drawn subset of a problem's candidates is right. An answer is right if any
+    candidate with it is, and undecided if all are.
 
     Args:
       scores: one per candidate.
-      drawn: bool, [draws, candidates]; all candidates once where None.
+      drawn: bool, [draws, candidates]: the subsets; all candidates once where None.
 
     Returns:
       float, [draws]: 1.0 or 0.0, NaN where the choice is undecided.
@@ -206,10 +205,10 @@ def right_in_draws(
 
 
 def scores_by_pool(pools: Sequence[Pool], rule: str, scores: Scores | None) -> Scores:
-    """What a rule counts for every candidate: its score, or 1.0 in a majority vote.
+    """The weight of every candidate under a rule: its score, or 1.0 in a majority vote.
 
     Raises:
-      ValueError: unknown rule, or no scores for just these problems.
+      ValueError: the rule is unknown, or needs scores and there is not one entry per problem.
     """
     if rule not in ("majority", "weighted", "best_of_n"):
         raise ValueError(f"unknown rule {rule!r}: use majority, weighted or best_of_n")

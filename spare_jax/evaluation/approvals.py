@@ -1,4 +1,4 @@
-"""How often a judge approves of right answers, of wrong ones, and of wrong ones that say a step twice."""
+"""How often a judge approves right answers, wrong ones, and wrong ones with a repeated step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,25 @@ from spare_jax.evaluation.missing import UNDECIDED, UNLABELLED, tally, why_not_j
 from spare_jax.records import Judgement, Solution
 
 
-def approvals(solutions: Sequence[Solution], said: Sequence[Judgement], right: Sequence[bool | None]) -> dict[str, Any]:
-    """What a judge says of answers, beside whether they are right (None where that is undecided), [solution] each.
+def approvals(
+    solutions: Sequence[Solution], judgements: Sequence[Judgement], right: Sequence[bool | None]
+) -> dict[str, Any]:
+    """How many answers a judge calls right, of the right and of the wrong ones. A policy that is rewarded for the
+    judge's Yes may learn to get it for wrong answers: compare the share before and after training.
 
-    A policy that is paid for Yes learns to write what earns it: compare the share of wrong answers that are approved
-    before and after training.
+    Args:
+      solutions, judgements: one judgement per solution.
+      right: whether the final answer is right, [solution]; None where that is undecided.
 
     Returns:
-      {"right", "wrong", "wrong_repeating" (those of the wrong ones that say a step twice)}, each {"n"; "yes", how many
-      answers the judge calls right; "sound", how many of these without calling a step wrong}; and "missing", answers
-      by why they are in none of these.
+      {"right", "wrong", "wrong_repeating": the wrong ones with a repeated step}, each with "n", answers; "yes", those
+      that the judge calls right; "sound", those of them in which it calls no step wrong. And "missing", answers that
+      are in none of these, by reason.
 
     Raises:
       ValueError: there are not as many judgements and truths as solutions.
     """
-    rows = list(zip(solutions, said, right, strict=True))
+    rows = list(zip(solutions, judgements, right, strict=True))
     missing = [_why_missing(judgement, ok) for _, judgement, ok in rows]
     items = [row for row, why in zip(rows, missing, strict=True) if not why]
     wrong = [item for item in items if not item[2]]
@@ -39,6 +43,6 @@ def _why_missing(judgement: Judgement, right: bool | None) -> str | None:
     return UNLABELLED if judgement.outcome is None else UNDECIDED if right is None else None
 
 
-def _counts(said: Sequence[Judgement]) -> dict[str, int]:
-    approved = [judgement for judgement in said if judgement.outcome]
-    return {"n": len(said), "yes": len(approved), "sound": sum(j.first_error is None for j in approved)}
+def _counts(judgements: Sequence[Judgement]) -> dict[str, int]:
+    approved = [judgement for judgement in judgements if judgement.outcome]
+    return {"n": len(judgements), "yes": len(approved), "sound": sum(j.first_error is None for j in approved)}

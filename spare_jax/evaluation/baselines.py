@@ -1,6 +1,6 @@
-"""What reads no step: baselines that know where a step stands, how long it is, or how many there are.
+"""Trivial baselines that read no step: they know its position, its length, or the number of steps.
 
-A reward model that does not beat them has learnt no more than that. Each is fitted on solutions that are not measured.
+A reward model must beat them to show that it reads steps. They are fitted on other solutions than those measured.
 """
 
 import dataclasses
@@ -16,21 +16,20 @@ from spare_jax.evaluation.process_errors import (
     harmonic_mean,
 )
 
-# For each number of steps, which step to call the first error (None: none of them).
+# Number of steps -> the index of the step to call the first error, None to call none.
 PositionBaseline = Mapping[int, int | None]
 
 # first errors
 
 
 def fit_position_baseline(truth: Sequence[FirstError], n_steps: Sequence[int]) -> PositionBaseline:
-    """Guess the first error from the number of steps alone, as well as dev solutions allow.
+    """The table from numbers of steps to first errors that has the best F1 on these (dev) solutions.
 
-    For solutions of each length it names the most frequent position of a first error, or none, so that no other such
-    table has a better F1. A reward model that does not beat this has read nothing but positions.
+    For each number of steps it holds the most frequent position of a first error, or None where that is better for F1.
     """
     known = [(t, n) for t, n in zip(truth, n_steps, strict=True) if not isinstance(t, Missing)]
     position_of: dict[int, int] = {}
-    # Correct solutions passed -> the most first errors hit along with them, and the lengths accused for it.
+    # Dynamic programming over lengths: correct solutions passed -> (most first errors hit, the lengths accused for it).
     reached: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, ())}
     for length in sorted({n for _, n in known}):
         here = [t for t, n in known if n == length]
@@ -39,10 +38,10 @@ def fit_position_baseline(truth: Sequence[FirstError], n_steps: Sequence[int]) -
         grown = {count + passed: state for count, state in reached.items()}
         if errors:
             position_of[length] = min(set(errors), key=lambda p: (-errors.count(p), p))
-            found = errors.count(position_of[length])
+            hits_here = errors.count(position_of[length])
             for count, (hits, accused) in reached.items():
-                if count not in grown or hits + found > grown[count][0]:
-                    grown[count] = (hits + found, (*accused, length))
+                if count not in grown or hits + hits_here > grown[count][0]:
+                    grown[count] = (hits + hits_here, (*accused, length))
         reached = grown
     n_error = sum(t is not None for t, _ in known)
     n_correct = len(known) - n_error
@@ -54,7 +53,7 @@ def fit_position_baseline(truth: Sequence[FirstError], n_steps: Sequence[int]) -
 
 
 def position_first_error(baseline: PositionBaseline, n_steps: int) -> int | None:
-    """The baseline's guess; a length it never saw is treated as the nearest one that it saw."""
+    """The baseline's guess for a solution; a number of steps that it has not seen counts as the nearest one seen."""
     if not baseline or not n_steps:
         return None
     position = baseline[min(baseline, key=lambda length: (abs(length - n_steps), length))]
@@ -70,34 +69,35 @@ class LengthBaseline:
 
 
 def fit_length_baseline(truth: Sequence[FirstError], lengths: Sequence[Sequence[int]]) -> LengthBaseline | None:
-    """The limit of length beyond which, or below which, steps are best called wrong on these (dev) solutions.
+    """The length beyond which, or below which, steps are called wrong with the best first-error F1 on these (dev)
+    solutions.
 
     Args:
       truth: first error of each solution.
-      lengths: [solution][step], any measure of a step's length >= 0; for instance its characters.
+      lengths: [solution][step], >= 0, for instance in characters.
 
     Returns:
-      The baseline with the better first-error F1 of the two kinds; None where F1 is undefined.
+      The better of the two kinds; None where F1 is undefined.
     """
-    found: list[tuple[float, LengthBaseline]] = []
+    fitted: list[tuple[float, LengthBaseline]] = []
     for long_is_wrong in (True, False):
         scores = [[_length_score(n, long_is_wrong) for n in steps] for steps in lengths]
         threshold = choose_threshold(scores, truth)
         f1 = first_error_metrics([first_error(steps, threshold) for steps in scores], truth)["f1"]
         if f1 is not None:
-            found.append((f1, LengthBaseline(threshold, long_is_wrong)))
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+            fitted.append((f1, LengthBaseline(threshold, long_is_wrong)))
+    return max(fitted, key=lambda pair: pair[0])[1] if fitted else None
 
 
 def length_first_error(baseline: LengthBaseline | None, lengths: Sequence[int]) -> FirstError:
-    """The baseline's guess at a solution with steps of these lengths; None, no error, without a baseline."""
+    """The baseline's guess for a solution with steps of these lengths; without a baseline None, no error."""
     if baseline is None:
         return None
     return first_error([_length_score(n, baseline.long_is_wrong) for n in lengths], baseline.threshold)
 
 
 def _length_score(length: int, long_is_wrong: bool) -> float:
-    """A length in [0, 1], as thresholds are: falling from 1 towards 0 where long steps count as wrong, else rising."""
+    """A length as a score in [0, 1]: falling where long steps count as wrong, else rising."""
     return 1 / (1 + length) if long_is_wrong else length / (1 + length)
 
 
@@ -105,37 +105,37 @@ def _length_score(length: int, long_is_wrong: bool) -> float:
 
 
 def position_scores(seen: Iterable[Sequence[bool | None]], n_steps: Sequence[int]) -> list[list[float]]:
-    """Every step scored by how often steps at its place are right, in solutions as long.
+    """Step scores from the position alone: the share of right steps at that position, in solutions of that length.
 
     Args:
-      seen: the labels of solutions to learn from, [solution][step]; steps without one teach nothing.
-      n_steps: of each solution to score.
+      seen: the labels of solutions to learn from, [solution][step], None where unknown.
+      n_steps: the number of steps of each solution to score.
 
     Returns:
-      [solution][step], in (0, 1): the share of right ones, drawn towards a half where few were seen.
+      [solution][step], in (0, 1): the share, smoothed towards 1/2 where few were seen.
     """
     rates = _rates(((len(labels), i), label) for labels in seen for i, label in enumerate(labels))
     return [[rates.get((n, i), 0.5) for i in range(n)] for n in n_steps]
 
 
 def length_scores(seen: Iterable[tuple[int, bool | None]], n_steps: Sequence[int]) -> list[float]:
-    """Every solution scored by how often those with as many steps end right.
+    """Solution scores from the number of steps alone: the share of right answers with that number of steps.
 
     Args:
-      seen: (steps, whether the final answer is right) of solutions to learn from; undecided ones teach nothing.
-      n_steps: of each solution to score.
+      seen: (number of steps, whether the final answer is right) of solutions to learn from, None where undecided.
+      n_steps: the number of steps of each solution to score.
 
     Returns:
-      [solution], as `position_scores`.
+      [solution], in (0, 1), smoothed as in `position_scores`.
     """
     rates = _rates(seen)
     return [rates.get(n, 0.5) for n in n_steps]
 
 
 def _rates(seen: Iterable[tuple[Hashable, bool | None]]) -> dict[Hashable, float]:
-    """By kind the share of True, after one True and one False more than were seen (Laplace's rule of succession)."""
+    """The share of True per kind, with one True and one False added (Laplace's rule of succession)."""
     labels: dict[Hashable, list[bool]] = defaultdict(list)
     for kind, label in seen:
         if label is not None:
             labels[kind].append(label)
-    return {kind: (sum(of) + 1) / (len(of) + 2) for kind, of in labels.items()}
+    return {kind: (sum(known) + 1) / (len(known) + 2) for kind, known in labels.items()}

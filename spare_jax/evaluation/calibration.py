@@ -1,4 +1,4 @@
-"""Does a step scored 0.8 turn out right 8 times in 10?"""
+"""Calibration: whether of the steps that score 0.8 eight in ten are right."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,8 +17,8 @@ def calibration(scores: Sequence[float], labels: Sequence[bool], bins: int = 10)
       bins: how many bins [0, 1] is cut into; empty ones are left out of the result.
 
     Returns:
-      {"ece", "brier", "n", "bins": [{"low", "high", "score", "right", "n"}, ...]}, score and right being means within
-      the bin; ece and brier are None without steps.
+      {"ece", "brier", "n", "bins": [{"low", "high", "score", "right", "n"}, ...]}: of each bin its edges, the mean
+      score, the share of right steps, and the number of steps; ece and brier are None without steps.
 
     Raises:
       ValueError: a score lies outside [0, 1], or there are more or fewer labels than scores.

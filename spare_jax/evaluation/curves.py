@@ -1,4 +1,4 @@
-"""Accuracy against the number of samples and against the tokens that these and their scoring took."""
+"""Accuracy over the number of samples, and over the tokens that sampling and scoring took."""
 
 import functools
 import itertools
@@ -20,7 +20,7 @@ from spare_jax.evaluation.accuracy import (
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.selection.aggregate import AGGREGATIONS
 
-_DRAWS = 128  # subsets per size where there are too many to take them all
+_DRAWS = 128  # random subsets per size, where there are more
 
 
 def accuracy_curves(
@@ -33,13 +33,12 @@ def accuracy_curves(
 
     Args:
       pools, rankers, seed: as in `accuracy.selection_metrics`.
-      scoring_tokens: by ranker's name, [problem][candidate], the tokens that scoring a candidate took, None where it
-        failed.
+      scoring_tokens: ranker -> [problem][candidate], the tokens that scoring a candidate took, None where it failed.
 
     Returns:
       {"n": [...], "pass_at_n": [...], "majority": {"tokens": [...], "accuracy": [...]}, ranker: {"tokens": [...],
       "weighted": {aggregation: [...]}, "best_of_n": {...}}, ...}, where lists have one entry per n. Tokens are means
-      per problem, None where the pools have no token counts. pass_at_n bounds every accuracy at the same n.
+      per problem, None where the pools have no token counts. pass_at_n is the upper bound of every accuracy.
     """
     numbers = range(1, max((len(pool.answers) for pool in pools), default=0) + 1)
     curves: dict[str, Any] = {
@@ -50,34 +49,35 @@ def accuracy_curves(
     for name, step_scores in rankers.items():
         curves[name] = {"tokens": tokens_by_n(pools, (scoring_tokens or {}).get(name))}
         for rule in ("weighted", "best_of_n"):
-            # A ranker with one score per solution is the same under every aggregation, and is reckoned once.
+            # A ranker with one score per solution is the same under every aggregation, and is computed once.
             known: dict[tuple[tuple[float | None, ...] | None, ...], list[float | None]] = {}
             curves[name][rule] = {}
-            for how in AGGREGATIONS:
-                scores = tuple(None if of is None else tuple(of) for of in aggregate_all(step_scores, how))
+            for aggregation in AGGREGATIONS:
+                scores = tuple(s if s is None else tuple(s) for s in aggregate_all(step_scores, aggregation))
                 if scores not in known:
                     known[scores] = accuracy_by_n(pools, rule, scores, seed)
-                curves[name][rule][how] = known[scores]
+                curves[name][rule][aggregation] = known[scores]
     return curves
 
 
 def accuracy_by_n(pools: Sequence[Pool], rule: str, scores: Scores | None = None, seed: int = 0) -> list[float | None]:
-    """Accuracy of a rule given n of the candidates, for n = 1 .. the largest pool; None where every problem is missing.
+    """Accuracy of a rule with n of each problem's candidates, for n = 1 .. the largest pool; None where every problem
+    is missing.
 
-    Averages over every subset of n candidates, or over 128 subsets drawn without replacement where there are more;
-    the draws are the same for every rule. A problem with fewer than n candidates counts with all it has.
+    Averages over all subsets of n candidates, or 128 random ones, the same for every rule, where there are more. A
+    problem with fewer than n candidates counts with all of them.
     """
     sizes = range(1, max((len(pool.answers) for pool in pools), default=0) + 1)
-    return [mean_or_none(of_size) for of_size in right_by_n(pools, rule, sizes, scores, seed)]
+    return [mean_or_none(values) for values in right_by_n(pools, rule, sizes, scores, seed)]
 
 
 def right_by_n(
     pools: Sequence[Pool], rule: str, sizes: Sequence[int], scores: Scores | None = None, seed: int = 0
 ) -> np.ndarray:
-    """How often a rule given n of a problem's candidates is right, for every n of `sizes`, over the subsets of
-    `accuracy_by_n` in which the choice is decided; float, [sizes, problems], NaN where a problem is missing
-    (accuracy.py)."""
-    found = np.full((len(sizes), len(pools)), np.nan)
+    """How often a rule with n of a problem's candidates is right, for every n of `sizes`: over the subsets of
+    `accuracy_by_n`, without those in which the choice is undecided. Float, [sizes, problems]; NaN where a problem is
+    missing (accuracy.py)."""
+    rates = np.full((len(sizes), len(pools)), np.nan)
     for column, (pool, pool_scores) in enumerate(zip(pools, scores_by_pool(pools, rule, scores), strict=True)):
         total = len(pool.answers)
         if total and pool_scores is not None:
@@ -85,8 +85,8 @@ def right_by_n(
             right = right_in_draws(pool, rule, pool_scores, seed, drawn)
             decided = np.add.reduceat((~np.isnan(right)).astype(np.float64), starts)
             hits = np.add.reduceat(np.nan_to_num(right), starts)
-            found[:, column] = np.where(decided > 0, hits / np.maximum(decided, 1.0), np.nan)
-    return found
+            rates[:, column] = np.where(decided > 0, hits / np.maximum(decided, 1.0), np.nan)
+    return rates
 
 
 def tokens_by_n(
@@ -95,19 +95,21 @@ def tokens_by_n(
     """Mean tokens per problem for n samples, n = 1 .. the largest pool: the prompt once, n candidates, their scoring.
 
     Args:
-      pools: the problems; None is returned unless all that have candidates have token counts.
-      scoring_tokens: [problem][candidate], what a reward model read and wrote to score each candidate. A problem where
-        it failed on all is left out.
+      pools: the problems. Returns None unless all that have candidates have token counts.
+      scoring_tokens: [problem][candidate], the tokens that a reward model read and wrote to score the candidate, None
+        where it failed. A problem where it failed on all is left out.
     """
     read = [0.0 if scoring_tokens is None else mean_or_none(scoring_tokens[i]) for i in range(len(pools))]
-    sampled = [(of, pool) for of, pool in zip(read, pools, strict=True) if pool.answers and of is not None]
+    sampled = [
+        (scoring, pool) for scoring, pool in zip(read, pools, strict=True) if pool.answers if scoring is not None
+    ]
     if not sampled or any(not pool.tokens for _, pool in sampled):
         return None
     curve = []
     for n in range(1, max(len(pool.tokens) for _, pool in sampled) + 1):
         totals = []
-        for of, pool in sampled:
-            per_sample = np.mean(pool.tokens) + of
+        for scoring, pool in sampled:
+            per_sample = np.mean(pool.tokens) + scoring
             totals.append(pool.prompt_tokens + min(n, len(pool.tokens)) * per_sample)
         curve.append(float(np.mean(totals)))
     return curve
@@ -115,7 +117,7 @@ def tokens_by_n(
 
 @functools.lru_cache(maxsize=64)
 def _subsets_of_sizes(total: int, sizes: tuple[int, ...], seed: int) -> tuple[np.ndarray, list[int]]:
-    """`subsets` of every size, one after another: bool, [draws, total], and where each size begins."""
+    """`subsets` of every size, concatenated: bool, [draws, total], and the row at which each size begins."""
     by_size = [subsets(total, size, seed) for size in sizes]
     return np.concatenate(by_size), [0, *itertools.accumulate(map(len, by_size[:-1]))]
 

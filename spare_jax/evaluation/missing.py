@@ -1,7 +1,7 @@
-"""What a figure is not over: the rows that were not judged, why in a word or two, and when a headline is refused.
+"""Rows that are missing from a figure: why, how many, and from how many on a headline is refused.
 
-A missing value is never a zero and never "no error found". Beside every figure of metrics.json stands the number of
-rows that it is over, and `missing`, how many more there are by why they are missing: {"judge failed": 3}.
+A missing value never counts as 0 or as "no error". Beside every figure of metrics.json are the number of rows that it
+is over and `missing`, how many rows it is not over, by reason: {"judge failed": 3}.
 """
 
 import dataclasses
@@ -23,18 +23,18 @@ REFUSED_ABOVE = 0.05  # the share of rows that may be missing behind a headline
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """Stands where a value would, and says why there is none: one of the words above."""
+    """In the place of a value: there is none, and `why` is one of the reasons above."""
 
     why: str
 
 
 def tally(reasons: Iterable[str | None]) -> dict[str, int]:
-    """How many rows are missing by why they are, in the order of the words; rows with None or "" are there."""
+    """The number of rows per reason, in alphabetical order; None or "" is no reason, the row is not missing."""
     return dict(sorted(Counter(why for why in reasons if why).items()))
 
 
 def why_not_judged(judgement: Judgement) -> str | None:
-    """Why a solution was not judged; None where it was."""
+    """Why a solution was not judged, as a reason above; None where it was."""
     if not judgement.failure:
         return None
     if judgement.failure == records.UNDECIDED:
@@ -43,7 +43,7 @@ def why_not_judged(judgement: Judgement) -> str | None:
 
 
 def refusal(n: int, missing: Mapping[str, int]) -> str:
-    """Why no headline stands over `n` rows beside which others are `missing`; "" where one does."""
+    """Why a figure over `n` rows, beside which others are `missing`, is no headline; "" where it may be one."""
     absent = sum(missing.values())
     if absent <= REFUSED_ABOVE * (n + absent):
         return ""
@@ -54,18 +54,18 @@ def refusal(n: int, missing: Mapping[str, int]) -> str:
 
 
 def in_words(missing: Mapping[str, int]) -> str:
-    """ "judge failed 3, undecided 1"."""
+    """The tally as text: "judge failed 3, undecided 1"."""
     return ", ".join(f"{why} {n}" for why, n in missing.items())
 
 
 def headlines(
     figures: Mapping[str, tuple[float | None, int, Mapping[str, int]]],
 ) -> tuple[dict[str, float | None], dict[str, str]]:
-    """The figures that may be quoted alone, each under its dotted path in metrics.json, None where it is refused; and
-    the reasons of those, by path.
+    """The headlines, by their dotted path in metrics.json, None where too many rows are missing; and the reasons of
+    those that are None, by path.
 
     Args:
-      figures: by path, the figure, the number of rows that it is over, and those that are missing.
+      figures: path -> (figure, number of rows that it is over, tally of the rows that are missing).
     """
     refused = {path: refusal(n, missing) for path, (_, n, missing) in figures.items()}
     return (

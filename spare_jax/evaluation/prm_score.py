@@ -1,4 +1,4 @@
-"""PRMScore: a judge on PRMBench (arXiv:2501.03124), step by step and class of error by class of error."""
+"""PRMScore: a judge on PRMBench (arXiv:2501.03124), over all steps and per class of error."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,40 +14,40 @@ Labels = Sequence[bool | None]
 
 
 def prm_bench_metrics(
-    truth: Sequence[Labels], said: Sequence[Labels], classes: Sequence[str], seed: int, why: Sequence[str | None] = ()
+    truth: Sequence[Labels], judged: Sequence[Labels], classes: Sequence[str], seed: int, reasons: Sequence[str | None]
 ) -> dict[str, Any]:
-    """PRMScores of a judge over all steps and per class, beside what needs no judge.
+    """PRMScores of a judge over all steps and per class of error, beside trivial baselines.
 
-    Steps are counted together, whatever solution they are of, as the benchmark's own program does. A step that the
-    judge gave no label is in none of the judge's figures, and counted as missing; steps without truth are left out.
+    Steps of all solutions are counted together, as by the benchmark's own program. Steps without truth are left out;
+    steps that the judge gave no label are in none of its figures, and counted as missing.
 
     Args:
-      truth, said: labels, [row][step], True for right.
-      classes: of which class of error a row is, [row].
+      truth, judged: labels, [row][step], True for right.
+      classes: the class of error of each row, [row].
       seed: of the bootstrap.
-      why: a row was not judged, None where it was, [row]; no row where it is empty.
+      reasons: why a row was not judged, None where it was, [row].
 
     Returns:
-      {"n": rows, "judge": {step_scores, "low", "high": the 95 % percentile interval of prm_score over rows drawn anew,
-      "unlabelled_rate": of steps, "n": steps, "missing": steps by why}, "never_wrong", "always_wrong": step_scores,
+      {"n": rows, "judge": {step_scores, "low", "high": the 95 % percentile interval of prm_score by resampling rows,
+      "unlabelled_rate": of steps, "n": steps, "missing": steps by reason}, "never_wrong", "always_wrong": step_scores,
       "classes": {class: {"n": rows, step_scores, "missing"}}, "headline": {"judge.prm_score"}}, and "reasons" where the
       headline is refused (evaluation/missing.py).
 
     Raises:
       ValueError: a row has other numbers of labels than of steps.
     """
-    counts = np.array([_counts(t, s) for t, s in zip(truth, said, strict=True)], dtype=np.int64).reshape(-1, 4)
+    counts = np.array([_counts(t, s) for t, s in zip(truth, judged, strict=True)], dtype=np.int64).reshape(-1, 4)
     missing = [
         [reason or UNLABELLED for t, s in zip(of_truth, of_judge, strict=True) if t is not None and s is None]
-        for of_truth, of_judge, reason in zip(truth, said, why or [None] * len(counts), strict=True)
+        for of_truth, of_judge, reason in zip(truth, judged, reasons, strict=True)
     ]
     whole = step_scores(counts.sum(axis=0))
-    steps = [label for labels in said for label in labels]
+    steps = [label for labels in judged for label in labels]
     real = [label for labels in truth for label in labels]
     rights, wrongs = real.count(True), real.count(False)
     named = np.array(classes)
     absent = tally(itertools.chain(*missing))
-    headline, reasons = headlines({"judge.prm_score": (whole["prm_score"], int(counts.sum()), absent)})
+    headline, refused = headlines({"judge.prm_score": (whole["prm_score"], int(counts.sum()), absent)})
     return {
         "n": len(counts),
         "judge": whole
@@ -62,11 +62,11 @@ def prm_bench_metrics(
         "classes": {
             name: {"n": int((named == name).sum())}
             | step_scores(counts[named == name].sum(axis=0))
-            | {"missing": tally(w for of, kind in zip(missing, classes, strict=True) if kind == name for w in of)}
+            | {"missing": tally(r for row, kind in zip(missing, classes, strict=True) if kind == name for r in row)}
             for name in sorted(set(classes))
         },
         "headline": headline,
-        **({"reasons": reasons} if reasons else {}),
+        **({"reasons": refused} if refused else {}),
     }
 
 
@@ -93,18 +93,18 @@ def step_scores(counts: Sequence[int] | np.ndarray) -> dict[str, float | None]:
     }
 
 
-def _counts(truth: Labels, said: Labels) -> tuple[int, ...]:
-    """One row, as `step_scores` takes it."""
-    if len(truth) != len(said):
-        raise ValueError(f"{len(said)} labels for a solution of {len(truth)} steps: give one for each")
-    steps = list(zip(truth, said, strict=True))
+def _counts(truth: Labels, judged: Labels) -> tuple[int, ...]:
+    """The steps of one row, counted as `step_scores` takes them."""
+    if len(truth) != len(judged):
+        raise ValueError(f"{len(judged)} labels for a solution of {len(truth)} steps: give one for each")
+    steps = list(zip(truth, judged, strict=True))
     cells = ((True, True), (False, True), (False, False), (True, False))  # none is of a step without truth or label
     return tuple(steps.count(cell) for cell in cells)
 
 
 def _interval(counts: np.ndarray, seed: int) -> dict[str, float | None]:
-    """The 95 % percentile interval of the PRMScore over rows drawn anew, of those in which a step is judged; None for
-    fewer than two."""
+    """The 95 % percentile interval of the PRMScore by resampling the rows in which a step is judged; None with fewer
+    than two."""
     counts = counts[counts.sum(axis=1) > 0]
     if len(counts) < 2:
         return {"low": None, "high": None}

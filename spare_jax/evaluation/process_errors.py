@@ -1,8 +1,8 @@
-"""Where is the first error? ProcessBench's measure, its threshold and intervals, and a judge against the truth.
+"""First errors: ProcessBench's metric with thresholds and intervals; and a judge's step labels against the truth.
 
-A first error is the 0-based index of the first wrong step, None where every step is right, and `Missing` where that was
-not told: a step before any wrong one has no label, or no step is wrong and one has none. No measure counts such rows as
-anything.
+A first error is the index, from 0, of the first wrong step; None where every step is right; `Missing` where the labels
+leave it open, since the first step that is not right has no label. Solutions with a missing first error are left out of
+the metrics and counted.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from spare_jax.evaluation.missing import (
     tally,
     why_not_judged,
 )
-from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
+from spare_jax.evaluation.statistics import RESAMPLES, mean_or_none, ratio_or_none
 from spare_jax.records import Judgement, StepJudgement
 
 FirstError = int | None | Missing
@@ -29,23 +29,22 @@ SWEEP = tuple(round(0.02 * i, 2) for i in range(1, 50))
 
 
 def scores_of(judgement: Judgement) -> StepScores:
-    """The scores that a judgement gives the steps."""
+    """A judgement's scores, one per step; `Missing` where the solution was not judged."""
     if why := why_not_judged(judgement):
         return Missing(why)
     return [step.score for step in judgement.steps]
 
 
 def first_error(step_scores: StepScores, threshold: float) -> FirstError:
-    """The first step that scores below the threshold, where all steps before it have a score, or None where all steps
-    have one and none is below. A reward model that did not read to the end found no error there, nor did it find that
-    there is none."""
+    """The first step that scores below the threshold, None where no step does; missing where a step without a score
+    comes before that: a reward model that did not read to the end has not found that there is no error."""
     if isinstance(step_scores, Missing):
         return step_scores
     return first_false([None if score is None else score >= threshold for score in step_scores])
 
 
 def first_false(labels: Sequence[bool | None], otherwise: str = UNLABELLED) -> FirstError:
-    """The first error by the labels of a solution's steps; `otherwise` says why one is missing."""
+    """The first error by the labels of a solution's steps; `otherwise` is the reason where it is missing."""
     for i, label in enumerate(labels):
         if label is None:
             return Missing(otherwise)
@@ -55,8 +54,8 @@ def first_false(labels: Sequence[bool | None], otherwise: str = UNLABELLED) -> F
 
 
 def said_first_error(judgement: Judgement, n_steps: int) -> FirstError:
-    """The first error by the labels of a judgement, of a solution of `n_steps` steps; missing where the solution was
-    not judged, or the judge looked at no step."""
+    """The first error by the labels that a judgement gives a solution of `n_steps` steps; missing where the solution
+    was not judged, or the judge looks at no steps."""
     if why := why_not_judged(judgement):
         return Missing(why)
     labels = [step.label for step in judgement.steps]
@@ -64,12 +63,12 @@ def said_first_error(judgement: Judgement, n_steps: int) -> FirstError:
 
 
 def first_error_metrics(predicted: Sequence[FirstError], truth: Sequence[FirstError]) -> dict[str, Any]:
-    """ProcessBench's measure over solutions (SPARE section 4): f1 = 2ab / (a + b), 0 where a = b = 0.
+    """ProcessBench's metric (arXiv 2412.06559; SPARE section 4): f1 = 2ab / (a + b), 0 where a = b = 0.
 
     Returns:
-      {"f1", "error_accuracy" (a: exact index, over solutions with an error), "correct_accuracy" (b: no error found,
-      over solutions without), "n_error", "n_correct", "missing": solutions by why they are in neither}; None where a
-      class is empty.
+      {"f1"; "error_accuracy", a, the share of the solutions with an error in which the exact step is found;
+      "correct_accuracy", b, the share of those without in which none is; "n_error" and "n_correct", their numbers;
+      "missing", how many solutions are in neither, by reason}. Rates are None where a class is empty.
 
     Raises:
       ValueError: there are more or fewer predictions than truths.
@@ -100,20 +99,19 @@ def first_error_interval(
     predicted: Sequence[FirstError],
     truth: Sequence[FirstError],
     problems: Sequence[str],
-    seed: int = 0,
-    n_resamples: int = 10_000,
+    seed: int,
 ) -> dict[str, float | None]:
-    """The 95 % percentile interval of the first-error F1 of the bootstrap that resamples problems, with all their
-    solutions.
+    """The 95 % percentile interval of the first-error F1, by resampling problems with all their solutions.
 
     Args:
       predicted, truth: first errors, [solution].
       problems: each solution's problem, [solution].
+      seed: of the resampling.
 
     Returns:
       {"low", "high"}; both None where a class is empty.
     """
-    _, drawn = _resampled_f1([predicted], truth, problems, seed, n_resamples)
+    _, drawn = _resampled_f1([predicted], truth, problems, seed)
     if drawn is None:
         return {"low": None, "high": None}
     low, high = np.percentile(drawn[:, 0], [2.5, 97.5])
@@ -125,16 +123,15 @@ def first_error_difference(
     theirs: Sequence[FirstError],
     truth: Sequence[FirstError],
     problems: Sequence[str],
-    seed: int = 0,
-    n_resamples: int = 10_000,
+    seed: int,
 ) -> dict[str, float | None]:
-    """How much higher our first-error F1 is than theirs, on the solutions that neither misses, with the interval of
-    `first_error_interval`.
+    """The first-error F1 of `ours` less that of `theirs`, on solutions where neither is missing, with an interval as
+    `first_error_interval` gives it.
 
     Returns:
       {"mean", "low", "high"}; all None where a class is empty.
     """
-    whole, drawn = _resampled_f1([ours, theirs], truth, problems, seed, n_resamples)
+    whole, drawn = _resampled_f1([ours, theirs], truth, problems, seed)
     if whole is None or drawn is None:
         return dict.fromkeys(("mean", "low", "high"))
     low, high = np.percentile(drawn[:, 0] - drawn[:, 1], [2.5, 97.5])
@@ -144,24 +141,24 @@ def first_error_difference(
 def right_answer_wrong_process(
     predicted: Sequence[FirstError], truth: Sequence[FirstError], right: Sequence[bool | None]
 ) -> dict[str, Any]:
-    """What becomes of the solutions whose final answer is right and whose steps are not: no outcome tells of these.
+    """Solutions whose final answer is right although a step is wrong, which no outcome shows: how many the judge finds.
 
     Args:
       predicted, truth: first errors, [solution].
       right: whether the final answer is the accepted one, [solution]; None where that is undecided.
 
     Returns:
-      {"n": how many there are, "share": of the solutions with a right answer, "found": the share in which any error was
-      called, "exact": in which it was the first, "missing": solutions that are in none of these by why}; rates are None
-      where they divide by nothing.
+      {"n", how many there are; "share", of the solutions with a right answer; "found", the share of them in which the
+      judge calls some step wrong; "exact", in which it calls the first wrong one; "missing", how many solutions are in
+      none of these, by reason}. Rates are None where they divide by 0.
     """
     rows = list(zip(predicted, truth, right, strict=True))
     missing = [UNDECIDED if answer is None else _why_missing(t, p) for p, t, answer in rows]
-    found = [(p, t) for (p, t, answer), why in zip(rows, missing, strict=True) if answer and not why]
-    hidden = [(p, t) for p, t in found if t is not None]
+    right_answers = [(p, t) for (p, t, answer), why in zip(rows, missing, strict=True) if answer and not why]
+    hidden = [(p, t) for p, t in right_answers if t is not None]
     return {
         "n": len(hidden),
-        "share": ratio_or_none(len(hidden), len(found)),
+        "share": ratio_or_none(len(hidden), len(right_answers)),
         "found": ratio_or_none(sum(p is not None for p, _ in hidden), len(hidden)),
         "exact": ratio_or_none(sum(p == t for p, t in hidden), len(hidden)),
         "missing": tally(missing),
@@ -173,15 +170,16 @@ def threshold_sweep(
     truth: Sequence[FirstError],
     thresholds: Sequence[float] | np.ndarray = SWEEP,
 ) -> list[dict[str, Any]]:
-    """`first_error_metrics` of the first step below each threshold.
+    """First-error metrics at many thresholds, where the first step below a threshold counts as the first error.
 
     Args:
       step_scores: [solution][step].
       truth: first error of each solution.
-      thresholds: where to measure.
+      thresholds: increasing.
 
     Returns:
-      [{"threshold", "f1", "error_accuracy", "correct_accuracy", "n"}, ...]; "n" solutions are judged at that threshold.
+      [{"threshold", "f1", "error_accuracy", "correct_accuracy", "n"}, ...] as in `first_error_metrics`; "n" solutions
+      are judged at that threshold.
     """
     cuts = np.asarray(thresholds, dtype=np.float64)
     (a, n_error), (b, n_correct) = _class_accuracies(step_scores, truth, cuts)
@@ -202,11 +200,11 @@ def _none_of_nan(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def choose_threshold(step_scores: Sequence[StepScores], truth: Sequence[FirstError], default: float = 0.5) -> float:
-    """The threshold with the best F1 on these (dev) solutions; of equally good ones the nearest to 0.5.
+def choose_threshold(step_scores: Sequence[StepScores], truth: Sequence[FirstError]) -> float:
+    """The threshold with the best first-error F1 on these (dev) solutions; of several the nearest to 0.5.
 
-    Looks at one threshold between each two neighbouring scores, so nothing better exists. `default` where F1 is
-    undefined, that is, where the solutions are all right or all wrong.
+    All thresholds that make a difference are tried, one between each two neighbouring scores. 0.5 where F1 is
+    undefined because all solutions are right, or all wrong.
     """
     read = [steps for steps in step_scores if not isinstance(steps, Missing)]
     known = {score for steps in read for score in steps if score is not None}
@@ -216,56 +214,55 @@ def choose_threshold(step_scores: Sequence[StepScores], truth: Sequence[FirstErr
     (a, _), (b, _) = _class_accuracies(step_scores, truth, cuts)
     f1 = _harmonic(a, b)
     if np.isnan(f1).all():
-        return default
+        return 0.5
     best = cuts[f1 >= np.nanmax(f1) - 1e-12]
     return float(best[np.abs(best - 0.5).argmin()])
 
 
 def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> dict[str, Any]:
-    """A judge's step labels against the truth; the positive class of precision and recall is "error".
+    """A judge's step labels against the truth.
 
-    Give the labels that the judge itself wrote, before the last one is overwritten by the outcome: that policy
-    knows the answer and would flatter the judge. A step that the judge missed counts with the label that the
-    missed-step policy gave it, as training sees it; steps without any label enter no rate but `unlabelled_rate`, and
-    solutions that were not judged enter none at all.
+    Give the judge's own labels: a last label that the outcome has overwritten knows the answer and would flatter the
+    judge. A step that the judge missed counts with the label that the `LabelPolicy` gave it, as in training. Steps
+    without a label count in `unlabelled_rate` alone; solutions that were not judged count nowhere.
 
     Args:
       judgements: one per solution.
-      truths: the truth on at least these solutions. Steps whose truth is unknown enter no rate that needs it.
+      truths: the truth on at least these solutions; a step may be of unknown truth.
 
     Returns:
-      step_accuracy, precision and recall of "error" and of "correct", kappa (Cohen's), first_error_f1;
-      parse_failure_rate (of the solutions that the judge wrote something on); missed_step_rate,
-      unlabelled_rate (of steps); surplus_per_solution, tokens_per_solution (prompt + generated); n_solutions that were
-      judged, their n_steps, and how many are `missing`; first_error_n, solutions that first_error_f1 is over, and
-      first_error_missing. None where undefined.
+      Of steps: step_accuracy, error_precision, error_recall, correct_precision, correct_recall, Cohen's kappa,
+      missed_step_rate, unlabelled_rate. Of solutions: first_error_f1, which is over first_error_n of them and not over
+      first_error_missing; parse_failure_rate (of those on which the judge wrote something); surplus_per_solution;
+      tokens_per_solution, prompt and generated. And n_solutions that were judged, with n_steps, and `missing`. None
+      where undefined.
 
     Raises:
       ValueError: a judgement without its truth.
     """
     truth_of = {truth.solution_id: truth for truth in truths}
     judged = [judgement for judgement in judgements if not judgement.failure]
-    why = [why_not_judged(judgement) for judgement in judgements]
-    read = [j for j, reason in zip(judgements, why, strict=True) if reason in (None, UNREADABLE)]
-    said: list[bool | None] = []
-    real: list[bool | None] = []
-    first_said: list[FirstError] = []
-    first_real: list[FirstError] = []
+    reasons = [why_not_judged(judgement) for judgement in judgements]
+    read = [j for j, reason in zip(judgements, reasons, strict=True) if reason in (None, UNREADABLE)]
+    judge_labels: list[bool | None] = []
+    truth_labels: list[bool | None] = []
+    predicted: list[FirstError] = []
+    true_first: list[FirstError] = []
     missed = 0
     for judgement in judgements:
         if judgement.solution_id not in truth_of:
             raise ValueError(f"no truth for solution {judgement.solution_id!r}, judged by {judgement.judge}")
         labels = [step.label for step in truth_of[judgement.solution_id].steps]
-        first_said.append(said_first_error(judgement, len(labels)))
-        first_real.append(first_false(labels, NO_TRUTH))
+        predicted.append(said_first_error(judgement, len(labels)))
+        true_first.append(first_false(labels, NO_TRUTH))
         if not judgement.failure:
             absent = len(labels) - len(judgement.steps)
             steps = [*judgement.steps[: len(labels)], *[StepJudgement(missed=True)] * absent]
-            said += [step.label for step in steps]
-            real += labels
+            judge_labels += [step.label for step in steps]
+            truth_labels += labels
             missed += sum(step.missed for step in steps)
-    first = first_error_metrics(first_said, first_real)
-    pairs = [(s, r) for s, r in zip(said, real, strict=True) if s is not None and r is not None]
+    first = first_error_metrics(predicted, true_first)
+    pairs = [(s, r) for s, r in zip(judge_labels, truth_labels, strict=True) if s is not None and r is not None]
     called_error = sum(not s for s, _ in pairs)
     is_error = sum(not r for _, r in pairs)
     both_error = sum(not s and not r for s, r in pairs)
@@ -277,16 +274,16 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
         "error_recall": ratio_or_none(both_error, is_error),
         "correct_precision": ratio_or_none(both_correct, len(pairs) - called_error),
         "correct_recall": ratio_or_none(both_correct, len(pairs) - is_error),
-        "kappa": kappa(said, real),
+        "kappa": kappa(judge_labels, truth_labels),
         "first_error_f1": first["f1"],
         "parse_failure_rate": ratio_or_none(sum(not j.parsed for j in read), len(read)),
-        "missed_step_rate": ratio_or_none(missed, len(said)),
-        "unlabelled_rate": ratio_or_none(sum(label is None for label in said), len(said)),
+        "missed_step_rate": ratio_or_none(missed, len(judge_labels)),
+        "unlabelled_rate": ratio_or_none(sum(label is None for label in judge_labels), len(judge_labels)),
         "surplus_per_solution": ratio_or_none(sum(j.surplus for j in judged), n),
         "tokens_per_solution": ratio_or_none(sum(j.prompt_tokens + j.generated_tokens for j in judged), n),
         "n_solutions": n,
-        "n_steps": len(said),
-        "missing": tally(why),
+        "n_steps": len(judge_labels),
+        "missing": tally(reasons),
         "first_error_n": first["n_error"] + first["n_correct"],
         "first_error_missing": first["missing"],
     }
@@ -295,11 +292,11 @@ def judge_metrics(judgements: Sequence[Judgement], truths: Sequence[Judgement]) 
 def label_changes(
     before: Sequence[bool | None], after: Sequence[bool | None], truth: Sequence[bool | None]
 ) -> dict[str, int | None]:
-    """How many labels a second look changed, and how many of these it `fixed` and how many it `broke`.
+    """How a second verification of the same steps changed their labels.
 
     Returns:
-      {"n": labels that are there before and after, "changed", "fixed", "broke"}; the last two None where no truth is
-      known.
+      {"n": steps labelled both times, "changed": by another label, "fixed": of these the wrong ones that became right,
+      "broke": the right ones that became wrong}; the last two None where no truth is known.
     """
     pairs = [(a, b, t) for a, b, t in zip(before, after, truth, strict=True) if a is not None and b is not None]
     known = any(t is not None for _, _, t in pairs)
@@ -312,8 +309,8 @@ def label_changes(
 
 
 def kappa(ours: Sequence[bool | None], theirs: Sequence[bool | None]) -> float | None:
-    """Cohen's kappa over the steps that both have labelled: agreement beyond that of two judges who label at these
-    rates by chance; None where there is no such step, or chance alone would agree always."""
+    """Cohen's kappa over the steps that both have labelled: agreement beyond chance, 1 at most; None where there is no
+    such step, or both would always agree by chance."""
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
     if not pairs:
         return None
@@ -338,17 +335,15 @@ def _resampled_f1(
     truth: Sequence[FirstError],
     problems: Sequence[str],
     seed: int,
-    n_resamples: int,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """F1 of several predictions, [prediction], and of each resample of the problems, [resample, prediction]; None where
-    a class is empty. Resamples that lack a class, whose F1 is undefined, are left out, and so is a solution that is
-    missing anywhere."""
+    a class is empty. Left out are solutions where a first error is missing, and resamples without both classes."""
     rows = [row for row in zip(problems, truth, *predicted, strict=True) if not _why_missing(*row[1:])]
     index = {problem: i for i, problem in enumerate(dict.fromkeys(row[0] for row in rows))}
-    # Per problem: solutions with an error and without, and of these how many each prediction has right.
+    # Per problem and class (error, none): the number of solutions, and of those that each prediction has right.
     counts = np.zeros((len(index), 2, 1 + len(predicted)))
-    for problem, real, *said in rows:
-        counts[index[problem], int(real is None)] += (1, *(p == real for p in said))
+    for problem, true_error, *guesses in rows:
+        counts[index[problem], int(true_error is None)] += (1, *(p == true_error for p in guesses))
     if not len(index) or (counts[:, :, 0].sum(axis=0) == 0).any():
         return None, None
 
@@ -356,7 +351,7 @@ def _resampled_f1(
         rates = totals[..., 1:] / totals[..., :1]
         return _harmonic(rates[..., 0, :], rates[..., 1, :])
 
-    drawn = np.random.default_rng(seed).multinomial(len(index), [1 / len(index)] * len(index), n_resamples)
+    drawn = np.random.default_rng(seed).multinomial(len(index), [1 / len(index)] * len(index), RESAMPLES)
     totals = np.einsum("rp,pck->rck", drawn, counts)
     return f1(counts.sum(axis=0)), f1(totals[(totals[:, :, 0] > 0).all(axis=1)])
 
@@ -364,12 +359,12 @@ def _resampled_f1(
 def _class_accuracies(
     step_scores: Sequence[StepScores], truth: Sequence[FirstError], cuts: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Accuracy of the solutions with an error and of those without at every cut, and how many of each are judged there:
-    (accuracy, n), [cuts] each; NaN where there is none.
+    """For solutions with an error and for those without: the accuracy at every threshold of `cuts`, NaN where no
+    solution is judged, and the number of solutions that are judged there; both [cuts].
 
-    A solution is answered right for thresholds in one interval (low, high]: above the score of its first error,
-    and not above the lowest score before it. So sorting the ends of all intervals gives every cut at once. One whose
-    steps have no score from some place on is judged by those before it, where one of them lies below the cut.
+    A prediction is right for thresholds in one interval (low, high]: above the score of the first error, and not above
+    the lowest score before it. So counting the ends of all intervals below each cut gives all accuracies at once. A
+    solution whose steps have no score from some step on is judged where an earlier step scores below the cut.
     """
     if len(step_scores) != len(truth):
         raise ValueError(f"scores of {len(step_scores)} solutions, truth of {len(truth)}: give one for each")
@@ -384,14 +379,14 @@ def _class_accuracies(
         if error is None:
             low, high = (-np.inf, min(values, default=np.inf)) if whole else (np.inf, np.inf)
         else:
-            low = values[error] if error < len(values) else np.inf  # it was not read as far as the error
+            low = values[error] if error < len(values) else np.inf  # inf: the error itself has no score
             high = min(values[:error], default=np.inf)
         ends[error is not None].append((low, max(low, high), judged_above))
-    found = []
+    accuracies = []
     for is_error in (True, False):
         low, high, judged_above = np.sort(np.array(ends[is_error]).reshape(-1, 3), axis=0).T
-        # How many intervals have begun below the cut, less those that have ended below it.
+        # The intervals that begin below the cut, less those that end below it.
         inside = np.searchsorted(low, cuts, side="left") - np.searchsorted(high, cuts, side="left")
         judged = np.searchsorted(judged_above, cuts, side="left")
-        found.append((np.where(judged > 0, inside / np.maximum(judged, 1), np.nan), judged))
-    return found[0], found[1]
+        accuracies.append((np.where(judged > 0, inside / np.maximum(judged, 1), np.nan), judged))
+    return accuracies[0], accuracies[1]

@@ -1,6 +1,6 @@
-"""How sure a difference is: the paired bootstrap over problems, and a t-test.
+"""Means with their uncertainty: the bootstrap over problems, paired for differences, and a t-test.
 
-A value that is missing is None or NaN: it is left out, and "n" says over how many the figure is.
+Missing values are None or NaN; they are left out, and "n" counts the others. Intervals are 95 % percentile intervals.
 """
 
 from collections.abc import Sequence
@@ -11,32 +11,32 @@ import scipy.stats
 
 Values = Sequence[float | None] | np.ndarray
 
+RESAMPLES = 10_000
+
 
 def known(values: Values) -> np.ndarray:
-    """The values that are there, float64."""
+    """The values that are not missing, as float64."""
     data = np.asarray(values, dtype=np.float64)
     return data[~np.isnan(data)]
 
 
 def mean_or_none(values: Values) -> float | None:
-    """The mean as a plain float, None of nothing."""
+    """The mean of the values that are not missing; None where there is none."""
     data = known(values)
     return float(np.mean(data)) if len(data) else None
 
 
 def ratio_or_none(part: float, whole: float) -> float | None:
-    """part / whole, None where the whole is empty."""
+    """part / whole; None where the whole is 0."""
     return float(part / whole) if whole else None
 
 
-def bootstrap(values: Values, seed: int = 0, n_resamples: int = 10_000, level: float = 0.95) -> dict[str, Any]:
-    """Mean of a value per problem, with the percentile interval of the bootstrap that resamples problems.
+def bootstrap(values: Values, seed: int = 0) -> dict[str, Any]:
+    """Mean of a value per problem, with its interval by resampling problems.
 
     Args:
       values: one per problem; for instance 1.0 where the chosen answer was right.
-      seed: of the resampling alone, so a figure does not change when another one is computed before it.
-      n_resamples: bootstrap samples.
-      level: probability that the interval should cover the true mean.
+      seed: of the resampling.
 
     Returns:
       {"mean", "low", "high", "n"}; mean None without problems, low and high None with fewer than two.
@@ -47,9 +47,9 @@ def bootstrap(values: Values, seed: int = 0, n_resamples: int = 10_000, level: f
         interval = scipy.stats.bootstrap(
             (data,),
             np.mean,
-            n_resamples=n_resamples,
+            n_resamples=RESAMPLES,
             batch=max(1, 4_000_000 // len(data)),
-            confidence_level=level,
+            confidence_level=0.95,
             method="percentile",
             rng=np.random.default_rng(seed),
         ).confidence_interval
@@ -57,54 +57,46 @@ def bootstrap(values: Values, seed: int = 0, n_resamples: int = 10_000, level: f
     return {"mean": mean_or_none(data), "low": low, "high": high, "n": len(data)}
 
 
-def macro_bootstrap(
-    groups: Sequence[Values], seed: int = 0, n_resamples: int = 10_000, level: float = 0.95
-) -> dict[str, Any]:
-    """Mean of the means of several groups (benchmarks), each as heavy as any other, with the percentile interval of the
-    bootstrap that resamples the problems of every group by itself.
+def macro_bootstrap(groups: Sequence[Values], seed: int = 0) -> dict[str, Any]:
+    """The unweighted mean of the means of several groups (benchmarks), with its interval by resampling the problems
+    within every group.
 
     Args:
       groups: of each group one value per problem.
-      seed, n_resamples, level: as in `bootstrap`.
+      seed: of the resampling.
 
     Returns:
       {"mean", "low", "high", "n"}; "n" counts the problems of all groups. The first three are None where a group has no
       value.
     """
-    there = [known(group) for group in groups]
-    n = sum(map(len, there))
-    if not all(map(len, there)):
+    known_groups = [known(group) for group in groups]
+    n = sum(map(len, known_groups))
+    if not all(map(len, known_groups)):
         return {"mean": None, "low": None, "high": None, "n": n}
     rng = np.random.default_rng(seed)
-    means = np.zeros(n_resamples)
-    for group in there:
-        for start in range(0, n_resamples, 1000):  # a few million indices at once
-            count = min(1000, n_resamples - start)
+    means = np.zeros(RESAMPLES)
+    for group in known_groups:
+        for start in range(0, RESAMPLES, 1000):  # a few million indices at once
+            count = min(1000, RESAMPLES - start)
             means[start : start + count] += group[rng.integers(len(group), size=(count, len(group)))].mean(axis=1)
-    low, high = np.quantile(means / len(groups), [(1 - level) / 2, (1 + level) / 2])
-    mean = float(np.mean([np.mean(group) for group in there]))
+    low, high = np.quantile(means / len(groups), [(1 - 0.95) / 2, (1 + 0.95) / 2])
+    mean = float(np.mean([np.mean(group) for group in known_groups]))
     return {"mean": mean, "low": float(low), "high": float(high), "n": n}
 
 
-def paired_bootstrap(
-    ours: Values,
-    theirs: Values,
-    seed: int = 0,
-    n_resamples: int = 10_000,
-    level: float = 0.95,
-) -> dict[str, Any]:
-    """`bootstrap` of ours - theirs, with the p-value that ours is the greater one.
+def paired_bootstrap(ours: Values, theirs: Values, seed: int = 0) -> dict[str, Any]:
+    """`bootstrap` of the differences ours - theirs, with the p-value of the hypothesis that ours is greater.
 
     Args:
-      ours, theirs: one value per problem, in the same order; a problem that either misses is left out.
-      seed, n_resamples, level: as in `bootstrap`.
+      ours, theirs: one value per problem, in the same order; a problem that misses either value is left out.
+      seed: of the resampling.
 
     Returns:
       {"mean", "low", "high", "n", "p"}; "p" is that of the one-tailed paired t-test over problems (SPARE, section 4),
       None where the differences do not vary.
 
     Raises:
-      ValueError: the two are not of equal length, hence not paired.
+      ValueError: the two are not of equal length.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} and {len(theirs)} values: a paired comparison needs one of each per problem")
@@ -115,4 +107,4 @@ def paired_bootstrap(
     if len(a) > 1 and np.ptp(a - b) > 0:
         result: Any = scipy.stats.ttest_rel(a, b, alternative="greater")
         p = float(result.pvalue)
-    return bootstrap(a - b, seed, n_resamples, level) | {"p": p}
+    return bootstrap(a - b, seed) | {"p": p}

@@ -1,5 +1,5 @@
-"""What a judge of steps is worth, for the main job's PRM and for any judge on ProcessBench: first errors beside what
-needs no judge, the errors behind right answers, thresholds, calibration. All that is chosen is chosen on a dev part."""
+"""The figures of a judge of steps, the main job's PRM or any judge on ProcessBench: first errors beside trivial
+baselines, errors behind right answers, thresholds, calibration. Thresholds and baselines are chosen on a dev part."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -32,37 +32,37 @@ _FITTED = ("position_only", "length_only")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The solutions of a part of the data, one entry each.
+    """A part of the data (dev, test), one entry per solution in each field.
 
-    `problems` they belong to, which the bootstrap resamples; `labels` of the steps, the truth (None where unknown);
-    `lengths` of the steps in characters; `right`: is the final answer the accepted one (None where undecided)?
+    `problems`: the problem, which the bootstrap resamples; `labels`: the truth of each step, None where unknown;
+    `lengths`: of each step, in characters; `right`: whether the final answer is the accepted one, None where undecided.
     """
 
-    problems: Sequence[str] = ()
-    labels: Sequence[Sequence[bool | None]] = ()
-    lengths: Sequence[Sequence[int]] = ()
-    right: Sequence[bool | None] = ()
+    problems: Sequence[str]
+    labels: Sequence[Sequence[bool | None]]
+    lengths: Sequence[Sequence[int]]
+    right: Sequence[bool | None]
 
     @property
     def first_errors(self) -> list[FirstError]:
-        """Index of the first wrong step of each solution."""
+        """The true first error of each solution."""
         return [first_false(steps, NO_TRUTH) for steps in self.labels]
 
 
 def choose_on(part: Part, name: str, scores: Sequence[StepScores]) -> tuple[float, dict[str, Any] | None]:
-    """The threshold for these scores, and on what it was chosen: {"part": `name`, "n", "missing", "f1"}, with the F1
-    there and the solutions that it is over. Of an empty part 0.5 and None."""
+    """The threshold with the best F1 on a part, and how it was chosen: {"part": `name`, "f1": the F1 there, "n": the
+    solutions in that figure, "missing": those that are not}. For an empty part 0.5 and None."""
     truth = part.first_errors
     threshold = choose_threshold(scores, truth)
     if not truth:
         return threshold, None
-    found = first_error_metrics([first_error(steps, threshold) for steps in scores], truth)
-    n = found["n_error"] + found["n_correct"]
-    return threshold, {"part": name, "n": n, "missing": found["missing"], "f1": found["f1"]}
+    measured = first_error_metrics([first_error(steps, threshold) for steps in scores], truth)
+    n = measured["n_error"] + measured["n_correct"]
+    return threshold, {"part": name, "n": n, "missing": measured["missing"], "f1": measured["f1"]}
 
 
 def baseline_guesses(dev: Part, part: Part) -> dict[str, list[FirstError]]:
-    """The first errors of `part` as the BASELINES guess them; those by position and length are fitted on `dev`."""
+    """The first errors of `part` as each of BASELINES guesses them; position and length are fitted on `dev`."""
     n_steps = [len(steps) for steps in part.lengths]
     position = fit_position_baseline(dev.first_errors, [len(steps) for steps in dev.lengths])
     length = fit_length_baseline(dev.first_errors, dev.lengths)
@@ -78,33 +78,39 @@ def baseline_guesses(dev: Part, part: Part) -> dict[str, list[FirstError]]:
     }  # fmt: skip
 
 
-def measure(said: Sequence[FirstError], part: Part, guesses: Mapping[str, Sequence[FirstError]], seed: int) -> dict:
-    """A judge's first errors on a part, beside those of `baseline_guesses`. Solutions that the judge misses are in none
-    of its figures and no difference; the baselines, which ask nobody, are over all.
+def measure(
+    predicted: Sequence[FirstError], part: Part, guesses: Mapping[str, Sequence[FirstError]], seed: int
+) -> dict:
+    """First-error metrics of a judge on a part, beside those of the guesses of baselines.
+
+    Args:
+      predicted: the judge's first errors; where one is missing the solution is in none of the judge's figures.
+      guesses: as of `baseline_guesses`.
+      seed: of the bootstrap.
 
     Returns:
-      {"n" (solutions of the part), "judge": first_error_metrics with "low" and "high" (the 95 % bootstrap interval of
-      f1 over problems), each baseline: first_error_metrics, "judge_minus": {"position_only", "length_only":
-      first_error_difference}, "right_answer_wrong_process"}
+      {"n": solutions of the part, "judge": first_error_metrics with the interval "low" and "high" of its f1, each
+      baseline: first_error_metrics, "judge_minus": {"position_only", "length_only": first_error_difference},
+      "right_answer_wrong_process"}
     """
     truth = part.first_errors
     return {
         "n": len(truth),
-        "judge": first_error_metrics(said, truth) | first_error_interval(said, truth, part.problems, seed),
+        "judge": first_error_metrics(predicted, truth) | first_error_interval(predicted, truth, part.problems, seed),
         **{name: first_error_metrics(guess, truth) for name, guess in guesses.items()},
         "judge_minus": {
-            name: first_error_difference(said, guesses[name], truth, part.problems, seed) for name in _FITTED
+            name: first_error_difference(predicted, guesses[name], truth, part.problems, seed) for name in _FITTED
         },
-        "right_answer_wrong_process": right_answer_wrong_process(said, truth, part.right),
+        "right_answer_wrong_process": right_answer_wrong_process(predicted, truth, part.right),
     }
 
 
 def measure_scores(scores: Sequence[StepScores], part: Part) -> dict[str, Any]:
-    """What scores tell beyond the first errors at one threshold; to be looked at, never to choose from.
+    """Figures of a judge's scores beyond one threshold, not to choose a threshold by.
 
     Returns:
-      {"at_half": first_error_metrics at 0.5 (the threshold of arXiv 2506.15498), "threshold_sweep", "calibration" over
-      the steps that have a score and whose truth is known}
+      {"at_half": first_error_metrics at threshold 0.5 (SPARE, arXiv 2506.15498), "threshold_sweep", "calibration" over
+      the steps with a score and a known truth}
     """
     truth = part.first_errors
     known = [

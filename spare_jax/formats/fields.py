@@ -1,4 +1,4 @@
-"""Fields of a row that somebody else wrote: checked as they are taken, named where they do not fit."""
+"""Fields of rows in other people's files, checked as they are read; and what the formats have in common."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -9,15 +9,14 @@ Row = Mapping[str, Any]
 Ids = tuple[str, str]  # of a problem and of a solution of it
 T = TypeVar("T")
 
-# What `Solution.finish_reason` says of a solution that comes from a file.
-IMPORTED = "imported"
+IMPORTED = "imported"  # the `finish_reason` of a solution from a file
 
 
 def field(row: Any, name: str, hint: type[T], within: str = "") -> T:
-    """The value of `row[name]`, of the type `hint`; lists become tuples.
+    """The value of `row[name]` as the type `hint`; lists become tuples.
 
     Args:
-      within: what holds the row, for messages: "label.steps[3]".
+      within: where in the file's row `row` stands, for messages: "label.steps[3]".
 
     Raises:
       RecordError: `row` is no object, or the field is missing or of another type.
@@ -31,7 +30,7 @@ def field(row: Any, name: str, hint: type[T], within: str = "") -> T:
 
 
 def optional(row: Any, name: str, hint: type[T], within: str = "") -> T | None:
-    """As `field`; None where the field is missing or null (tables in Arrow fill up what is missing with null)."""
+    """As `field`, but None where the field is missing or null (Arrow tables hold null for what is missing)."""
     if isinstance(row, Mapping) and row.get(name) is None:
         return None
     return field(row, name, hint, within)
@@ -46,10 +45,11 @@ def id_in(row: Row, name: str) -> str | None:
 
 
 def ids_of(row: Row, default: str, count: int) -> list[Ids]:
-    """Ids of the `count` solutions of a row: "<default>/0", "<default>/1", ..., or the row's own `id`.
+    """Ids of the `count` solutions of a row, for formats without ids: the problem's is `default`, and the solutions'
+    are "<default>/0", "<default>/1", ...
 
-    The formats that use this have no id of their own. The rows that we write have one and hold one solution; what
-    stands before the last "/" of it is the problem's id.
+    Rows that this package wrote have an `id`, the solution's: then the problem's is the part before the last "/", and
+    further solutions are "<id>/1", "<id>/2", ...
     """
     own = id_in(row, "id")
     if not own:
@@ -59,12 +59,12 @@ def ids_of(row: Row, default: str, count: int) -> list[Ids]:
 
 
 def named_ids(problem_id: str, name: str | None) -> Ids:
-    """Ids of a problem and of its one solution, which `name` tells from others: "<problem_id>/<name>"."""
+    """Ids of a problem and of its solution, "<problem_id>/<name>"; without a name both are the same."""
     return problem_id, f"{problem_id}/{name}" if name else problem_id
 
 
 def name_of(record: LabelledSolution) -> str:
-    """What the solution's id has behind the problem's: the inverse of `named_ids`."""
+    """The part of the solution's id behind the problem's: the inverse of `named_ids`."""
     return record.solution.id.removeprefix(record.problem.id).removeprefix("/")
 
 
@@ -82,7 +82,7 @@ def labelled(
     text: str = "",
     finish_reason: str = IMPORTED,
 ) -> LabelledSolution:
-    """The records of one solution that a row labels; without answers and reference there is no Gold."""
+    """One labelled solution from the parts of a row; its `gold` is None where there is neither answer nor reference."""
     problem_id, solution_id = ids
     return LabelledSolution(
         Problem(problem_id, question, tuple(context)),
@@ -93,10 +93,10 @@ def labelled(
 
 
 def judged_by(labels: Sequence[bool | None]) -> tuple[StepJudgement, ...]:
-    """Steps judged by a label alone."""
+    """Step judgements that hold a label and nothing else."""
     return tuple(StepJudgement(label=label) for label in labels)
 
 
 def prompt(problem: Problem) -> str:
-    """The problem as one text: its context sentences and the question, each on its line."""
+    """The problem as one text: its context sentences and the question, each on a line."""
     return "\n".join((*problem.context, problem.question))

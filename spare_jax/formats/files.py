@@ -1,7 +1,4 @@
-"""Files in any format, by name: rows from a file or the hub to records, and records to JSON lines.
-
-A format is two functions: what a row says as records, and a record as a row (None where the format cannot say it).
-"""
+"""Read a file or a data set of the hub in any format, by name, and write records as JSON lines in any format."""
 
 import functools
 import logging
@@ -31,7 +28,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Format:
-    """`records_of(row, default_id)` takes an id for rows without their own; `row_of(record)` is its inverse."""
+    """`records_of(row, default_id)`: the records of a row, with `default_id` where the row has no id.
+    `row_of(record)`: its inverse, None where the format cannot express the record."""
 
     records_of: Callable[[Row, str], tuple[Record, ...]]
     row_of: Callable[[Any], Row | None]
@@ -58,15 +56,14 @@ def read(
     format_name: str,
     *,
     split: str = "train",
-    revision: str | None = None,
     on_error: str = "raise",
     malformed: list[str] | None = None,
 ) -> Iterator[Any]:
-    """The records of a source in its order; rows without id get "<name>-<number>". A solution without steps is a record
-    without steps, and said.
+    """The records of a source, in its order; a row without id gets the file's name and its number, "<name>-00001".
+    Solutions without steps are kept, and a warning counts them.
 
     Args:
-      source, split, revision: as for `rows`.
+      source, split: as for `rows`.
       format_name: a key of FORMATS.
       on_error, malformed: as for `jsonlines.convert_rows`.
 
@@ -77,9 +74,9 @@ def read(
     empty: list[str] = []
 
     def convert(number: int, row: Any) -> tuple[Record, ...]:
-        return chosen.records_of(decode(row) if isinstance(row, bytes) else row, f"{stem}-{number:05d}")
+        return chosen.records_of(decoded(row), f"{stem}-{number:05d}")
 
-    for _, records in convert_rows(source, rows(source, split, revision), convert, on_error, malformed):
+    for _, records in convert_rows(source, rows(source, split), convert, on_error, malformed):
         empty += [r.solution.id for r in records if isinstance(r, LabelledSolution) and not r.solution.steps]
         yield from records
     if empty:
@@ -87,17 +84,17 @@ def read(
 
 
 def write(path: str | Path, format_name: str, records: Iterable[Record]) -> int:
-    """Write records as JSON lines, one row each, in the order given, whole or not at all.
+    """Write one row per record as JSON lines, in the order given; the file is whole or not there.
 
     Returns:
-      How many records were left out because the format cannot say them.
+      How many records were left out because the format cannot express them.
 
     Raises:
       StoreError: there is no such format.
     """
     chosen, left_out = _format(format_name), 0
 
-    def said() -> Iterator[Row]:
+    def expressible() -> Iterator[Row]:
         nonlocal left_out
         for record in records:
             row = chosen.row_of(record)
@@ -106,39 +103,44 @@ def write(path: str | Path, format_name: str, records: Iterable[Record]) -> int:
             else:
                 yield row
 
-    write_lines(path, said())
+    write_lines(path, expressible())
     return left_out
 
 
-def rows(source: str | Path, split: str = "train", revision: str | None = None) -> Iterator[tuple[int, Any]]:
-    """Numbered rows (from 1) of a data set; a line of a JSON lines file is not decoded yet, so that its reader can say
-    what is wrong with it.
+def rows(source: str | Path, split: str = "train") -> Iterator[tuple[int, Any]]:
+    """The rows of a data set with their numbers from 1. A line of a JSON lines file comes as bytes that are not decoded
+    yet, so that an error in it counts as one of its row.
 
     Args:
-      source: a .jsonl, .json (JSON lines, or one array of rows) or .parquet file, or else a hub id
-        (":<configuration>" behind it where it has several) or a directory for `datasets`.
-      split, revision: which part and version of a hub id or directory; a file has neither.
+      source: a .jsonl, .json (JSON lines, or one array of rows) or .parquet file; or a directory for `datasets`; or a
+        hub id, with ":<configuration>" behind it where the data set has several.
+      split: which part of a hub id or directory.
 
     Raises:
       StoreError: there is no such source, it cannot be read, or it has no rows.
     """
     path, kind, number = Path(source), Path(source).suffix.lower(), 0
     if kind == ".parquet":
-        found = enumerate(_parquet_rows(path), 1)
+        numbered = enumerate(_parquet_rows(path), 1)
     elif kind not in (".jsonl", ".json"):
-        found = enumerate(_dataset(str(source), split, revision), 1)
+        numbered = enumerate(_dataset(str(source), split), 1)
     elif kind == ".json" and _is_array(path):
-        found = enumerate(read_json(path), 1)
+        numbered = enumerate(read_json(path), 1)
     else:
-        found = lines(path)
-    for number, row in found:
+        numbered = lines(path)
+    for number, row in numbered:
         yield number, row
     if not number:
         raise StoreError(f"{source} holds no rows: check the path, and what was to write it")
 
 
+def decoded(row: Any) -> Any:
+    """The value of a row of `rows`. Raises ValueError where it is a line that is no JSON."""
+    return decode(row) if isinstance(row, bytes) else row
+
+
 def _is_array(path: Path) -> bool:
-    """Whether a file of JSON is one array: its first character that is not blank opens one, as no row does."""
+    """Whether a .json file is one array and not JSON lines: no row begins with a bracket."""
     for _, line in lines(path):
         return line.decode("utf-8-sig", errors="replace").lstrip().startswith("[")
     return False
@@ -157,12 +159,12 @@ def _parquet_rows(path: Path) -> Iterator[Any]:
         raise StoreError(f"{path}: {_first_line(error)}: check the path, and that it is a Parquet file") from None
 
 
-def _dataset(name: str, split: str, revision: str | None) -> Iterable[Any]:
+def _dataset(name: str, split: str) -> Iterable[Any]:
     from datasets.exceptions import DatasetsError
 
     hub_id, _, configuration = name.partition(":")
     try:
-        return remote_code.load_dataset(hub_id, configuration or None, split=split, revision=revision)
+        return remote_code.load_dataset(hub_id, configuration or None, split=split)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise StoreError(
             f"data set {name!r}, split {split!r}: {_first_line(error)}: name a .jsonl or .parquet file, a directory, "

@@ -1,8 +1,8 @@
 """Math-Shepherd (arXiv:2312.08935): {"input", "label", "task"}.
 
 `input` is "<question> Step 1: ... ки\\nStep 2: ... ки", `label` the same text with + or - in place of each tag. The two
-are read side by side: a "ки" that stands in `label` too is a word of the text, and everything else must agree. Some
-published rows have a tag inside the question, an annotation error: a tag before "Step 1:" labels nothing.
+are read side by side: a "ки" that `label` has as well is a word of the text, and all other text must be equal. Some
+published rows have a tag inside the question by mistake; a tag before "Step 1:" is ignored.
 """
 
 from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled, optional, prompt
@@ -15,10 +15,10 @@ TASKS = ("GSM8K", "MATH")
 
 
 def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
-    """The one labelled solution of a row; `task`, where it is one of TASKS, begins the id of a row without id.
+    """The one labelled solution of a row. In a row without id, `task` is put before the default id if it is in TASKS.
 
     Raises:
-      RecordError: a field is missing, or `input` and `label` are not one text but for the labels.
+      RecordError: a field is missing, or `input` and `label` differ in more than the labels.
     """
     texts, labels = _aligned(field(row, "input", str), field(row, "label", str))
     first = next((i for i, text in enumerate(texts) if marks_first(text)), 0)
@@ -32,9 +32,9 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; None where it has no steps, one without label, or a question with "Step 1:" in it.
+    """A labelled solution as a row; None where it has no steps, a step without label, or "Step 1:" in the question.
 
-    Blanks around the question and the steps are not kept. `task` is what the problem's id begins with, if that is one.
+    Blanks around the question and the steps are not kept. `task` is there if the problem's id begins with one of TASKS.
     """
     question = prompt(record.problem)
     if None in record.labels or not record.labels or marks_first(question):
@@ -54,7 +54,7 @@ def row_of(record: LabelledSolution) -> Row | None:
 
 
 def _aligned(text: str, labelled_text: str) -> tuple[list[str], list[bool]]:
-    """The pieces of `text` that end in a label, and these labels."""
+    """The pieces of `text` before each step tag, and the label in the place of each tag."""
     pieces, labels, at = [[]], [], 0
     for i, piece in enumerate(text.split(TAG)):
         if i:
@@ -66,8 +66,8 @@ def _aligned(text: str, labelled_text: str) -> tuple[list[str], list[bool]]:
                 pieces.append([])
                 at += 1
             else:
-                found = labelled_text[at : at + 1]
-                raise RecordError(f"label: step tag {len(labels) + 1} has {found!r} in its place, not + or -")
+                character = labelled_text[at : at + 1]
+                raise RecordError(f"label: step tag {len(labels) + 1} has {character!r} in its place, not + or -")
         if not labelled_text.startswith(piece, at):
             raise RecordError(f"label: differs from input in the text after {len(labels)} step tags")
         pieces[-1].append(piece)

@@ -1,6 +1,6 @@
-"""Solutions as Math-Shepherd writes them: the question, a blank, "Step 1: ...", and a number before every step.
+"""Solutions as Math-Shepherd writes them: the question, a blank, "Step 1: ...", "Step 2: ...".
 
-The numbers are the file's dress, not the steps' text: they are taken off and put on again.
+The numbers belong to the format, not to the steps: they are removed on reading and added on writing.
 """
 
 import re
@@ -12,13 +12,11 @@ _NUMBER = re.compile(r"\s*[Ss]tep ([1-9][0-9]{0,3}):")
 
 
 def split_question(text: str, where: str) -> tuple[str, str]:
-    """The question and the first step of a text that holds both.
-
-    The step begins at the first "Step 1:", else at the first "step 1:", else (some rows have neither) after the last
-    question mark.
+    """The question and the first step of a text that holds both: cut at the first "Step 1:", else at the first
+    "step 1:", else, since some rows have neither, after the last question mark.
 
     Raises:
-      RecordError: none of these is there; begins with `where`.
+      RecordError: none of these is there; the message begins with `where`.
     """
     for mark in _FIRST:
         if mark in text:
@@ -31,7 +29,7 @@ def split_question(text: str, where: str) -> tuple[str, str]:
 
 
 def marks_first(text: str) -> bool:
-    """Whether a text says "Step 1:": as a question it could not be told from its first step again."""
+    """Whether a text has "Step 1:" in it; a question that has could not be split from its first step again."""
     return _FIRST[0] in text
 
 
@@ -41,12 +39,12 @@ def numbered(step: str, number: int) -> str:
 
 
 def unnumbered(text: str, number: int) -> str:
-    """A step without blanks around it, and without its number if it has just that one."""
+    """A step without the blanks around it, and without the number before it if that is `number`."""
     match = _NUMBER.match(text)
     return text[match.end() if match and number_of(text) == number else 0 :].strip()
 
 
 def number_of(text: str) -> int | None:
-    """The number that a text begins with as a step, "Step 3: ..."; None where there is none."""
+    """The number 3 of a text that begins with "Step 3:"; None for another text."""
     match = _NUMBER.match(text)
     return int(match[1]) if match else None

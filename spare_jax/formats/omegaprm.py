@@ -1,9 +1,9 @@
-"""OmegaPRM's tree, laid flat as OpenR's MATH-APS has it (arXiv:2406.06592): a question, and prefixes with values.
+"""OmegaPRM's search trees (arXiv:2406.06592) as OpenR's MATH-APS lists them: a question, and prefixes with values.
 
 {"question", "final_answer", "reasoning_steps": [{"solution_prefix", "mc_value"}]}. A prefix is the question and the
-steps so far, joined by blank lines; `mc_value` is the share of rollouts from it that reached the answer. A prefix
-continues the longest other one that it begins with, and what it adds is one step. Every prefix that none continues
-ends a solution; beginnings that solutions share are in each of them.
+steps so far, joined by blank lines; `mc_value` is the share of rollouts from it that reached the answer. The parent of
+a prefix is the longest other prefix that it begins with; what it adds to its parent is one step. Every leaf ends a
+solution, which holds all steps from the root.
 """
 
 import statistics
@@ -18,11 +18,11 @@ _JOINT = "\n\n"
 
 
 def records_of(row: Row, default_id: str) -> tuple[LabelledSolution, ...]:
-    """The labelled solutions of a row, in the order of their last prefixes.
+    """The labelled solutions of a row, in the order of their leaves.
 
-    A step's score is the `mc_value` of the prefix that it ends; its label is right where any rollout succeeded
-    (Math-Shepherd's hard label). A prefix that occurs more than once has the mean of its values. The value of the bare
-    question belongs to no step and is left out.
+    A step's score is the `mc_value` of the prefix that ends with it, the mean where the prefix occurs more than once;
+    its label is True where any rollout succeeded (Math-Shepherd's hard label). The value of the question alone is left
+    out.
 
     Raises:
       RecordError: a field is missing or does not fit, a prefix does not begin with the question, or a value is no
@@ -57,10 +57,10 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution, ...]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; a step without score has the value 1 or 0 of its label.
+    """A labelled solution as a row; a step without score has its label, 1 or 0, as its value.
 
-    None where there are no steps, where a step has neither score nor label, where a score is no fraction, or where a
-    label is not "score above 0", which would be read as another label.
+    None where there are no steps, a step has neither score nor label, a score lies outside [0, 1], or a label is not
+    "score above 0" and would be read back as another one.
     """
     if not record.solution.steps:
         return None
@@ -77,8 +77,7 @@ def row_of(record: LabelledSolution) -> Row | None:
 
 
 def _parent(prefix: str, question: str, prefixes: Collection[str], lengths: Collection[int]) -> str:
-    """The longest of `prefixes`, which have these lengths, that `prefix` continues; the question where it continues
-    none."""
+    """The longest of `prefixes`, whose lengths are `lengths`, that `prefix` continues; else the question."""
     at = prefix.rfind(_JOINT)
     while at > len(question):
         if at in lengths and prefix[:at] in prefixes:

@@ -1,9 +1,8 @@
-"""Solutions to be judged, for who has no format: {"id", "question", "solution"}, "reference" and "context" where there
-are any.
+"""Unlabelled solutions for a judge: {"id", "question", "solution"}, and "reference" and "context" where there are any.
 
-Solution and reference are a list of steps or one text, the context a list of sentences or one text. A
-text is cut where a line is blank, or at every line end where none is, or behind every sentence where it is one line;
-but only where a step can end (tasks/steps.py): not before a display, nor inside code. Nothing is labelled yet.
+Solution, reference and context are a list (of steps, of sentences) or one text. A text is cut at its blank lines; if it
+has none, at its line ends; if it is one line, into sentences. But it is cut only where a step can end (steps/split.py):
+not before displayed mathematics, nor inside code.
 """
 
 import itertools
@@ -34,7 +33,7 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row:
-    """A solution as a row; its labels are left behind."""
+    """A solution as a row, without its labels."""
     row = {"id": record.solution.id, "question": record.problem.question, "solution": record.solution.steps}
     row |= {"context": record.problem.context} if record.problem.context else {}
     return row | ({"reference": record.gold.steps} if record.gold and record.gold.steps else {})

@@ -1,13 +1,13 @@
 """PRM800K (arXiv:2305.20050): labelled trees of steps, rated -1, 0 or 1 by people.
 
-A row has `question.problem` and `label.steps`; a step has `completions` ({"text", "rating", "flagged"}), of which
-`chosen_completion` (an index) or the labeller's own `human_completion` was gone on from. Every completion that was not
-chosen ends a solution of its own, behind the steps chosen before it, as in TRL's version of the data; the chosen path
-is the last one. (TRL adds the chosen path also where it ends before its last step; it is then the beginning of the
-others, and left out here.)
+A row has `question.problem` and `label.steps`. A step has `completions` ({"text", "rating", "flagged"}); the solution
+went on from the one with the index `chosen_completion`, or from the labeller's own `human_completion`. As in TRL's
+version of the data, every completion that was not chosen ends a solution of its own, after the steps chosen before it;
+the chosen path is the last solution. Where that ends without a chosen step it is left out: it is the beginning of the
+alternatives.
 
-What a rating of 0 ("neutral") means is disputed: TRL counts it as wrong, Qwen2.5-Math-PRM and PURE as right. So there
-is no default. Scores are (rating + 1) / 2, from which other labels can be made later.
+Whether a rating of 0 ("neutral") is right is disputed: TRL counts it as wrong, Qwen2.5-Math-PRM and PURE as right. So
+the caller must choose. Scores are (rating + 1) / 2, which keeps the three ratings apart.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ def records_of(row: Row, default_id: str, *, neutral: bool | None) -> tuple[Labe
     `finish_reason` is the row's own for the chosen path and "alternative" for the others.
 
     Args:
-      neutral: the label of a step rated 0; None masks it. A step without rating has no label; a step by the labeller
-        is right.
+      neutral: the label of a step rated 0; None masks it. A step without rating has no label; the labeller's own steps
+        are right.
 
     Raises:
       RecordError: a field is missing or does not fit.
@@ -58,7 +58,7 @@ def records_of(row: Row, default_id: str, *, neutral: bool | None) -> tuple[Labe
 def row_of(record: LabelledSolution) -> Row | None:
     """A labelled solution as a row whose every step is chosen; None where it has no steps.
 
-    A score of exactly one half is rated 0, other steps by their label, those without label not at all (null).
+    The rating of a step with a score of exactly 1/2 is 0, of others 1 or -1 by their label, null without one.
     """
     if not record.solution.steps:
         return None
@@ -91,7 +91,7 @@ def _paths(steps: tuple[dict, ...], neutral: bool | None, reason: str) -> Iterat
         choice = optional(step, "chosen_completion", int, within)
         if choice is not None and not 0 <= choice < len(rated):
             raise RecordError(f"{within}.chosen_completion: {choice} for {len(rated)} completions")
-        yield from (([*chosen, other], ALTERNATIVE) for k, other in enumerate(rated) if k != choice)
+        yield from (([*chosen, alternative], ALTERNATIVE) for k, alternative in enumerate(rated) if k != choice)
         human = optional(step, "human_completion", dict, within)
         if choice is not None:
             chosen = [*chosen, rated[choice]]

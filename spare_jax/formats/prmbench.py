@@ -1,7 +1,7 @@
 """PRMBench (arXiv:2501.03124): right solutions that were changed, step by step, to hold one class of error.
 
-A row is read as what the benchmark grades: `modified_question`, `modified_process` and its `error_steps` (numbers from
-1). `original_process` is the reference. Steps begin with "1. ", "2. ", ...: the file's dress, taken off and put on.
+What the benchmark grades is read: `modified_question`, `modified_process` and its `error_steps` (numbers from 1), with
+`original_process` as reference. The numbers "1. ", "2. " before steps are removed on reading and added on writing.
 """
 
 import re
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"(\d+)\. ")
 def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
     """The one labelled solution of a row; its id is "<idx>/<classification>", the problem's "<idx>".
 
-    `classification` is the error of the wrong steps, `reason` the judge's text.
+    `classification` is the category of error of the wrong steps, `reason` the judgement's text.
 
     Raises:
       RecordError: a field is missing or does not fit, or `error_steps` names no step.
@@ -36,10 +36,10 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; None where a step has no label or the reference is not known.
+    """A labelled solution as a row; None where a step has no label or there is no reference.
 
-    There is one question: it is written as original and as modified. `classification` is what the solution's id has
-    behind the problem's; `modified_steps` are the wrong ones.
+    The one question is written as the original and as the modified one, the wrong steps as `modified_steps` too.
+    `classification` is the part of the solution's id behind the problem's.
     """
     if None in record.labels or record.gold is None:
         return None

@@ -1,8 +1,8 @@
 """ProcessBench (arXiv:2412.06559): {"id", "generator", "problem", "steps", "final_answer_correct", "label"}.
 
-`label` is the index of the first wrong step, -1 where there is none. The people who labelled stopped there: later
-steps have no label. `final_answer_correct` is the outcome, and a right answer may follow a wrong step.
-Copies that somebody joined to reference solutions have a `reference_solution` too: a text, whose lines are its steps.
+`label` is the index of the first wrong step, -1 where there is none. Labelling stopped there, so later steps have no
+label. `final_answer_correct` is the outcome; a right answer may follow a wrong step. Some copies add a
+`reference_solution`, a text with a step per line.
 """
 
 from spare_jax.formats.fields import Row, field, id_in, judged_by, labelled, name_of, named_ids, optional, prompt
@@ -30,9 +30,9 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; None where its outcome, or a step up to the first error, is unknown.
+    """A labelled solution as a row; None where its outcome, or the label of a step up to the first error, is unknown.
 
-    `generator` is what the solution's id has behind the problem's. Labels behind the first error are not kept.
+    `generator` is the part of the solution's id behind the problem's. Labels after the first error are not kept.
     """
     first_error = record.judgement.first_error
     if None in record.labels[:first_error] or record.judgement.outcome is None:

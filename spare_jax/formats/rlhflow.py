@@ -1,8 +1,7 @@
 """RLHFlow's process data: {"conversations": [{"role", "content"}]}, a step per user turn, "+" or "-" after each.
 
-The first turn is "<question> <first step>". The rows of the Mistral data number their steps ("Step 1: ..."), which
-shows where the question ends; a row that does not, and has no question mark either, is malformed, since nothing in it
-can tell. `messages` is read where `conversations` is missing: both names are about.
+The first turn is "<question> <first step>". The question ends at "Step 1:" (the Mistral data number their steps), else
+at the last question mark; a row with neither is malformed. Some files name the column `messages`.
 """
 
 from spare_jax.formats.fields import Row, field, ids_of, judged_by, labelled, optional, prompt
@@ -40,7 +39,7 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; None where it has no steps, one without label, or a question with "Step 1:" in it.
+    """A labelled solution as a row; None where it has no steps, a step without label, or "Step 1:" in the question.
 
     Blanks around the question and the steps are not kept.
     """

@@ -1,9 +1,9 @@
 """TRL's preference format: {"prompt", "chosen", "rejected"}, texts or lists of messages.
 
-Steps are the lines of a solution that are not blank. `id` (the problem's), `chosen_id`, `rejected_id` and the step
-scores (`chosen_scores`, `rejected_scores`, as SPARE's preference data keep them) are columns of our own. So is
-`shared_steps`: that many steps, which both solutions begin with, are the last lines of the prompt and not repeated in
-`chosen` and `rejected`. Scores are those of all steps, the shared ones first.
+Steps are the lines of a solution that are not blank. Further columns are this package's: `id` (the problem's),
+`chosen_id`, `rejected_id`; `chosen_scores` and `rejected_scores`, one per step, as in SPARE's preference data; and
+`shared_steps`: so many steps with which both solutions begin are the last lines of the prompt and not repeated in
+`chosen` and `rejected` (but have scores there).
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from spare_jax.records import Preference, Problem, RecordError, Solution
 
 
 def records_of(row: Row, default_id: str) -> tuple[Preference]:
-    """The one preference of a row. A system message is passed over: a task has its own instruction.
+    """The one preference of a row. System messages are ignored: a task has its own instruction.
 
     Raises:
-      RecordError: a field is missing or does not fit, a conversation has more than one turn of the prompt's or the
-        answer's role, the prompt has fewer lines than shared steps, or there is not one score per step.
+      RecordError: a field is missing or does not fit, a list of messages has not exactly one of the role that is due,
+        the prompt has fewer lines than shared steps, or there is not one score per step.
     """
     question, shared = _cut(_text(row, "prompt", "user"), optional(row, "shared_steps", int) or 0)
     problem = Problem(id_in(row, "id") or default_id, question)
@@ -36,7 +36,7 @@ def records_of(row: Row, default_id: str) -> tuple[Preference]:
 
 
 def row_of(record: Preference) -> Row | None:
-    """A preference as a row of texts; None where a step is blank or holds a line end, which would cut it in two."""
+    """A preference as a row of texts; None where a step is blank or holds a line end and would be read as two steps."""
     if not all(s.strip() and "\n" not in s for s in (*record.chosen.steps, *record.rejected.steps)):
         return None
     shared = record.shared_steps
@@ -56,7 +56,7 @@ def row_of(record: Preference) -> Row | None:
 
 
 def _cut(prompt_text: str, shared_steps: int) -> tuple[str, tuple[str, ...]]:
-    """The question, and the shared steps that are the last lines of a prompt."""
+    """A prompt as the question and the `shared_steps` steps that are its last lines."""
     lines = prompt_text.split("\n")
     if not 0 <= shared_steps < len(lines):
         raise RecordError(f"shared_steps: {shared_steps} for a prompt of {len(lines)} lines, one or more a question's")
@@ -70,11 +70,11 @@ def _text(row: Row, name: str, role: str) -> str:
     contents = []
     for i, message in enumerate(field(row, name, tuple[dict, ...])):
         within = f"{name}[{i}]"
-        found, content = field(message, "role", str, within), field(message, "content", str, within)
-        if found == role:
+        sender, content = field(message, "role", str, within), field(message, "content", str, within)
+        if sender == role:
             contents.append(content)
-        elif found != "system":
-            raise RecordError(f"{within}.role: {found[:40]!r} where {role!r} is due")
+        elif sender != "system":
+            raise RecordError(f"{within}.role: {sender[:40]!r} where {role!r} is due")
     if len(contents) != 1:
         raise RecordError(f"{name}: {len(contents)} messages of role {role!r}, expected one")
     return contents[0]

@@ -1,7 +1,7 @@
 """TRL's stepwise supervision: {"prompt", "completions": the steps, "labels": one true or false per step}.
 
-TRL itself knows no `id`; ours is kept so that a row can be traced to its solution. Numbers are accepted as labels
-where they are 0 or 1: others were cut to integers by TRL's trainer and silently became another label.
+The column `id` is this package's and traces a row to its solution. The numbers 0 and 1 are read as labels, others are
+errors: TRL's trainer would silently round them to another label.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def records_of(row: Row, default_id: str) -> tuple[LabelledSolution]:
 
 
 def row_of(record: LabelledSolution) -> Row | None:
-    """A labelled solution as a row; None where it has no steps or one without label: the format cannot say that."""
+    """A labelled solution as a row; None where it has no steps or a step without label."""
     if None in record.labels or not record.labels:
         return None
     return {

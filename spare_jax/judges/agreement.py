@@ -1,8 +1,9 @@
-"""Verdicts that no verifier gave: how the solutions of a problem agree. A control of SPARK's (arXiv 2512.03244).
+"""Verifications made of how the solutions of a problem agree, without any model: a control for SPARK (arXiv
+2512.03244).
 
-An answer is right where most solutions of the problem give it (arXiv 2504.16084), and a step where what it states also
-stands in a solution with that answer, be it its own: so every step of those solutions is. Nothing of the gold is seen,
-and nothing of a world's truth.
+A solution's answer counts as right if it is the most frequent one (as in TTRL, arXiv 2504.16084). A step counts as
+right if a solution with that answer states the same result; so every step of such a solution does. Neither the gold nor
+a world's truth is read.
 """
 
 import re
@@ -19,10 +20,11 @@ _RESULT = re.compile(r"\s*\$?(-?[0-9](?:[0-9.,/-]*[0-9])?)")
 def agreement(
     solutions: Sequence[Solution], seed: int, equal: Callable[[str | None, Sequence[str]], bool | None]
 ) -> list[Judgement]:
-    """A verification, in the grammar of prompts/verify.py, of each of a problem's solutions that has steps.
+    """A verification, written as prompts/verify.py asks for, of each of a problem's solutions that has steps.
 
-    Answers that are `equal` (the task's `answers_equal`) are one. Ties between answers are broken as in
-    selection/voting.py; where nobody has an answer, nobody and nothing is right.
+    Args:
+      equal: the task's `answers_equal`; equal answers are counted as one. Ties between answers are broken as in
+        selection/voting.py. If no solution has an answer, none is right and no step is.
     """
     answers = voting.candidates([s.answer for s in solutions], equal)
     usual = voting.majority(answers, solutions[0].problem_id, seed)
@@ -32,27 +34,28 @@ def agreement(
 
 
 def states(step: str) -> str:
-    """What a step states: the result behind its last equals sign, the whole of it where there is none."""
+    """What a step states: the number behind its last equals sign, or where there is none the whole step in lower
+    case."""
     return _result(step) or one_line(step).lower().rstrip(".")
 
 
 def _result(step: str) -> str | None:
-    found = _RESULT.match(step.rpartition("=")[2]) if "=" in step else None
-    return found[1] if found else None
+    match = _RESULT.match(step.rpartition("=")[2]) if "=" in step else None
+    return match[1] if match else None
 
 
 def _verification(solution: Solution, right: bool, stated: set[str]) -> Judgement:
-    said = []
+    verdicts = []
     for number, step in enumerate(solution.steps, 1):
         agrees = states(step) in stated
         analysis = (
             f"It states {_result(step) or 'this'}, as {'a' if agrees else 'no'} solution with the usual answer does."
         )
-        said.append(StepVerification(f"step {number}", analysis, agrees))
+        verdicts.append(StepVerification(f"step {number}", analysis, agrees))
     return Judgement(
         solution.id,
         "agreement",
-        tuple(StepJudgement(step.correct, explanation=f"{step.title}: {step.analysis}") for step in said),
+        tuple(StepJudgement(step.correct, explanation=f"{step.title}: {step.analysis}") for step in verdicts),
         right,
-        format_verification(said, right),
+        format_verification(verdicts, right),
     )

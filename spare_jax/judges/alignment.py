@@ -1,9 +1,11 @@
-"""Alignment without a model: a wrong solution's first error by where its numbers and words leave the reference.
+"""Alignment without a language model: a wrong solution's first error is where its numbers and words leave the
+reference.
 
-The SPARE paper's baseline of this kind (DiVeRSe-like, by an entailment model) needs weights; this one has rules. A
-solution with the right answer counts as right in every step. In one with a wrong answer some step is the first error:
-every step gets points for what its statements look like beside the reference (judges/statements.py), and the step
-with the most is it. WEIGHTS were fitted on 100 solutions of each of two parts of ProcessBench (docs/judges.md).
+This stands in for the SPARE paper's baseline (arXiv 2506.15498), which aligns steps as DiVeRSe does, by an entailment
+model. In a solution with the right answer every step is right. In one with a wrong answer each step gets points, a
+weighted sum of features that compare its statements with the reference (judges/statements.py), and the step with the
+most points is the first error. WEIGHTS were fitted on 100 solutions of each of two parts of ProcessBench
+(docs/judges.md).
 """
 
 import itertools
@@ -24,7 +26,8 @@ from spare_jax.steps.lines import split_sentences
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
-# How much may be combined from the numbers of the problem and the reference before a number counts as unsupported.
+# How a number may be computed from those of the problem and the reference without counting as unsupported: each level
+# allows more than the one before it (`_support`).
 _LEVELS = ("stated", "partial", "rescaled", "combined")
 
 FEATURES = (
@@ -60,23 +63,26 @@ WEIGHTS = {
     "length": 0.745,
     "doubtful": 0.311,
 }
-"""What `fit` finds on the dev rows of ProcessBench's gsm8k and math parts; a test fits them again."""
+"""What `fit` gives on the dev rows of ProcessBench's gsm8k and math parts; a test fits them again."""
 
 
-def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, judge: str = "alignment") -> Judgement:
-    """The Judgement of one solution. Steps before the first error are right, it and all behind it wrong.
+def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution) -> Judgement:
+    """The Judgement of a solution. Steps before the first error are right, it and all steps behind it wrong.
 
-    A step's score is the probability that no error has occurred up to it, under a softmax over the steps' points; 1
-    throughout where the answer is right. The explanation names what spoke against a step. Where it is undecided whether
-    the answer is right, the solution is not judged.
+    A softmax over the steps' points is the probability of each being the first error. A step's score is the probability
+    that the first error is behind it, or 1 if the answer is right. The explanation names the features that speak
+    against the step. If the comparison of the answer is undecided, the solution is not judged.
+
+    Raises:
+      ValueError: no accepted answer is known.
     """
-    require_answers(gold, judge)
+    require_answers(gold, "alignment")
     outcome, n_steps = is_correct(task, gold, solution), len(solution.steps)
     if outcome is None:
-        return not_judged(solution, judge, UNDECIDED)
+        return not_judged(solution, "alignment", UNDECIDED)
     if outcome or not n_steps:
         steps = (StepJudgement(label=True, score=1.0),) * n_steps
-        return Judgement(solution.id, judge, steps, outcome)
+        return Judgement(solution.id, "alignment", steps, outcome)
     table = features(problem, gold.steps, solution.steps)
     points = table @ np.array([WEIGHTS[name] for name in FEATURES])
     weight = np.exp(points - points.max())
@@ -84,7 +90,7 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
     first_error = int(points.argmax())
     return Judgement(
         solution.id,
-        judge,
+        "alignment",
         tuple(
             StepJudgement(i < first_error, min(1.0, max(0.0, float(unharmed[i]))), _evidence(table[i]))
             for i in range(n_steps)
@@ -94,7 +100,7 @@ def alignment(task: "Task", problem: Problem, gold: Gold, solution: Solution, ju
 
 
 def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -> np.ndarray:
-    """What the steps' statements look like beside the reference: float64, [steps, FEATURES]."""
+    """The features of each step: float64 [steps, FEATURES]. `reference` and `steps` are texts of steps."""
     question, known_steps = prompt(problem), "\n".join(reference)
     stated = statements.numbers(question) | statements.numbers(known_steps)
     support = _support(question, known_steps, stated)
@@ -106,15 +112,15 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
     for step in steps:
         here = {}
         for level in _LEVELS:
-            found = statements.numbers(step) if level == "stated" else statements.said(step)
+            present = statements.numbers(step) if level == "stated" else statements.said(step)
             known = seen[level] | support[level]
-            here[level] = found - known - statements.on_the_way(step, known)
-            seen[level] |= found
+            here[level] = present - known - statements.on_the_way(step, known)
+            seen[level] |= present
         unsupported.append(here)
     at_end = list(statements.numbers(steps[-1])) if steps else []
     answer_seen, so_far, before, rows = False, set(spoken), dict.fromkeys(_LEVELS, False), []
     for i, (step, here) in enumerate(zip(steps, unsupported, strict=True)):
-        found, results, said = statements.words(step), statements.results(step), statements.said(step)
+        words, results, said = statements.words(step), statements.results(step), statements.said(step)
         says_answer = len(at_end) == 1 and at_end[0] in said
         following = bool(i + 1 < len(steps) and unsupported[i + 1]["stated"])
         row = {f"first_unsupported_{level}": float(bool(here[level]) and not before[level]) for level in _LEVELS}
@@ -127,8 +133,8 @@ def features(problem: Problem, reference: Sequence[str], steps: Sequence[str]) -
             "new_number": float(bool(said - so_far) and not before["stated"]),
             "has_result": float(bool(results) and not before["stated"]),
             "first_says_answer": float(says_answer and not answer_seen),
-            "overlap": max((len(found & other) / (len(other) + 1) for other in reference_words), default=0.0),
-            "foreign_words": len(found - known_words) / (len(found) + 1),
+            "overlap": max((len(words & other) / (len(other) + 1) for other in reference_words), default=0.0),
+            "foreign_words": len(words - known_words) / (len(words) + 1),
             "last": float(i == len(steps) - 1),
             "first": float(i == 0),
             "after_unsupported": float(before["stated"]),
@@ -148,7 +154,7 @@ _DOUBT = ("assum", "since it is not", "however", "let's re", "must be", "cannot"
 
 
 def _support(question: str, reference: str, stated: set[Fraction]) -> dict[str, set[Fraction]]:
-    """By level, the numbers that problem and reference account for."""
+    """By level, the numbers that can be computed from those of the problem and the reference."""
     spoken = statements.said(question)
     base = stated | spoken
     partial = set(base)
@@ -169,10 +175,11 @@ def _evidence(row: np.ndarray) -> str:
 
 
 def fit(cases: Sequence[tuple[np.ndarray, int]], strength: float = 3.0) -> dict[str, float]:
-    """The weights that make the known first errors most likely, under an L2 penalty: a conditional logit.
+    """The WEIGHTS under which the known first errors are most probable: a conditional logit with an L2 penalty of
+    `strength`.
 
     Args:
-      cases: per wrong solution its `features` and the index of its first error.
+      cases: per wrong solution its `features` and the index of its first error, from 0.
     """
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -184,5 +191,5 @@ def fit(cases: Sequence[tuple[np.ndarray, int]], strength: float = 3.0) -> dict[
             slope = slope - table[first_error] + np.exp(log_p) @ table
         return value, slope
 
-    found = scipy.optimize.minimize(loss, np.zeros(len(FEATURES)), jac=True, method="L-BFGS-B").x
-    return {name: round(float(weight), 3) for name, weight in zip(FEATURES, found, strict=True)}
+    fitted = scipy.optimize.minimize(loss, np.zeros(len(FEATURES)), jac=True, method="L-BFGS-B").x
+    return {name: round(float(weight), 3) for name, weight in zip(FEATURES, fitted, strict=True)}

@@ -1,23 +1,25 @@
-"""How released process reward models are read: the ids of a solution, the positions of its step scores, the read-out.
+"""How reward models are read: the ids of a solution, the positions of its step scores, the read-out.
 
-Silent differences here cost points: whether the score is read at the step's tag or before it, from which ids, by which
-activation. Each convention says so once, and `of_model` finds the one that a model directory was trained with. Ids are
-joined and not strings wherever the model was trained on what that gives, so a step that holds the text of a tag is
-text. All but those of our own models read the plain question and the steps' texts.
+Released reward models differ in whether a step's score is read at a tag or before it, from which ids, and by which
+activation; a wrong guess gives plausible, worse scores without any error. A convention says all of it once, and
+`of_model` finds the one of a model directory. Ids are joined, not strings, wherever the model was trained on the same
+ids: then a step that holds the text of a tag is not mistaken for one. Conventions of released models read the plain
+question and the texts of the steps.
 
-One forward pass per solution is a layout (`Convention`); what takes several requests, a forward pass per step or a
-critique that the model writes first, is a program (`ProgramConvention`). Our generative reward models have a judge of
-their own (judges/generative.py), and their directories say what they write (`GenerativeConvention`). Left out: models
-that need a policy's log-probabilities beside (EurusPRM), and PathFinder.
+Most models score a solution in one forward pass and have a layout (`lay_out`). Others take several requests, one per
+step or a critique that the model writes first, and have a program. Our own generative reward models have a judge of
+their own (judges/generative.py); their convention says what they write. Not supported are models that also need a
+policy's log-probabilities (EurusPRM), and PathFinder.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from spare_jax.judges.critiques import gen_prm, think_prm
-from spare_jax.judges.reward_model import RewardModelSettings, prefix_scores, scores
+from spare_jax.judges.reward_model import LayOut, RewardModelSettings, prefix_scores, scores
 from spare_jax.models.heads import ReadOut
 from spare_jax.models.huggingface import architecture_of, head_kind
 from spare_jax.models.json_files import ModelError, read_json, shown, write_json
@@ -32,45 +34,50 @@ from spare_jax.tasks.task import Task
 CONVENTION_FILE = "prm_convention.json"
 PREFERRED_STEP_TAG = " ки"  # the published tag: rare in text, and one token of the Llama tokenizers
 
-LaidOut = tuple[list[int], list[int]]  # ids, and the position of every step's score in them
+LaidOut = tuple[list[int], list[int]]  # ids, and the position in them of each step's score
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """A convention bound to a tokenizer: all that scoring needs to know of it.
+    """A convention bound to a tokenizer: what is needed to score solutions.
 
-    `lay_out` gives a solution's ids and one position per step. `threshold` is the score from which on a step counts
-    as right where nobody has chosen another.
+    Attributes:
+      program: (problem, solution, settings, reference=()) -> the program that scores the solution; one convention reads
+        the reference, a sequence of steps.
+      read_out: how the score at a position is computed.
+      aggregation: how step scores become a solution's score (selection/aggregate.py).
+      threshold: the score from which on a step counts as right, unless another has been chosen.
+      lay_out: the ids of a solution and one position per step; None if one forward pass is not enough.
     """
-
-    lay_out: Callable[[Problem, Solution], LaidOut]
-    read_out: ReadOut
-    aggregation: str
-    threshold: float
-    max_tokens: ClassVar[int | None] = 1  # of an answer that an engine is asked for: scores alone
-
-    def program(
-        self, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
-    ) -> Program:
-        """The program that scores a solution. No layout of one forward pass looks at the reference."""
-        return scores(self.lay_out, problem, solution, settings)
-
-
-@dataclasses.dataclass(frozen=True)
-class ProgramReader:
-    """The same of a convention that is a program."""
 
     program: Callable[..., Program]
     read_out: ReadOut
     aggregation: str
     threshold: float
-    max_tokens: ClassVar[int | None] = None  # it may write
+    lay_out: LayOut | None = None
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Most tokens of an answer that the engine must have room for: 1 if nothing is written, else None for any."""
+        return 1 if self.lay_out else None
+
+
+def _by_layout(lay_out: LayOut, read_out: ReadOut, aggregation: str, threshold: float) -> Reader:
+    """The Reader that scores a solution in one forward pass, and does not look at the reference."""
+
+    def program(
+        problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
+    ) -> Program:
+        return scores(lay_out, problem, solution, settings)
+
+    return Reader(program, read_out, aggregation, threshold, lay_out)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenTagConvention:
-    """Of our own models (arXiv 2506.15498): solve prompt, then per step its sampled ids, the tag, a newline; read AT
-    the tag, as softmax over the label ids. It travels inside the model directory."""
+    """Of our own reward models, as in SPARE (arXiv 2506.15498): the prompt of solving, then per step its sampled ids,
+    the tag and a newline. The score is read AT the tag, as softmax over the ids of the two labels. It is a file in the
+    model directory."""
 
     tag: str
     tag_id: int
@@ -84,67 +91,58 @@ class TokenTagConvention:
         return ReadOut((self.bad_id, self.good_id))
 
     def reader(self, tokenizer: Any, task: Task, digest: str, whole: bool = False) -> Reader:
-        """Bound to the tokenizer with this digest; `whole` reads one score, at the end (an outcome reward model)."""
+        """Bound to the tokenizer with this digest. With `whole` there is one score, at the solution's end: an outcome
+        reward model's."""
         ids_of = orm_ids if whole else prm_ids
 
         def lay_out(problem: Problem, solution: Solution) -> LaidOut:
             return ids_of(tokenizer, task, problem, solution_ids(tokenizer, solution, digest), self.tag_id)
 
-        return Reader(lay_out, self.read_out, self.aggregation, 0.5)
+        return _by_layout(lay_out, self.read_out, self.aggregation, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-    """Of a released model. `lay_out(tokenizer, question, steps)` and `read_out(tokenizer)` raise ModelError where the
-    tokenizer lacks a token. `head` is a key of heads.HEADS, None for columns of the LM head."""
+    """Of a released reward model.
 
-    lay_out: Callable[[Any, str, Sequence[str]], LaidOut]
+    Attributes:
+      read_out: of a tokenizer. Raises ModelError if the tokenizer lacks a token; so does `lay_out`.
+      head: a key of heads.HEADS; None if tokens of the LM head are read.
+      source: where the convention was found.
+      lay_out: (tokenizer, question, steps) -> the ids, and one position per step.
+      program: for a model that has no layout, (tokenizer, problem, solution, settings, reference=()) -> the program.
+    """
+
     read_out: Callable[[Any], ReadOut]
     head: str | None
     aggregation: str
     threshold: float
     source: str
+    lay_out: Callable[[Any, str, Sequence[str]], LaidOut] | None = None
+    program: Callable[..., Program] | None = None
 
     def reader(self, tokenizer: Any) -> Reader:
-        """Bound to a tokenizer."""
-        self.lay_out(tokenizer, "Q", ["a"])  # a missing token is told before anything runs
+        """Bound to a tokenizer. Raises ModelError if that lacks a token."""
+        read_out = self.read_out(tokenizer)
+        if self.program is not None:
+            program = functools.partial(self.program, tokenizer)
+            return Reader(program, read_out, self.aggregation, self.threshold)
+        lay_out_texts = self.lay_out
+        assert lay_out_texts is not None, "a convention has a layout or a program"
+        lay_out_texts(tokenizer, "Q", ["a"])  # a missing token is told before anything runs
 
         def lay_out(problem: Problem, solution: Solution) -> LaidOut:
-            question = "\n".join((*problem.context, problem.question))
-            ids, positions = self.lay_out(tokenizer, question, solution.steps)
+            ids, positions = lay_out_texts(tokenizer, _question(problem), solution.steps)
             assert len(positions) == len(solution.steps)
             return ids, positions
 
-        return Reader(lay_out, self.read_out(tokenizer), self.aggregation, self.threshold)
-
-
-@dataclasses.dataclass(frozen=True)
-class ProgramConvention:
-    """Of a released model that takes several requests per solution. `program(tokenizer, problem, solution, settings,
-    reference)` is a program; the rest is as in Convention."""
-
-    program: Callable[..., Program]
-    read_out: Callable[[Any], ReadOut]
-    head: str | None
-    aggregation: str
-    threshold: float
-    source: str
-
-    def reader(self, tokenizer: Any) -> ProgramReader:
-        """Bound to a tokenizer."""
-
-        def program(
-            problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
-        ) -> Program:
-            return self.program(tokenizer, problem, solution, settings, reference)
-
-        return ProgramReader(program, self.read_out(tokenizer), self.aggregation, self.threshold)
+        return _by_layout(lay_out, read_out, self.aggregation, self.threshold)
 
 
 @dataclasses.dataclass(frozen=True)
 class GenerativeConvention:
-    """Of our own generative reward models: what they write (prompts/generative.py), and the system message that asks
-    for it, as in training. It travels inside the model directory.
+    """Of our own generative reward models: the kind of text that they write (prompts/generative.py) and the system
+    message that asks for it, as in training. It is a file in the model directory.
 
     Raises:
       ValueError: `kind` is unknown.
@@ -158,7 +156,7 @@ class GenerativeConvention:
             raise ValueError(f"kind {self.kind!r} is unknown: choose among {', '.join(KINDS)}")
 
 
-Known = TokenTagConvention | Convention | ProgramConvention | GenerativeConvention
+AnyConvention = TokenTagConvention | Convention | GenerativeConvention
 
 
 # Layouts
@@ -167,7 +165,7 @@ Known = TokenTagConvention | Convention | ProgramConvention | GenerativeConventi
 def _tagged(
     prompt: Callable[[Any, str], list[int]], tag: str, behind: str = ""
 ) -> Callable[[Any, str, Sequence[str]], LaidOut]:
-    """`prompt`'s ids, then per step its own, the tag, and what stands behind it; read AT the tag."""
+    """The layout of a prompt's ids, then per step its ids, the tag, and the ids of `behind`; read AT the tag."""
 
     def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
         ids, positions = prompt(tokenizer, question), []
@@ -182,7 +180,8 @@ def _tagged(
 
 
 def _separated(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
-    """TRL's: beginning of sequence, question, and per step its ids and those of a newline; read AT the last of them."""
+    """TRL's layout: beginning of sequence, question, and per step its ids and a newline's; read AT the last of
+    these."""
     ids, positions = [*_start(tokenizer), *encode(tokenizer, question)], []
     for step in steps:
         ids += [*encode(tokenizer, step), *encode(tokenizer, "\n")]
@@ -191,9 +190,9 @@ def _separated(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
 
 
 def _tagged_text(tag: str, encoded: str, behind: str = "") -> Callable[[Any, str, Sequence[str]], LaidOut]:
-    """The question, a blank, and per step its text, the tag, and what stands behind it, encoded as one string; read AT
-    the tag, the token that `encoded` is alone. Where a tag stands is known by its characters, so the same characters
-    inside a step are text."""
+    """The layout of the question, a blank, and per step its text, the tag and `behind`, encoded as one string; read AT
+    the tag, whose token is the one that `encoded` encodes to. Tags are found by the offsets of their characters, so a
+    step may hold the same characters."""
 
     def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
         text, ends = f"{question} ", []
@@ -201,8 +200,8 @@ def _tagged_text(tag: str, encoded: str, behind: str = "") -> Callable[[Any, str
             text += step + tag
             ends.append(len(text))
             text += behind
-        found = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True)
-        ids, spans, tag_id = list(found["input_ids"]), found["offset_mapping"], encoded_id(tokenizer, encoded)
+        encoding = tokenizer(text, return_offsets_mapping=True, split_special_tokens=True)
+        ids, spans, tag_id = list(encoding["input_ids"]), encoding["offset_mapping"], encoded_id(tokenizer, encoded)
         at = {end: i for i, ((_, end), one) in enumerate(zip(spans, ids, strict=True)) if one == tag_id}
         if missing := [end for end in ends if end not in at]:
             number = ends.index(missing[0]) + 1
@@ -215,8 +214,8 @@ def _tagged_text(tag: str, encoded: str, behind: str = "") -> Callable[[Any, str
 
 
 def _turns(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
-    """A conversation: the user says question and first step, then each next step, the assistant "+" every time; read
-    BEFORE the "+", at the last token of the prompt for it."""
+    """The layout of a conversation: the user sends the question with the first step, then each next step, and the
+    assistant answers "+" every time; read BEFORE the "+", at the last token of the generation prompt."""
     messages, positions = [], []
     for number, step in enumerate(steps):
         messages.append({"role": "user", "content": step if number else f"{question} {step}"})
@@ -232,10 +231,10 @@ def _turns(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
 
 
 def _step_ends(back: int) -> Callable[[Any, str, Sequence[str]], LaidOut]:
-    """ReasonEval's prompt and the steps; read AT the token `back` places before the last of each step.
+    """The layout of ReasonEval's prompt and the steps; read AT the token `back` places before the last of each step.
 
-    A step is encoded behind a padding token, which is taken out again: tokenizers differ in whether a blank comes
-    before such text.
+    A step is encoded behind a padding token, which is then removed: at the start of a text some tokenizers would insert
+    a blank.
     """
 
     def lay_out(tokenizer: Any, question: str, steps: Sequence[str]) -> LaidOut:
@@ -252,13 +251,17 @@ def _step_ends(back: int) -> Callable[[Any, str, Sequence[str]], LaidOut]:
     return lay_out
 
 
+def _question(problem: Problem) -> str:
+    return "\n".join((*problem.context, problem.question))
+
+
 def _start(tokenizer: Any) -> list[int]:
-    """The beginning-of-sequence token, if the tokenizer has one."""
+    """The beginning-of-sequence id, if the tokenizer has one."""
     return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
 def _chat(system: str, begun: str = "") -> Callable[[Any, str], list[int]]:
-    """A prompt: system text and question in the chat template, and the first words of the answer."""
+    """A prompt of system message and question in the chat template, with the first words of the answer."""
 
     def prompt(tokenizer: Any, question: str) -> list[int]:
         messages = [{"role": "system", "content": system}, {"role": "user", "content": question}]
@@ -268,7 +271,7 @@ def _chat(system: str, begun: str = "") -> Callable[[Any, str], list[int]]:
 
 
 def _plain(begin: bool, behind: str = "") -> Callable[[Any, str], list[int]]:
-    """A prompt: the question's ids, behind a beginning-of-sequence token if there is one and `begin`."""
+    """A prompt of the question and `behind`, with `begin` after the beginning-of-sequence token if there is one."""
     return lambda tokenizer, question: [
         *(_start(tokenizer) if begin else []),
         *encode(tokenizer, question + behind),
@@ -276,12 +279,13 @@ def _plain(begin: bool, behind: str = "") -> Callable[[Any, str], list[int]]:
 
 
 def _named(wrong: str, right: str) -> Callable[[Any], ReadOut]:
-    """Softmax over the LM head's logits of two tokens, by their names in the vocabulary."""
+    """The read-out by softmax over the LM head's logits of two tokens, by their names in the vocabulary."""
     return lambda tokenizer: ReadOut((token_id(tokenizer, wrong), token_id(tokenizer, right)))
 
 
 def _encoded(wrong: str, right: str) -> Callable[[Any], ReadOut]:
-    """The same of what two texts encode to: sentencepiece puts a blank before them, which is another token."""
+    """The read-out by softmax over the tokens that two texts encode to. With sentencepiece these differ from the tokens
+    of that name, because it puts a blank before a text."""
     return lambda tokenizer: ReadOut((encoded_id(tokenizer, wrong), encoded_id(tokenizer, right)))
 
 
@@ -289,11 +293,11 @@ def _encoded(wrong: str, right: str) -> Callable[[Any], ReadOut]:
 
 
 def _universal(
-    tokenizer: Any, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str]
+    tokenizer: Any, problem: Problem, solution: Solution, settings: RewardModelSettings, reference: Sequence[str] = ()
 ) -> Program:
-    """Universal-PRM: behind the question and its reference, the first k steps and the end of sequence, once per k."""
+    """Universal-PRM: a request per step, with question, reference, the steps up to this one and the end of sequence."""
     known = "\n".join(reference) or "There is no reference answer for this question."
-    question = "\n".join((*problem.context, problem.question)) + f"\n\n###\n\nThe reference answer is: {known}"
+    question = _question(problem) + f"\n\n###\n\nThe reference answer is: {known}"
     prompt = _chat("You are a helpful assistant.")(tokenizer, question)
     ends = [tokenizer.eos_token_id]
     steps = solution.steps
@@ -302,10 +306,10 @@ def _universal(
 
 
 def _without_reference(program: Callable[..., Program]) -> Callable[..., Program]:
-    return lambda tokenizer, problem, solution, settings, _: program(tokenizer, problem, solution, settings)
+    return lambda tokenizer, problem, solution, settings, _=(): program(tokenizer, problem, solution, settings)
 
 
-# What the SPARE models' cards tell to leave as it was in training.
+# The model cards of the SPARE models ask for this system message, word for word.
 SPARE_MATH = (
     "You are an expert at solving challenging math problems spanning across various categories and difficulties such "
     "as Algebra, Number Theory, Geometry, Counting and Probability, Precalculus etc. For a given math problem, your "
@@ -315,49 +319,48 @@ SPARE_MATH = (
 )
 _QWEN_MATH = "Please reason step by step, and put your final answer within \\boxed{}."
 
-PUBLISHED: dict[str, Convention | ProgramConvention] = {
+PUBLISHED: dict[str, Convention] = {
     "spare": Convention(
-        _tagged(_chat(SPARE_MATH, "Let's think step by step.\n"), " ки", "\n"), _named("-", "+"), None, "last", 0.5,
-        "cards of UKPLab/Llama-3-8b-spare-prm-math and Qwen2.5-3b-spare-prm-math",
+        _named("-", "+"), None, "last", 0.5, "cards of UKPLab/Llama-3-8b-spare-prm-math and Qwen2.5-3b-spare-prm-math",
+        _tagged(_chat(SPARE_MATH, "Let's think step by step.\n"), " ки", "\n"),
     ),
     "math_shepherd": Convention(
-        _tagged_text(" ки", "ки", "\n"), _encoded("-", "+"), None, "min", 0.5, "peiyi9979/math-shepherd-mistral-7b-prm",
+        _encoded("-", "+"), None, "min", 0.5, "peiyi9979/math-shepherd-mistral-7b-prm", _tagged_text(" ки", "ки", "\n"),
     ),
     "math_psa": Convention(
-        _tagged_text(" \n\n\n\n\n", " \n\n\n\n\n"), _encoded(" -", " +"), None, "min", 0.5, "OpenR's math-psa",
+        _encoded(" -", " +"), None, "min", 0.5, "OpenR's math-psa", _tagged_text(" \n\n\n\n\n", " \n\n\n\n\n"),
     ),
-    "rlhflow": Convention(_turns, _encoded("-", "+"), None, "mean", 0.5, "RLHFlow/Llama3.1-8B-PRM-*-Data"),
+    "rlhflow": Convention(_encoded("-", "+"), None, "mean", 0.5, "RLHFlow/Llama3.1-8B-PRM-*-Data", _turns),
     "qwen_math_prm": Convention(
-        _tagged(_chat(_QWEN_MATH), "<extra_0>"), lambda _: ReadOut(), "two_layers", "product", 0.5,
-        "card of Qwen/Qwen2.5-Math-PRM-7B",
+        lambda _: ReadOut(), "two_layers", "product", 0.5, "card of Qwen/Qwen2.5-Math-PRM-7B",
+        _tagged(_chat(_QWEN_MATH), "<extra_0>"),
     ),
     "skywork": Convention(
-        _tagged(_plain(True, "\n"), "\n"), lambda _: ReadOut(activation="sigmoid"), "value", "mean", 0.5,
-        "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-*",
+        lambda _: ReadOut(activation="sigmoid"), "value", "mean", 0.5, "Skywork/Skywork-o1-Open-PRM-Qwen-2.5-*",
+        _tagged(_plain(True, "\n"), "\n"),
     ),
     "pure": Convention(
-        _tagged(_plain(False), "\n\n"), lambda _: ReadOut(activation="difference"), "classifier", "min", 0.0,
-        "card of jinachris/PURE-PRM-7B",
+        lambda _: ReadOut(activation="difference"), "classifier", "min", 0.0, "card of jinachris/PURE-PRM-7B",
+        _tagged(_plain(False), "\n\n"),
     ),
-    "trl": Convention(
-        _separated, lambda _: ReadOut(), "classifier", "last", 0.5, "TRL 1.13.0's PRMTrainer",
-    ),
+    "trl": Convention(lambda _: ReadOut(), "classifier", "last", 0.5, "TRL 1.13.0's PRMTrainer", _separated),
     # Its published code counts the beginning of the sequence as a separator and so reads one token early.
     "reason_eval_7b": Convention(
-        _step_ends(1), lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-7B",
+        lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-7B", _step_ends(1),
     ),
     "reason_eval_34b": Convention(
-        _step_ends(0), lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-34B",
+        lambda _: ReadOut(right=(1, 2)), "reason_eval", "min", 0.5, "GAIR/ReasonEval-34B", _step_ends(0),
     ),
-    "universal_prm": ProgramConvention(
-        _universal, lambda _: ReadOut(activation="sigmoid"), "two_layers", "min", 0.5, "card of infly/Universal-PRM-7B",
+    "universal_prm": Convention(
+        lambda _: ReadOut(activation="sigmoid"), "two_layers", "min", 0.5, "card of infly/Universal-PRM-7B",
+        program=_universal,
     ),
-    "think_prm": ProgramConvention(
-        _without_reference(think_prm), _encoded(*THINK_ANSWERS), None, "last", 0.5, "ThinkPRM-1.5B, -7B, -14B",
+    "think_prm": Convention(
+        _encoded(*THINK_ANSWERS), None, "last", 0.5, "ThinkPRM-1.5B, -7B, -14B", program=_without_reference(think_prm),
     ),
-    "gen_prm": ProgramConvention(
-        _without_reference(gen_prm), _encoded(*GEN_ANSWERS), None, "min", 0.5,
-        "GenPRM-1.5B, -7B, -32B, without executing its code",
+    "gen_prm": Convention(
+        _encoded(*GEN_ANSWERS), None, "min", 0.5, "GenPRM-1.5B, -7B, -32B, without executing its code",
+        program=_without_reference(gen_prm),
     ),
 }  # fmt: skip
 
@@ -370,12 +373,13 @@ _BY_ARCHITECTURE = {
 }
 
 
-def of_model(directory: str | pathlib.Path, name: str = "") -> Known:
-    """The convention of a model directory: the one that is named, else its prm_convention.json, else what the
-    architecture says.
+def of_model(directory: str | pathlib.Path, name: str = "") -> AnyConvention:
+    """The convention of a model directory: the published one of this `name`; without a name that of the directory's
+    prm_convention.json; without such a file the one that its architecture implies.
 
     Raises:
-      ModelError: the name is unknown, the file cannot be read, or nothing says which it is.
+      ModelError: the name is unknown or names a convention for another kind of head, the file cannot be read, or
+        nothing says which convention it is.
     """
     path = pathlib.Path(directory) / CONVENTION_FILE
     if name:
@@ -399,11 +403,11 @@ def of_model(directory: str | pathlib.Path, name: str = "") -> Known:
 
 
 def of_verifier(directory: str | pathlib.Path, kind: str = "") -> GenerativeConvention:
-    """The convention of a generative reward model: the kind that is named, with its own guidelines, else what the
-    directory says.
+    """The convention of a generative reward model: that of this `kind` with its default guidelines; without a kind,
+    that of the directory's file.
 
     Raises:
-      ModelError: the kind is unknown, or the directory is none of a generative reward model.
+      ModelError: the kind is unknown, or the directory is not that of a generative reward model.
     """
     if kind:
         try:
@@ -411,12 +415,12 @@ def of_verifier(directory: str | pathlib.Path, kind: str = "") -> GenerativeConv
         except ValueError as error:
             raise ModelError(f"config.generative.kind: {error}") from None
     path = pathlib.Path(directory) / CONVENTION_FILE
-    found = load_convention(directory) if path.is_file() else None
-    if isinstance(found, GenerativeConvention):
-        return found
+    convention = load_convention(directory) if path.is_file() else None
+    if isinstance(convention, GenerativeConvention):
+        return convention
     raise ModelError(
-        f"{directory} does not say what it writes as a generative reward model: set config.models.verifier.path to one "
-        f"that was trained as such, or config.generative.kind to one of {', '.join(KINDS)}"
+        f"{directory} does not say what it writes as a generative reward model: set config.models.generative.path to "
+        f"one that was trained as such, or config.generative.kind to one of {', '.join(KINDS)}"
     )
 
 
@@ -426,7 +430,7 @@ def save_convention(directory: str | pathlib.Path, convention: TokenTagConventio
 
 
 def load_convention(directory: str | pathlib.Path) -> TokenTagConvention | GenerativeConvention:
-    """Read the convention of a model of ours. Raises ModelError if its file is missing or incomplete."""
+    """The convention in the file of one of our model directories. Raises ModelError if it is missing or incomplete."""
     path = pathlib.Path(directory) / CONVENTION_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: the directory holds no reward model; train one, or write its convention")
@@ -444,15 +448,17 @@ def load_convention(directory: str | pathlib.Path) -> TokenTagConvention | Gener
 
 
 def choose_convention(tokenizer: Any, candidates: Sequence[str], aggregation: str) -> TokenTagConvention:
-    """The convention to train with: the tokenizer's step tag (`choose_step_tag`) and the ids of "+" and "-"."""
+    """The convention to train with: the step tag that `choose_step_tag` finds, and the ids of "+" and "-". Raises
+    ModelError if the tokenizer lacks one of these."""
     tag, tag_id = choose_step_tag(tokenizer, candidates)
     return TokenTagConvention(tag, tag_id, token_id(tokenizer, "+"), token_id(tokenizer, "-"), aggregation)
 
 
 def choose_step_tag(tokenizer: Any, candidates: Sequence[str] = ()) -> tuple[str, int]:
-    """The step tag and its id: " ки" if it encodes to exactly one known id, else the first candidate that does.
+    """The step tag and its id: " ки" if that is one token of the tokenizer, else the first of `candidates` that is one.
 
-    Raises ModelError when none does: a tag of several ids would have no single position to read the score from.
+    Raises:
+      ModelError: none is; a score cannot be read at a tag of several tokens.
     """
     for tag in (PREFERRED_STEP_TAG, *candidates):
         if (tag_id := single_id(tokenizer, tag)) is not None:
@@ -470,16 +476,16 @@ def token_id(tokenizer: Any, text: str) -> int:
     Raises:
       ModelError: it is neither.
     """
-    found = tokenizer.convert_tokens_to_ids(text)
-    return encoded_id(tokenizer, text) if found is None or found == tokenizer.unk_token_id else found
+    named = tokenizer.convert_tokens_to_ids(text)
+    return encoded_id(tokenizer, text) if named is None or named == tokenizer.unk_token_id else named
 
 
 def encoded_id(tokenizer: Any, text: str) -> int:
     """The id of a text that is one token. Raises ModelError if it is not."""
-    found = single_id(tokenizer, text)
-    if found is None:
+    encoded = single_id(tokenizer, text)
+    if encoded is None:
         raise ModelError(f"{text!r} is not one token of this tokenizer: use the tokenizer that the model was made with")
-    return found
+    return encoded
 
 
 def single_id(tokenizer: Any, text: str) -> int | None:

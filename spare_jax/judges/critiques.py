@@ -1,6 +1,8 @@
-"""Reward models that write before they judge: a critique is sampled, then two answers are compared behind it.
+"""Reward models that write a critique and are then scored behind it: ThinkPRM (arXiv 2504.16828), GenPRM (arXiv
+2504.00891).
 
-The engine's read-out must be that of the two answers. Sampling is greedy, one critique each.
+One critique is sampled at temperature 0. The score behind it is the probability of the second of two answers, such as
+"No" and "Yes", against the first; the engine's read-out must be that of the model's two answers.
 """
 
 from collections.abc import Generator, Sequence
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def think_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, settings: RewardModelSettings) -> Program:
-    """ThinkPRM: one critique of the whole solution; its score, p(yes), stands at the last step.
+    """ThinkPRM: one critique of the whole solution. Its score, the probability of "Yes", stands at the last step.
 
-    The labels of the steps are the critique's boxes; a step without one is `missed`.
+    A step's label is what the critique's \\boxed{} says of it; a step without one is `missed`.
 
     Raises:
       RequestFailed: the model could not be asked, the context leaves no room for a critique, or it was cut off.
@@ -31,10 +33,10 @@ def think_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, sett
     prompt = critiques.think_prompt(tokenizer, problem, solution.steps)
     marks = critiques.think_marks(n_steps)
     text, score, generated = yield from _criticise(tokenizer, prompt, marks, critiques.THINK_DECISION, settings)
-    said = critiques.think_verdicts(text, n_steps)
+    labels = critiques.think_verdicts(text, n_steps)
     steps = [
         StepJudgement(label=label, missed=label is None, score=score if number == n_steps else None)
-        for number, label in enumerate(said, 1)
+        for number, label in enumerate(labels, 1)
     ]
     return Judgement(
         solution_id=solution.id,
@@ -47,9 +49,10 @@ def think_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, sett
 
 
 def gen_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, settings: RewardModelSettings) -> Program:
-    """GenPRM without execution: an analysis per step, each behind those of the steps before; its score is p(Yes).
+    """GenPRM without executing its code: an analysis per step, behind the analyses of the steps before it. A step's
+    score is the probability of "Yes" behind its analysis.
 
-    Where one has no room in the context, or was cut off, its step and those behind it have no score.
+    If an analysis was cut off, or there is no room for it in the context, its step and those behind it have no score.
 
     Raises:
       RequestFailed: the model could not be asked, or the first step already has no analysis.
@@ -66,7 +69,7 @@ def gen_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, settin
         except RequestFailed as failed:
             if failed.passing or not steps:
                 raise
-            break  # it would fail again; what has been judged stays
+            break  # asked again it would fail again: keep the steps that have been judged
         judged.append((text, score >= 0.5))
         steps.append(StepJudgement(score=score, explanation=text))
         prompt_tokens += len(prompt)
@@ -84,9 +87,12 @@ def gen_prm(tokenizer: "Tokenizer", problem: Problem, solution: Solution, settin
 def _criticise(
     tokenizer: "Tokenizer", prompt: Sequence[int], marks: Sequence[str], decision: str, settings: RewardModelSettings
 ) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[str, float, int]]:
-    """Ask for a critique and for the decision behind it: (text, score, tokens generated)."""
-    asked = encode(tokenizer, decision)
-    room = min(settings.max_tokens, settings.max_length - len(prompt) - len(asked))
+    """Ask for a critique, and behind it and the text `decision` for the score: (critique, score, tokens generated).
+
+    A critique ends where the model ends it, or before the first of `marks`.
+    """
+    question = encode(tokenizer, decision)
+    room = min(settings.max_tokens, settings.max_length - len(prompt) - len(question))
     if room < 1:
         raise RequestFailed(f"the prompt of {len(prompt)} tokens leaves no room for a critique")
     prefix, stop = Prefix(tuple(prompt)), end_ids(tokenizer)
@@ -95,6 +101,6 @@ def _criticise(
     kept = critiques.cut(tokenizer, written, marks)
     if completion.finish_reason != "stop" and len(kept) == len(written):
         raise RequestFailed(f"the critique was cut off after {len(written)} tokens")
-    ids = (*kept, *asked)
+    ids = (*kept, *question)
     ((answer,),) = yield [Score(settings.model, ids, (len(prompt) + len(ids) - 1,), prefix)]
     return decode(tokenizer, kept), answer.scores[0], len(completion.ids)

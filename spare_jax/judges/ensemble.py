@@ -1,7 +1,8 @@
-"""Several judges as one: SPARE sees right steps and rollouts see wrong ones, so their errors complement each other.
+"""Ensembles: the judgements of several judges on one solution as one.
 
-The SPARE paper (arXiv 2506.15498) suggests such an ensemble and did not build one. Four rules need nothing but the
-members' judgements; the fifth weighs them by what each was worth on solutions whose truth is known.
+The SPARE paper (arXiv 2506.15498) suggests to combine SPARE, which is better at right steps, with rollouts, which are
+better at wrong ones, and does not do it. Four rules need nothing but the members' judgements; the fifth, "weighted", is
+a logistic regression that is fitted on solutions whose true labels are known.
 """
 
 import dataclasses
@@ -17,10 +18,10 @@ RULES = ("agreement", "union", "intersection", "majority", "weighted")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """What each member's word is worth: log-odds that a step is right, per member and class of what it says.
+    """The coefficients of the regression: the log-odds that a step is right, given the members' judgements of it.
 
-    A member adds `right[m]` where its label is right, `wrong[m]` where it is wrong, nothing where it has none, and
-    `score[m]` times (its score - 1/2) where it has one; `prior` is where nobody says anything.
+    They are `prior`, plus per member m: `right[m]` if its label is right or `wrong[m]` if it is wrong, and `score[m]`
+    times (its score - 1/2) if it has a score.
     """
 
     members: tuple[str, ...]
@@ -29,23 +30,21 @@ class Weights:
     wrong: tuple[float, ...]
     score: tuple[float, ...]
 
-    def probability(self, said: Sequence[StepJudgement]) -> float:
-        """The probability that a step is right, given what the members say of it."""
-        return float(1 / (1 + np.exp(-(_features(said) @ self._vector()))))
+    def probability(self, votes: Sequence[StepJudgement]) -> float:
+        """The probability that a step is right, given each member's StepJudgement of it."""
+        return float(1 / (1 + np.exp(-(_features(votes) @ self._vector()))))
 
     def _vector(self) -> np.ndarray:
         return np.array([self.prior, *self.right, *self.wrong, *self.score])
 
 
-def fit(
-    members: Mapping[str, Mapping[str, Judgement]], truths: Mapping[str, Judgement], strength: float = 1.0
-) -> Weights:
-    """Learn the weights by logistic regression on the steps of `truths`, with an L2 penalty of `strength`.
+def fit(members: Mapping[str, Mapping[str, Judgement]], truths: Mapping[str, Judgement]) -> Weights:
+    """Fit the weights by logistic regression on the labelled steps of `truths`, with an L2 penalty of weight 1.
 
     Args:
-      members: judgements by the member's name, then by solution; each has all solutions of `truths`.
-      truths: the known labels, by solution; steps whose truth is unknown are passed over, and solutions on which a
-        member failed.
+      members: the judgements of each member, by its name and then by solution id.
+      truths: the true labels, by solution id. Steps without a label are left out, and solutions on which a member
+        failed.
 
     Raises:
       ValueError: a member has not judged a solution, or there is no labelled step.
@@ -70,14 +69,14 @@ def fit(
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = x @ weights
         p = 1 / (1 + np.exp(-logits))
-        penalty = strength * np.concatenate([[0.0], weights[1:]])
+        penalty = np.concatenate([[0.0], weights[1:]])
         value = np.sum(np.logaddexp(0, logits) - y * logits) + 0.5 * penalty @ weights
         return float(value), x.T @ (p - y) + penalty
 
-    found = scipy.optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
+    fitted = scipy.optimize.minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B").x
     n = len(members)
-    right, wrong, score = (tuple(map(float, found[1 + k * n : 1 + (k + 1) * n])) for k in range(3))
-    return Weights(tuple(members), float(found[0]), right, wrong, score)
+    right, wrong, score = (tuple(map(float, fitted[1 + k * n : 1 + (k + 1) * n])) for k in range(3))
+    return Weights(tuple(members), float(fitted[0]), right, wrong, score)
 
 
 def combine(
@@ -88,19 +87,19 @@ def combine(
     margin: float = 0.0,
     judge: str = "ensemble",
 ) -> Judgement:
-    """The members' judgements on one solution as one.
+    """The members' judgements of one solution as one, by a rule that labels each step:
 
-    agreement     a label where all members have the same one
-    union         wrong where any member says wrong, right where all say right
-    intersection  right where any member says right, wrong where all say wrong
-    majority      what more than half of the members say; a tie of all is wrong
-    weighted      wrong where the probability of being right, by `weights`, lies below `threshold`; no label where it
-                  lies within `margin` of it
+    agreement     the label that all members have
+    union         wrong if any member says wrong, right if all say right
+    intersection  right if any member says right, wrong if all say wrong
+    majority      the label of more than half of the members; wrong if half of them say wrong
+    weighted      right if the probability of being right, by `weights`, is at least `threshold`; no label if it is
+                  closer than `margin` to it
 
-    A member without a label for a step may have meant either: where that would decide, there is none (abstention). The
-    score is the share of members with a label that say right, or the probability; who abstains has neither. The
-    evidence is that of the first member with the chosen label; tokens are summed, since all of them were spent. The
-    outcome is the first one that is known. Where a member failed, so has the ensemble: its rule speaks of all of them.
+    A step has no label (abstention) if the missing label of a member could change the result. A step's score is the
+    share that says right of the members with a label, or the probability; without a label there is no score.
+    Explanation and references are those of the first member with the chosen label. Tokens are summed over the members.
+    The outcome is that of the first member that has one. If a member failed, the ensemble has failed too.
 
     Raises:
       ValueError: unknown rule, no members, members that judged different solutions, or a rule without its weights.
@@ -124,16 +123,16 @@ def combine(
             failure="; ".join(failures),
         )
     steps = []
-    for said in zip(*(j.steps for j in judgements), strict=True):
-        labels = [step.label for step in said]
+    for votes in zip(*(j.steps for j in judgements), strict=True):
+        labels = [step.label for step in votes]
         known = [label for label in labels if label is not None]
         score, label = None, None
         if weights is None and known:
             score, label = sum(known) / len(known), _LABEL[rule](labels)
-        elif weights is not None and any(step.label is not None or step.score is not None for step in said):
-            score = weights.probability(said)
+        elif weights is not None and any(step.label is not None or step.score is not None for step in votes):
+            score = weights.probability(votes)
             label = None if abs(score - threshold) < margin else score >= threshold
-        evidence = next((step for step in said if step.label == label), StepJudgement())
+        evidence = next((step for step in votes if step.label == label), StepJudgement())
         steps.append(StepJudgement() if label is None else dataclasses.replace(evidence, label=label, score=score))
     return Judgement(
         solution_id=judgements[0].solution_id,
@@ -157,17 +156,17 @@ def _intersection(labels: Sequence[bool | None]) -> bool | None:
     return True if True in labels else None if None in labels else False
 
 
-def _majority(labels: Sequence[bool | None]) -> bool | None:
+def _more_than_half(labels: Sequence[bool | None]) -> bool | None:
     right, wrong, half = labels.count(True), labels.count(False), len(labels) / 2
     return True if right > half else False if wrong >= half else None
 
 
-_LABEL = {"agreement": _agreement, "union": _union, "intersection": _intersection, "majority": _majority}
+_LABEL = {"agreement": _agreement, "union": _union, "intersection": _intersection, "majority": _more_than_half}
 
 
-def _features(said: Sequence[StepJudgement]) -> np.ndarray:
-    """What the members say of a step as numbers: 1, says right, says wrong, score - 1/2; float64, [1 + 3 members]."""
-    right = [float(step.label is True) for step in said]
-    wrong = [float(step.label is False) for step in said]
-    score = [0.0 if step.score is None else step.score - 0.5 for step in said]
+def _features(votes: Sequence[StepJudgement]) -> np.ndarray:
+    """float64 [1 + 3 members]: 1; whether each member says right; whether it says wrong; its score - 1/2, or 0."""
+    right = [float(step.label is True) for step in votes]
+    wrong = [float(step.label is False) for step in votes]
+    score = [0.0 if step.score is None else step.score - 0.5 for step in votes]
     return np.array([1.0, *right, *wrong, *score])

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from spare_jax.judges.verify import VerifySettings, sample, text_ids, verification
+from spare_jax.judges.verify import VerifySettings, read_verification, sample_texts, text_ids
 from spare_jax.programs import Completion, Prefix, Request, tokens_written
 from spare_jax.prompts import meta_critique as prompt
 from spare_jax.prompts import verify
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetaCritiqueSettings:
-    """How the verifier is asked for the critique and for the merged verification: greedily, else as `verify` says.
-
-    `critique` and `merge` stand in for the instructions of prompts/meta_critique.py unless empty.
-    """
+    """How the verifier is asked for the critique and for the merged verification: as `verify` says, but one text at
+    temperature 0. `critique` and `merge` replace the instructions of prompts/meta_critique.py unless empty."""
 
     verify: VerifySettings
     critique: str = ""
@@ -37,11 +35,10 @@ def meta_critique(
     tokenizer: "Tokenizer",
     settings: MetaCritiqueSettings,
 ) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[Judgement, ...]]:
-    """The program that criticises a verification, by two `Sample`s one behind the other; returns what was written, the
-    critique and the merged verification, each with its own text and tokens.
+    """The program that has a verification criticised and then written anew, by two `Sample`s; returns two Judgements.
 
-    Their judges are that of `initial` with "_critique" and "_merged". The critique judges no step. Where it was cut off
-    there is nothing to merge: the merged verification says so.
+    The first, whose judge is that of `initial` with "_critique", holds the critique's text and tokens and judges no
+    step. The second, with "_merged", is the new verification; it failed if the critique was cut off.
 
     Raises:
       RequestFailed: the verifier could not be asked, or its prompt leaves no room for an answer.
@@ -50,7 +47,7 @@ def meta_critique(
     asked = verify.render(task, problem, solution.steps, settings.verify.guidelines or verify.GUIDELINES)
     messages = prompt.go_on(asked, initial.text, settings.critique or prompt.CRITIQUE)
     first = encode_chat(tokenizer, messages)
-    (completion,), read = yield from sample(tokenizer, Prefix(tuple(first)), (), greedy, None)
+    (completion,), read = yield from sample_texts(tokenizer, Prefix(tuple(first)), (), greedy, None)
     text, spent = decode(tokenizer, text_ids(tokenizer, completion)), tokens_written([completion])
     critique = Judgement(
         solution.id, f"{initial.judge}_critique", text=text, prompt_tokens=read, generated_tokens=spent
@@ -58,7 +55,9 @@ def meta_critique(
     if completion.finish_reason != "stop":
         return critique, not_judged(solution, merged, f"the critique was cut off after {spent} tokens")
     second = encode_chat(tokenizer, prompt.go_on(messages, text, settings.merge or prompt.MERGE))
-    shared = first if second[: len(first)] == first else second  # what the critique's prompt has been read for
+    shared = first if second[: len(first)] == first else second  # the critique's prompt, which is cached
     grammar = verify.grammar(len(solution.steps)) if greedy.grammar else None
-    (completion,), read = yield from sample(tokenizer, Prefix(tuple(shared)), second[len(shared) :], greedy, grammar)
-    return critique, verification(solution, merged, tokenizer, completion, read)
+    (completion,), read = yield from sample_texts(
+        tokenizer, Prefix(tuple(shared)), second[len(shared) :], greedy, grammar
+    )
+    return critique, read_verification(solution, merged, tokenizer, completion, read)

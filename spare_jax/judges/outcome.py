@@ -1,4 +1,4 @@
-"""Outcome labels: is the final answer the accepted one? (arXiv 2506.15498)"""
+"""Outcome labels: whether a solution's final answer is an accepted one."""
 
 from typing import TYPE_CHECKING
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def is_correct(task: "Task", gold: Gold, solution: Solution) -> bool | None:
-    """Whether the solution's answer is one of the accepted ones, None where the comparison is undecided. A solution
-    without an answer is wrong."""
+    """Whether the solution's answer equals an accepted one; None where the comparison is undecided. A solution without
+    an answer is wrong."""
     return task.answers_equal(solution.answer, gold.answers)
 
 
 def require_answers(gold: Gold, judge: str) -> None:
-    """Raises ValueError where no accepted answer is known: `judge` cannot do without."""
+    """Raises ValueError, in the name of `judge`, where no accepted answer is known."""
     if not gold.answers:
         raise ValueError(
             f"judge {judge}: no accepted answer of problem {gold.problem_id!r} is known: give it a reference that "
@@ -24,6 +24,6 @@ def require_answers(gold: Gold, judge: str) -> None:
 
 
 def outcome(task: "Task", gold: Gold, solution: Solution) -> Judgement:
-    """The outcome as a Judgement, which says nothing of single steps; a failure where it is undecided."""
+    """The outcome as a Judgement without steps; a failed one where the comparison is undecided."""
     right = is_correct(task, gold, solution)
     return Judgement(solution.id, "outcome", outcome=right, failure=UNDECIDED if right is None else "")

@@ -11,8 +11,8 @@ LayOut = Callable[[Problem, Solution], tuple[list[int], list[int]]]
 
 @dataclass(frozen=True)
 class RewardModelSettings:
-    """`max_length` is the context in tokens, `max_tokens` the most of a critique, where the model writes one; `model`
-    names the engine, `judge` the judgements."""
+    """How a reward model is asked: its context in tokens, the most tokens of a critique if the model writes one, and
+    the names of the engine and of the judgements."""
 
     max_length: int
     max_tokens: int = 4096
@@ -21,11 +21,13 @@ class RewardModelSettings:
 
 
 def scores(lay_out: LayOut, problem: Problem, solution: Solution, settings: RewardModelSettings) -> Program:
-    """The program that scores a solution. Labels are left open: a threshold belongs to the evaluation.
+    """The program that scores a solution by one `Score` request. Steps get scores and no labels: a threshold is chosen
+    by the evaluation.
 
-    `lay_out` (judges/conventions.py) gives the ids that the model reads, and positions of scores in them that do not
-    decrease. They belong to the last steps: a single one, an outcome reward model's, to the last, and the others have
-    none. Positions beyond the context are not read: their steps have no score.
+    Args:
+      lay_out: gives the ids that the model reads and the positions of scores in them, in increasing order
+        (judges/conventions.py). With fewer positions than steps they are the last steps': an outcome reward model has
+        one, for the last step. A position beyond the context is not read, so its step has no score.
 
     Raises:
       RequestFailed: the model could not be asked, or the first position already lies beyond the context.
@@ -47,9 +49,16 @@ def scores(lay_out: LayOut, problem: Problem, solution: Solution, settings: Rewa
 def prefix_scores(
     prompt: Sequence[int], answers: Sequence[Sequence[int]], solution: Solution, settings: RewardModelSettings
 ) -> Program:
-    """The program that scores a solution prefix by prefix: `answers` has the ids of the first 1, 2, ... steps, read at
-    the last of them behind `prompt`, which they share. Steps whose prefix exceeds the context have no score. Raises as
-    `scores` does."""
+    """The program that scores every step by a request of its own, for models that give one score per text.
+
+    Args:
+      prompt: the ids before the solution, which all requests share.
+      answers: the ids of the first step, of the first two, and so on; the score is read at the last id. A step whose
+        text exceeds the context has no score.
+
+    Raises:
+      RequestFailed: the model could not be asked, or the first step already exceeds the context.
+    """
     if not solution.steps:
         return Judgement(solution.id, settings.judge)
     shared = Prefix(tuple(prompt))

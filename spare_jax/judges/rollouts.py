@@ -1,14 +1,16 @@
-"""Rollouts: what a step is worth is how often a policy that goes on behind it ends at the right answer.
+"""Rollouts: a step is scored by how often a policy that continues behind it reaches the right answer.
 
-Math-Shepherd's labels (arXiv 2312.08935): K solutions from every step; a step's score is the share of them that end
-right (the soft label), and it is right where any of them does (the hard one).
+Math-Shepherd's automatic labels (arXiv 2312.08935, section 3.3): K continuations behind every step. The share that
+reaches an accepted answer is the step's score (soft estimation), and the step is right if any does (hard estimation).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.outcome import is_correct, require_answers
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, tokens_read, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
@@ -23,25 +25,29 @@ NO_ROLLOUT = "no rollout came to an end: raise config.rollouts.max_tokens or the
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How a policy goes on: `samples` times (K) behind each step, for `max_tokens` at most.
+    """How a policy continues solutions.
 
-    `max_length` is its context. A step is right where more than `threshold` of its rollouts end right: 0 is
-    Math-Shepherd's hard label.
+    Attributes:
+      max_length: the policy's context in tokens, prompt and continuation together.
+      max_tokens: most tokens of a continuation.
+      samples: continuations behind each step (K).
+      threshold: a step is right if more than this share of its continuations end right; 0 is hard estimation.
+      model, judge: the name of the engine, and of the judgements.
     """
 
-    max_length: int
-    max_tokens: int
+    max_length: int = unlisted(sys.maxsize)
+    max_tokens: int = 500
     samples: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
     threshold: float = 0.0
-    model: str = "generator"
-    judge: str = "rollouts"
+    model: str = unlisted("generator")
+    judge: str = unlisted("rollouts")
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """A policy that can go on behind the first steps of solutions of one problem."""
+    """A policy that continues solutions of one problem behind any of their steps."""
 
     task: "Task"
     gold: Gold
@@ -50,21 +56,20 @@ class Continuation:
     prompt: Prefix
 
     def request(self, pieces: Sequence[Sequence[int]]) -> Sample | None:
-        """The request for `samples` rollouts behind `pieces` (prompts/solve.py, `piece_ids`); None where the context is
-        full. Every piece is shared with whoever begins with it too."""
+        """The request for `samples` rollouts behind some steps, each given by the ids of its piece (prompts/solve.py,
+        `piece_ids`); None where the context is full. Each piece is declared as a prefix, so it is prefilled once."""
         prefix = self.prompt
         for piece in pieces:
             prefix = Prefix(tuple(piece), prefix)
-        how = self.settings
-        room = min(how.max_tokens, how.max_length - len(prefix.all_ids()))
+        s = self.settings
+        room = min(s.max_tokens, s.max_length - len(prefix.all_ids()))
         if room < 1:
             return None
-        stop = end_ids(self.tokenizer)
-        return Sample(how.model, (), room, prefix, how.samples, how.temperature, how.top_p, stop=stop)
+        return Sample(s.model, (), room, prefix, s.samples, s.temperature, s.top_p, stop=end_ids(self.tokenizer))
 
     def ended_right(self, completion: Completion) -> bool | None:
-        """Whether what was sampled ends at an accepted answer; the steps before it do not speak for it. None where it
-        is no rollout: it was cut off, or says nothing, or the comparison is undecided."""
+        """Whether a rollout's own steps, not those before it, end in an accepted answer. None if it does not count: it
+        was cut off, has no step, or the comparison of answers is undecided."""
         more, _, _ = solve.split_solution(
             self.tokenizer, completion.ids, end_ids(self.tokenizer), self.task.split_steps
         )
@@ -76,13 +81,13 @@ class Continuation:
 def continuation(
     task: "Task", problem: Problem, gold: Gold, tokenizer: "Tokenizer", settings: RolloutSettings
 ) -> Continuation:
-    """A policy that goes on behind steps of solutions of `problem`."""
+    """The policy for solutions of `problem`."""
     prompt = Prefix(tuple(encode_chat(tokenizer, solve.render(task, problem))))
     return Continuation(task, gold, tokenizer, settings, prompt)
 
 
 def share_right(policy: Continuation, completions: Sequence[Completion]) -> float | None:
-    """The share of rollouts that end right, of those that are any; None without one."""
+    """The share that ends right of the rollouts that count; None if none counts."""
     right = [ended for completion in completions if (ended := policy.ended_right(completion)) is not None]
     return sum(right) / len(right) if right else None
 
@@ -96,11 +101,12 @@ def rollouts(
     tokenizer_digest: str,
     settings: RolloutSettings,
 ) -> Program:
-    """The program that labels a solution's steps by rollouts, all asked for at once; returns its Judgement.
+    """The program that labels a solution's steps by rollouts, all asked for at once, and returns its Judgement.
 
-    Behind the last step there is nothing to go on with: its label is the outcome, its score 1 or 0. A rollout that was
-    cut off, or says nothing, is none; a step without any rollout, as where the context is full, has no label, and a
-    solution without any labelled step is not judged. Of the gold its answers are used alone.
+    The last step needs no rollout: its label is the outcome, its score 1 or 0. A step none of whose rollouts counts
+    (`Continuation.ended_right`), or behind which the context is full, has no label; a solution without any labelled
+    step is not judged. Only the answers of `gold` are used. `tokenizer_digest` says whether the solution's ids are this
+    tokenizer's.
 
     Raises:
       RequestFailed: the policy could not be asked.

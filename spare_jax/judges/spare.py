@@ -1,12 +1,15 @@
-"""SPARE: one generation that compares every step with a reference solution and labels it (arXiv 2506.15498)."""
+"""SPARE: one generation that aligns every step with a reference solution and labels it (arXiv 2506.15498, section
+3)."""
 
 import hashlib
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from spare_jax.judges import votes
 from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.votes import majority_of_steps
+from spare_jax.keys import unlisted
 from spare_jax.programs import Prefix, Program, RequestFailed, Sample, tokens_read, tokens_written
 from spare_jax.prompts import annotate
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -21,32 +24,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SpareSettings:
-    """How the annotator is asked.
+class SpareSettings(LabelPolicy):
+    """How the annotator is asked, and which labels are made of what it writes.
 
-    `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `exemplars` are
-    drawn per solution, from `seed` and the solution's id alone (the paper: 5); with `draws` above 0 a solution has one
-    of so many draws, and those with the same one share all of their prompts before the instance. `stop` are the ids
-    that end an answer; where it is empty, the tokenizer's end-of-sequence token. With `grammar` every answer is one
-    whole record per step, whatever the model prefers. `votes` annotations are sampled per solution and the majority
-    counts, step by step; the kept text is then the majority's records. `guidelines` stand in for the task's unless
-    empty. `judge` names the judgements, `model` the engine.
+    Attributes:
+      max_length: the annotator's context in tokens, prompt and answer together.
+      max_tokens: most tokens of an answer.
+      model, judge: the name of the engine, and of the judgements.
+      votes: how many annotations are sampled per solution. With several, each step gets the majority's label, and the
+        text that is kept is the majority's records.
+      stop: ids that end an answer; empty for the tokenizer's end-of-sequence tokens.
+      guidelines: of the prompt; empty for the task's.
+      exemplars: how many solved examples the prompt shows (the paper: 5), drawn by `seed` and the solution's id.
+      draws: 0 draws the exemplars of each solution anew. Otherwise there are so many draws in all, and solutions with
+        the same draw share their prompts up to the problem, which is prefilled once.
+      grammar: whether the engine allows only texts with one complete record per step.
     """
 
-    max_length: int
+    max_length: int = unlisted(sys.maxsize)
     max_tokens: int = 1024
-    model: str = "annotator"
-    judge: str = "spare"
+    model: str = unlisted("annotator")
+    judge: str = unlisted("spare")
     votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    stop: tuple[int, ...] = ()
+    stop: tuple[int, ...] = unlisted(())
     guidelines: str = ""
     exemplars: int = 5
     draws: int = 0
-    seed: int = 0
-    grammar: bool = False
-    policy: LabelPolicy = field(default_factory=LabelPolicy)
+    seed: int = unlisted(0)
+    grammar: bool = True
 
 
 def spare(
@@ -57,11 +64,11 @@ def spare(
     tokenizer: "Tokenizer",
     settings: SpareSettings,
 ) -> Program:
-    """The program that annotates one solution by a single `Sample` and returns its Judgement.
+    """The program that annotates a solution by a single `Sample` and returns its Judgement.
 
-    Exemplars are dropped from the end until prompt and answer fit the context (`exemplars_dropped`). The labels are
-    those of `settings.policy`; the annotator's text is kept. A text that was cut off, or has no record of any step, is
-    no annotation: it does not vote, and where no other is there the solution is not judged.
+    Exemplars are left out, the last ones first, until prompt and answer fit the context; the Judgement counts them as
+    `exemplars_dropped`. A text that was cut off, or has no record of any step, has no vote; if there is no other text,
+    the solution is not judged.
 
     Args:
       gold: its steps are the reference, its answers decide the outcome (None where it has none, or where the comparison
@@ -99,10 +106,10 @@ def spare(
         return not_judged(solution, settings.judge, f"the annotator's text {why}", texts[0], read, written)
     text, shares = readable[0], [None] * n_steps
     if settings.votes > 1:
-        voted = _majority(readable, n_steps)
-        text, shares = annotate.format_records(voted), [step.score for step in voted]
+        majority = _majority_of_texts(readable, n_steps)
+        text, shares = annotate.format_records(majority), [step.score for step in majority]
     annotation = annotate.parse(text, n_steps)
-    steps, _ = label_steps(annotation, n_steps, outcome, settings.policy)
+    steps, _ = label_steps(annotation, n_steps, outcome, settings)
     return Judgement(
         solution_id=solution.id,
         judge=settings.judge,
@@ -116,11 +123,11 @@ def spare(
     )
 
 
-def _majority(texts: Sequence[str], n_steps: int) -> tuple[StepJudgement, ...]:
-    """One annotation from several: each step's majority; a step that no text has a record of is missed."""
+def _majority_of_texts(texts: Sequence[str], n_steps: int) -> tuple[StepJudgement, ...]:
+    """The majority of several annotations; a step that a text has no record of is missed there."""
     annotations = [annotate.parse(text, n_steps).records for text in texts]
-    nothing = StepJudgement(missed=True)
-    return votes.majority([[records.get(i, nothing) for i in range(1, n_steps + 1)] for records in annotations])
+    missed = StepJudgement(missed=True)
+    return majority_of_steps([[records.get(i, missed) for i in range(1, n_steps + 1)] for records in annotations])
 
 
 def _prompt(
@@ -131,10 +138,10 @@ def _prompt(
     tokenizer: "Tokenizer",
     settings: SpareSettings,
 ) -> tuple[list[int], Prefix | None, int]:
-    """The longest prompt that leaves room for `max_tokens`, what it shares with others, and how many exemplars it
-    lacks.
+    """The prompt with the most exemplars that leaves room for `max_tokens`; the prefix that other solutions share; and
+    how many exemplars were left out.
 
-    Without exemplars the prompt is returned whatever its length: a shorter answer may still do.
+    A prompt without exemplars is returned whatever its length: a shorter answer may still be enough.
     """
     chosen = ()
     if settings.exemplars:

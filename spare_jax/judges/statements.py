@@ -25,8 +25,8 @@ _PLAIN = (
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\\(?:left|right)|\\[\[\]()!,;: ]|\\?\$|\*\*|&"), " "),
 )
-# What an equation needs beside `plain`: units of area and volume are no powers, roots and powers have one form each,
-# and words and functions that calculate are no units, so that what stands beside them is not judged.
+# Rewritten before `plain` where equations are read: units of area and volume, which are no powers; roots and powers, to
+# one form each; and words and functions that compute, to "?", so that no equation with one is judged.
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _ARITHMETIC = (
     (
@@ -68,11 +68,11 @@ _COMMON = frozenset(
         "number with her his she they have has from which can are",
     )
 )
-_LONGEST = 4000  # characters of a step that are looked at
+_LONGEST = 4000  # characters of a step that are read
 
 
 def plain(text: str) -> str:
-    """`text` without LaTeX's dressing: fractions, signs and boxes in ASCII, words in math mode left out."""
+    """`text` without LaTeX markup: fractions, signs and boxes as ASCII, and without the words in math mode."""
     text = text[:_LONGEST]
     for pattern, replacement in _PLAIN:
         text = pattern.sub(replacement, text)
@@ -80,34 +80,34 @@ def plain(text: str) -> str:
 
 
 def numbers(text: str) -> set[Fraction]:
-    """The numbers that stand in a text."""
+    """The numbers that a text has in digits."""
     return {_fraction(match[1]) for match in _NUMBER.finditer(plain(text))}
 
 
 def said(text: str) -> set[Fraction]:
-    """The numbers of a text and those that its words say ("twice", "a dozen", "half"); "Step 3:" says none."""
+    """The numbers that a text has in digits or words ("twice", "a dozen", "half"), without the 3 of "Step 3:"."""
     text = _ORDINAL.sub(" ", text[:_LONGEST])
     spoken = {Fraction(_SPOKEN[word]) for word in re.findall(r"[a-z]+", text.lower()) if word in _SPOKEN}
     return numbers(text) | spoken
 
 
 def words(text: str) -> set[str]:
-    """The words of a text in lower case, without the commonest and the shortest ones."""
+    """The words of a text in lower case, without very common words and those of one or two letters."""
     return {word for word in re.findall(r"[a-z']+", plain(text).lower()) if len(word) > 2} - _COMMON
 
 
 def results(text: str) -> set[Fraction]:
     """The numbers that stand alone behind an equals sign."""
-    found = set()
+    alone_behind = set()
     for part in plain(text).split("=")[1:]:
         alone = re.match(rf"\s*-?\s*({_DIGITS})(?!\s*[*/+^(])(?!\s*-\s*[0-9])", _WORD.sub(" ", part))
         if alone:
-            found.add(_fraction(alone[1]))
-    return found
+            alone_behind.add(_fraction(alone[1]))
+    return alone_behind
 
 
 def operands(text: str) -> Iterator[tuple[str, list[Fraction]]]:
-    """The terms of every plain sum and the factors of every plain product in a text, with its sign, "+" or "*"."""
+    """The operands of every sum, as ("+", terms), and of every product, as ("*", factors), of numbers in a text."""
     for part in re.split(r"=|\n", plain(text)):
         part = _WORD.sub(" ", part)
         for sign in "+*":
@@ -116,38 +116,38 @@ def operands(text: str) -> Iterator[tuple[str, list[Fraction]]]:
 
 
 def false_equations(text: str) -> list[tuple[Fraction, Fraction]]:
-    """Both sides of the equations between numbers that do not hold; a result may be rounded to the places it shows.
+    """Both sides of every equation between numbers that does not hold. A result may be rounded to its decimal places.
 
-    Words and units between the numbers are passed over; an equation with a variable says nothing of numbers, and one
-    with a root that is no fraction is not judged.
+    Words and units between the numbers are ignored. Equations with a variable, or with a root that is no fraction, are
+    left out.
     """
-    found = []
+    wrong = []
     for sides in _equations(text):
         for left, right in itertools.pairwise(sides):
             whole, stated = _last_expression(left), _first_expression(right)
             if whole and stated and whole[1] > 0 and not _close(whole[0], stated, right):
                 exclaimed = _first_expression(right.rstrip("!")) if right.endswith("!") else None
                 if not exclaimed or not _close(whole[0], exclaimed, right):
-                    found.append((whole[0], stated[0]))
-    return found
+                    wrong.append((whole[0], stated[0]))
+    return wrong
 
 
 def on_the_way(text: str, known: Set[Fraction]) -> set[Fraction]:
-    """The numbers between the ends of chains of equations that all hold and come to a number that is `known`: 100 in
-    "√(6² + 8²) = √100 = 10", where 10 is."""
-    found: set[Fraction] = set()
+    """The numbers inside of chains of equations that hold and end at a number that is `known`: 100 in
+    "√(6² + 8²) = √100 = 10", if 10 is known."""
+    inside: set[Fraction] = set()
     for sides in _equations(text):
         if len(sides) < 3:
             continue
         ends = (_last_expression(sides[0]), *(evaluate(side) for side in sides[1:-1]), _first_expression(sides[-1]))
         values = [end[0] for end in ends if end]
         if len(values) == len(sides) and values[-1] in known and len(set(values)) == 1:
-            found |= {_fraction(number) for side in sides[1:-1] for number in re.findall(_DIGITS, side)}
-    return found
+            inside |= {_fraction(number) for side in sides[1:-1] for number in re.findall(_DIGITS, side)}
+    return inside
 
 
 def _equations(text: str) -> Iterator[list[str]]:
-    """The sides of every chain of equations, without words; "?" stands for a variable and for what is not read."""
+    """The sides of every chain of equations, without words; "?" stands for a variable or what is not understood."""
     text = text[:_LONGEST]
     for pattern, replacement in _ARITHMETIC:
         text = pattern.sub(replacement, text)
@@ -163,8 +163,8 @@ def _fraction(text: str) -> Fraction:
 
 
 def _close(exact: Fraction, side: tuple[Fraction, int], text: str) -> bool:
-    """Whether a side of an equation, its value and its operations, is `exact` as far as it shows; one of operations
-    over whole numbers shows all of it."""
+    """Whether a side of an equation, given by its value, its number of operations and its text, equals `exact` within
+    the rounding of its decimal places. A side with operations and no decimal places must be equal exactly."""
     stated, operations = side
     places = max((len(digits) for digits in re.findall(r"\.([0-9]+)", text)), default=0)
     if operations and not places:
@@ -175,13 +175,14 @@ def _close(exact: Fraction, side: tuple[Fraction, int], text: str) -> bool:
 
 
 def _last_expression(text: str) -> tuple[Fraction, int] | None:
-    """The value of the longest end of `text` that is arithmetic, and its number of operations."""
+    """The value of the longest arithmetic expression that ends `text`, and its number of operations; None where there
+    is none, or where it is cut from something longer."""
     for start in range(len(text)):
         if start and text[start - 1] in "0123456789.":
             continue
-        found = evaluate(text[start:])
-        if found:
-            return None if re.search(r"[\w?)}\]^/*+\\_√∛!|-]\s*$", text[:start]) else found
+        value = evaluate(text[start:])
+        if value:
+            return None if re.search(r"[\w?)}\]^/*+\\_√∛!|-]\s*$", text[:start]) else value
     return None
 
 
@@ -189,17 +190,17 @@ def _first_expression(text: str) -> tuple[Fraction, int] | None:
     for end in range(len(text), 0, -1):
         if end < len(text) and text[end] in "0123456789.":
             continue
-        found = evaluate(text[:end])
-        if found:
-            return None if re.match(r"\s*[\w?({\[^/*+\\_√∛!|-]", text[end:]) else found
+        value = evaluate(text[:end])
+        if value:
+            return None if re.match(r"\s*[\w?({\[^/*+\\_√∛!|-]", text[end:]) else value
     return None
 
 
 def evaluate(text: str) -> tuple[Fraction, int] | None:
-    """The value of an arithmetic expression over numbers and how many operations it has, None where it is none.
+    """The value of an arithmetic expression of numbers, and its number of operations; None where `text` is none.
 
-    Powers have whole exponents of at most 12, factorials are of at most 20, and expressions have at most 60 tokens:
-    nothing here takes long. A root that is no fraction is no value.
+    To bound the time, exponents are whole numbers up to 12, factorials go up to 20!, and expressions have at most 60
+    tokens; anything beyond, and a root that is no fraction, gives None.
     """
     tokens: list[Fraction | str] = []
     text, at = text.strip(), 0
@@ -278,7 +279,7 @@ def _factorial(tokens: _Tokens, at: int) -> tuple[Fraction, int]:
 
 
 def _root(value: Fraction, degree: int) -> Fraction:
-    """The root of a fraction. Raises ArithmeticError where it is no fraction."""
+    """The exact root of a fraction. Raises ArithmeticError where it is irrational."""
     if value < 0 or max(value.numerator, value.denominator) > 10**30:
         raise ArithmeticError
     parts = [round(part ** (1 / degree)) for part in (value.numerator, value.denominator)]

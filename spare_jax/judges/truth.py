@@ -1,26 +1,29 @@
-"""A world's exact verdicts as a Judgement, and the same with labels flipped at chosen rates.
+"""The true labels of a generated problem's solution, and the same with labels flipped at chosen rates.
 
-A judge of a known label quality shows what labels of that quality buy (ARCHITECTURE.md, "Worlds and embedded models").
+Flipped labels have a known precision and recall, so a study can measure what a reward model gains from labels of each
+quality (pipelines/annotation_study.py).
 """
 
 import hashlib
 from dataclasses import dataclass
 
 from spare_jax.judges.outcome import is_correct
+from spare_jax.keys import unlisted
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
 from spare_jax.tasks.task import Task, world_of
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Rates in [0, 1] at which a right step is called wrong (`correct`) and a wrong one right (`incorrect`).
+    """The probabilities with which the label of a right step (`correct`) and of a wrong one (`incorrect`) is flipped.
 
-    A step's draw depends on seed, solution id and step alone, so a higher rate flips what a lower one flipped too.
+    Whether a step is flipped depends on seed, solution id and step number alone, and a step that is flipped at some
+    rate is flipped at every higher one.
     """
 
     correct: float = 0.0
     incorrect: float = 0.0
-    seed: int = 0
+    seed: int = unlisted(0)
 
     def __post_init__(self):
         for name in ("correct", "incorrect"):
@@ -35,10 +38,10 @@ def truth(
     solution: Solution,
     flips: Flips | None = None,
 ) -> Judgement:
-    """The world's verdict on every step. The outcome is never flipped, nor does it overwrite the last step.
+    """The true label of every step, flipped as `flips` says, and the true outcome, which is never flipped.
 
     Raises:
-      ValueError: the task's problems are not generated: nobody knows the truth of their steps.
+      ValueError: the task's problems are not generated, so the truth of their steps is unknown.
     """
     steps = world_of(task).truth(problem, gold, solution.steps)
     if flips is not None:
@@ -47,7 +50,7 @@ def truth(
 
 
 def _flip(step: StepJudgement, key: str, flips: Flips) -> StepJudgement:
-    """A flipped step loses what spoke for its old label."""
+    """The step, or with its rate's probability a step with the other label and without explanation."""
     rate = flips.correct if step.label else flips.incorrect
     draw = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64
     return StepJudgement(label=not step.label) if draw < rate else step

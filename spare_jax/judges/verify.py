@@ -1,10 +1,12 @@
-"""Verification: a generative judge that sees no reference (SPARK, arXiv 2512.03244, stages I and II)."""
+"""Verification: a judge that writes its verdicts and sees no reference (SPARK, arXiv 2512.03244, stages I and II)."""
 
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from spare_jax.judges import votes
+from spare_jax.judges.votes import majority_of_steps
+from spare_jax.keys import unlisted
 from spare_jax.programs import (
     Completion,
     Grammar,
@@ -29,43 +31,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VerifySettings:
-    """How a model is asked to verify.
+    """How a model is asked to verify solutions.
 
-    `max_length` is its context in tokens, prompt and answer together; `max_tokens` bounds the answer. `votes`
-    texts are sampled per solution (at `temperature` 0 one of them says it all) and the majority counts, step by step.
-    `kind` is what the model writes (prompts/generative.py); with `grammar` every text of it has every verdict, whatever
-    the model prefers. `guidelines` stand in for those of the kind unless empty. `judge` names the judgements, `model`
-    the engine.
+    Attributes:
+      max_length: the model's context in tokens, prompt and answer together.
+      max_tokens: most tokens of an answer.
+      votes: how many verifications are sampled per solution; each step gets the majority's label. At temperature 0 all
+        would be the same, so use 1.
+      grammar: whether the engine allows only texts that have every verdict.
+      guidelines: the system message; empty for that of the kind.
+      kind: what the model writes, one of prompts/generative.py's KINDS.
+      model, judge: the name of the engine, and of the judgements.
 
     Raises:
       ValueError: `kind` is unknown.
     """
 
-    max_length: int
+    max_length: int = unlisted(sys.maxsize)
     max_tokens: int = 1024
     votes: int = 1
     temperature: float = 0.0
     top_p: float = 1.0
-    grammar: bool = False
+    grammar: bool = True
     guidelines: str = ""
-    kind: str = "prm_cot"
-    model: str = "judge"
-    judge: str = "verify"
+    kind: str = unlisted("prm_cot")
+    model: str = unlisted("judge")
+    judge: str = unlisted("verify")
 
     def __post_init__(self):
-        if self.kind not in prompt.KINDS:
+        if self.kind not in ("", *prompt.KINDS):
             raise ValueError(f"config.generative.kind={self.kind!r}: choose among {', '.join(prompt.KINDS)}")
 
 
 def verify(
     task: "Task", problem: Problem, solution: Solution, tokenizer: "Tokenizer", settings: VerifySettings
 ) -> Program:
-    """The program that verifies one solution, by a single `Sample`, and returns its Judgement (`majority`). Raises as
-    `written` does."""
+    """The program that verifies a solution and returns its Judgement, the majority of `settings.votes` verifications.
+
+    Raises:
+      RequestFailed: the model could not be asked, or its prompt leaves no room for an answer.
+    """
     if not solution.steps:
         return Judgement(solution.id, settings.judge)
-    _, _, found = yield from written(task, problem, solution, tokenizer, settings)
-    return majority(solution, found, settings.judge)
+    sampled = yield from sample_verifications(task, problem, solution, tokenizer, settings)
+    return majority_of_verifications(solution, sampled.judgements, settings.judge)
 
 
 def verifications(
@@ -76,78 +85,86 @@ def verifications(
     settings: VerifySettings,
     answers: Sequence[str] = (),
 ) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[Judgement, ...]]:
-    """The program that verifies one solution, which has steps, `settings.votes` times by a single `Sample`, and returns
-    a Judgement of each. Raises as `written` does."""
-    _, _, found = yield from written(task, problem, solution, tokenizer, settings, answers)
-    return found
+    """The program that returns `settings.votes` verifications of a solution that has steps, a Judgement of each.
+    Arguments and errors are those of `sample_verifications`."""
+    sampled = yield from sample_verifications(task, problem, solution, tokenizer, settings, answers)
+    return sampled.judgements
 
 
-def majority(solution: Solution, found: Sequence[Judgement], judge: str) -> Judgement:
-    """Several verifications of a solution as one Judgement.
+def majority_of_verifications(solution: Solution, votes: Sequence[Judgement], judge: str) -> Judgement:
+    """Several verifications of a solution as one Judgement by `judge`.
 
-    The label of a step, and the outcome, is the majority's verdict, and its score their share (judges/votes.py); nobody
-    has checked either. A step without a verdict has neither and is `missed`. Verifications that failed do not vote;
-    where all did, the solution is not judged. The text is that of the verifications that voted, one behind the other.
+    A step's label is the majority's verdict and its score the share that says right (judges/votes.py); likewise the
+    outcome and its score. A step on which no vote has a verdict is `missed`. Failed verifications have no vote; if all
+    failed, the solution is not judged. The text is that of all votes, tokens are summed over all verifications.
     """
-    voters = [said for said in found if not said.failure]
-    read, written = sum(said.prompt_tokens for said in found), sum(said.generated_tokens for said in found)
+    voters = [vote for vote in votes if not vote.failure]
+    read, written = sum(vote.prompt_tokens for vote in votes), sum(vote.generated_tokens for vote in votes)
     if not voters:
-        return not_judged(solution, judge, found[0].failure, found[0].text, read, written)
-    answers = [StepJudgement(said.outcome, missed=said.outcome is None) for said in voters]
-    *steps, answer = votes.majority([(*said.steps, answer) for said, answer in zip(voters, answers, strict=True)])
+        return not_judged(solution, judge, votes[0].failure, votes[0].text, read, written)
+    outcomes = [StepJudgement(vote.outcome, missed=vote.outcome is None) for vote in voters]
+    *steps, outcome = majority_of_steps([(*vote.steps, last) for vote, last in zip(voters, outcomes, strict=True)])
     return Judgement(
         solution_id=solution.id,
         judge=judge,
         steps=tuple(steps),
-        outcome=answer.label,
-        outcome_score=answer.score,
-        text="\n\n".join(said.text for said in voters),
-        surplus=sum(said.surplus for said in voters),
+        outcome=outcome.label,
+        outcome_score=outcome.score,
+        text="\n\n".join(vote.text for vote in voters),
+        surplus=sum(vote.surplus for vote in voters),
         prompt_tokens=read,
         generated_tokens=written,
     )
 
 
-# What is asked, and how an answer is read
+class Sampled(NamedTuple):
+    """Verifications of one solution: the prompt that they share, what was written behind it, and what that says."""
+
+    prompt: Prefix
+    completions: tuple[Completion, ...]
+    judgements: tuple[Judgement, ...]
 
 
-def written(
+def sample_verifications(
     task: "Task",
     problem: Problem,
     solution: Solution,
     tokenizer: "Tokenizer",
     settings: VerifySettings,
     answers: Sequence[str] = (),
-) -> Generator[
-    list[Request], list[tuple[Completion, ...]], tuple[Prefix, tuple[Completion, ...], tuple[Judgement, ...]]
-]:
-    """Ask for `settings.votes` texts about one solution behind one prompt; returns the prompt, what was written, and a
-    Judgement of each text, whose judges are `settings.judge` with a number from 000.
+) -> Generator[list[Request], list[tuple[Completion, ...]], Sampled]:
+    """Ask for `settings.votes` verifications of a solution that has steps, by one `Sample`.
 
-    The prompt is read once, and its tokens are the first one's. The accepted `answers` are shown to the verifier where
-    any are given: the reference-guided control.
+    Args:
+      answers: accepted answers to show to the verifier, for the control that is guided by a reference; usually none.
+
+    Returns:
+      also a Judgement per verification, whose judges are `settings.judge` with a number from 000. The prompt is read
+      once for all: its tokens are counted by the first Judgement.
 
     Raises:
       RequestFailed: the model could not be asked, or its prompt leaves no room for an answer.
     """
     guidelines, n_steps = settings.guidelines or prompt.GUIDELINES[settings.kind], len(solution.steps)
-    asked = Prefix(tuple(encode_chat(tokenizer, render(task, problem, solution.steps, guidelines, answers))))
+    messages = render(task, problem, solution.steps, guidelines, answers)
+    prefix = Prefix(tuple(encode_chat(tokenizer, messages)))
     grammar = prompt.grammar(settings.kind, n_steps) if settings.grammar else None
-    completions, read = yield from sample(tokenizer, asked, (), settings, grammar)
-    return (
-        asked,
-        completions,
-        tuple(
-            verification(solution, name, tokenizer, completion, 0 if k else read, settings.kind)
-            for k, (name, completion) in enumerate(zip(_names(settings), completions, strict=True))
-        ),
+    completions, read = yield from sample_texts(tokenizer, prefix, (), settings, grammar)
+    judgements = (
+        read_verification(solution, f"{settings.judge}_{k:03d}", tokenizer, completion, 0 if k else read, settings.kind)
+        for k, completion in enumerate(completions)
     )
+    return Sampled(prefix, completions, tuple(judgements))
 
 
-def sample(
+def sample_texts(
     tokenizer: "Tokenizer", prefix: Prefix, ids: Sequence[int], settings: VerifySettings, grammar: Grammar | None
 ) -> Generator[list[Request], list[tuple[Completion, ...]], tuple[tuple[Completion, ...], int]]:
-    """The completions of one `Sample` behind prefix + ids, and the tokens of its prompt. Raises as `written` does."""
+    """Ask for `settings.votes` texts behind prefix + ids by one `Sample`; returns them and the tokens of the prompt.
+
+    Raises:
+      RequestFailed: the model could not be asked, or the prompt leaves no room for an answer.
+    """
     length = len(prefix.all_ids()) + len(ids)
     room = min(settings.max_tokens, settings.max_length - length)
     if room < 1:
@@ -167,7 +184,7 @@ def sample(
     return completions, tokens_read(request, completions)
 
 
-def verification(
+def read_verification(
     solution: Solution,
     judge: str,
     tokenizer: "Tokenizer",
@@ -175,8 +192,11 @@ def verification(
     prompt_tokens: int,
     kind: str = "prm_cot",
 ) -> Judgement:
-    """What one completion says of the solution, which has steps. A step without a verdict is `missed`; kind "orm" has
-    none on any step. A text that was cut off, or has no verdict at all, is a failure."""
+    """The Judgement that one completion states of a solution that has steps.
+
+    A step without a verdict is `missed`; kind "orm" has none on any step. A text that was cut off, or has no verdict at
+    all, is a failure.
+    """
     text, spent = decode(tokenizer, text_ids(tokenizer, completion)), tokens_written([completion])
     parsed = prompt.parse(kind, text, len(solution.steps))
     cut = completion.finish_reason != "stop"
@@ -196,22 +216,18 @@ def verification(
 
 
 def text_ids(tokenizer: "Tokenizer", completion: Completion) -> list[int]:
-    """The ids of a completion's text, without the one that ends it."""
+    """The ids of a completion without end-of-text tokens."""
     ends = end_ids(tokenizer)
     return [token for token in completion.ids if token not in ends]
-
-
-def _names(settings: VerifySettings) -> list[str]:
-    return [f"{settings.judge}_{k:03d}" for k in range(settings.votes)]
 
 
 def _steps(parsed: ParsedVerification, n_steps: int) -> tuple[StepJudgement, ...]:
     steps = []
     for number in range(1, n_steps + 1):
-        said = parsed.steps.get(number)
-        if said is None or said.correct is None:
+        verdict = parsed.steps.get(number)
+        if verdict is None or verdict.correct is None:
             steps.append(StepJudgement(missed=True))
         else:
-            explanation = ": ".join(part for part in (said.title, said.analysis) if part)
-            steps.append(StepJudgement(label=said.correct, explanation=explanation))
+            explanation = ": ".join(part for part in (verdict.title, verdict.analysis) if part)
+            steps.append(StepJudgement(label=verdict.correct, explanation=explanation))
     return tuple(steps)

@@ -1,23 +1,25 @@
-"""Several answers of one judge about the same steps, made into one."""
+"""The majority of several judgements of the same steps by one judge."""
 
 from collections.abc import Sequence
 
 from spare_jax.records import StepJudgement
 
 
-def majority(answers: Sequence[Sequence[StepJudgement]]) -> tuple[StepJudgement, ...]:
-    """Per step the label that most answers give, with their share as `score`, and the first of them as the evidence.
+def majority_of_steps(votes: Sequence[Sequence[StepJudgement]]) -> tuple[StepJudgement, ...]:
+    """Per step the label that most votes have.
 
-    A tie is decided by the first answer that has a label. A step that no answer labels is the first answer's.
+    Its score is the share of the votes with a label that say right; explanation and references are those of the first
+    vote with the majority's label. A tie gets the label of the first vote that has one. A step that no vote labels is
+    the first vote's StepJudgement.
 
     Args:
-      answers: [answer][step], the same number of steps each; at least one answer.
+      votes: [vote][step], at least one vote, each with the same number of steps.
     """
     steps = []
-    for said in zip(*answers, strict=True):
-        known = [step for step in said if step.label is not None]
+    for of_step in zip(*votes, strict=True):
+        known = [step for step in of_step if step.label is not None]
         if not known:
-            steps.append(said[0])
+            steps.append(of_step[0])
             continue
         right = sum(step.label is True for step in known)
         label = known[0].label if 2 * right == len(known) else 2 * right > len(known)

@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al. 2021; over a quantized base QLoRA, Dettmers et al. 2023).
 
-`adapt` puts an AdaptedLinear where the decoder has a Linear, y = base(x) + scale * dropout(x) a b, and nothing else
-changes: the model is run, sharded and trained as before. `split` says which of its arrays are trained, `merge` gives
-an ordinary decoder back. Our own, as qwix's model level goes neither with tree mode nor with a scan over blocks.
+`adapt` replaces Linears of a decoder by AdaptedLinears, y = base(x) + scale * dropout(x) a b. The result is run,
+sharded and trained like any decoder. `split` separates the arrays that are trained from the frozen ones, `merge` makes
+an ordinary decoder of it.
 """
 
 import dataclasses
@@ -29,19 +29,25 @@ PROJECTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class AdapterConfig:
-    """`rank`, `alpha` (the update is alpha / rank times a b), `dropout` of the adapter's input in training, `targets`
-    among PROJECTIONS, and how the base is kept: `quantize` is int8, nf4 or empty. Defaults: those of SPARE
-    (arXiv 2506.15498)."""
+    """How a model is adapted.
 
-    rank: int = 64
+    Attributes:
+      rank: of the update; 0 for no adapters, so that all weights are trained (SPARE, arXiv 2506.15498: 64).
+      alpha: the update is alpha / rank times a b.
+      dropout: probability with which an input of an adapter is dropped in training.
+      targets: which projections get adapters, some of PROJECTIONS.
+      quantize: how the base model is stored: "int8", "nf4", or "" for as it is.
+    """
+
+    rank: int = 0
     alpha: float = 16.0
     dropout: float = 0.1
     targets: tuple[str, ...] = tuple(PROJECTIONS)
     quantize: str = ""
 
     def __post_init__(self):
-        if self.rank < 1 or not 0 <= self.dropout < 1:
-            raise ValueError(f"rank={self.rank}, dropout={self.dropout}: use a rank of 1 or more and a dropout below 1")
+        if self.rank < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"rank={self.rank}, dropout={self.dropout}: use a rank of 0 or more and a dropout below 1")
         if not self.targets or not set(self.targets) <= set(PROJECTIONS):
             raise ValueError(f"targets={self.targets}: use some of {', '.join(PROJECTIONS)}")
 
@@ -49,9 +55,9 @@ class AdapterConfig:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class AdaptedLinear:
-    """A linear layer of stacked blocks and its adapter: a [layers, in, rank], b [layers, rank, out].
+    """A linear layer of stacked blocks with an adapter: a [layers, in, rank], b [layers, rank, out].
 
-    `dropout_key` [layers] is there in a step of training alone (`with_dropout`).
+    `dropout_key` [layers] is set within a training step only (`with_dropout`); without it nothing is dropped.
     """
 
     base: Linear
@@ -62,7 +68,7 @@ class AdaptedLinear:
     dropout: float = dataclasses.field(metadata=dict(static=True))
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        # Recomputed in the backward pass: what would be kept for it is a quantized kernel in full.
+        # Recomputed in the backward pass: otherwise the dequantized kernel would be kept for it.
         y = jax.checkpoint(lambda base, x: base(x))(self.base, x)
         if self.dropout_key is not None:
             kept = _chance(self.dropout_key, 1 - self.dropout, x.shape)
@@ -72,9 +78,9 @@ class AdaptedLinear:
 
 
 def adapt(model: Decoder, config: AdapterConfig, key: PRNGKeyArray) -> Decoder:
-    """`model` with new adapters in its target projections, over a base that is quantized where the config says so.
+    """`model` with new adapters in its target projections, and its base quantized if the config says so.
 
-    As in PEFT, a is uniform in +-1/sqrt(in) and b is 0: at first the adapters change nothing.
+    As in PEFT, a is drawn uniformly from +-1/sqrt(in) and b is 0, so at first the adapters change nothing.
     """
     paths = {PROJECTIONS[target]: number for number, target in enumerate(config.targets)}
 
@@ -101,7 +107,7 @@ def with_adapter(
     scale: float,
     dropout: float = 0.0,
 ) -> AdaptedLinear:
-    """A linear layer with this adapter, whose arrays are sharded as the kernel is."""
+    """`base` with this adapter; a is sharded like the kernel's inputs, b like its outputs."""
     axes = base.kernel.get_metadata()["logical_axes"]
     a_param = parameter(nnx.LoRAParam, a, (axes[0], "rank"))
     b_param = parameter(nnx.LoRAParam, b, ("rank", axes[1]))
@@ -109,10 +115,11 @@ def with_adapter(
 
 
 def split(model: Decoder, like: Decoder | None = None) -> tuple[Decoder, Decoder]:
-    """What is trained and what is frozen: two trees like the model, each with None in the place of the other's arrays.
+    """The trained and the frozen part of a model: two trees of its structure, each with None where the other has
+    arrays.
 
-    The adapters are trained and nothing else is; of a model without adapters everything is trained. `like` is split
-    in place of the model: a tree of its structure with other leaves, its shardings for example.
+    The adapters are trained, or if there are none, everything. `like`, a tree of the model's structure with other
+    leaves such as its shardings, is split in place of the model.
     """
     adapted = any(isinstance(v, nnx.LoRAParam) for v in jax.tree.leaves(model, is_leaf=_is_variable))
 
@@ -126,21 +133,21 @@ def split(model: Decoder, like: Decoder | None = None) -> tuple[Decoder, Decoder
 
 
 def join(trained: Decoder, frozen: Decoder) -> Decoder:
-    """The model that `split` took apart."""
+    """The model whose two parts `split` gave."""
     return jax.tree.map(lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda x: x is None)
 
 
 def of_model(model: Decoder) -> dict[str, AdaptedLinear]:
     """The adapters of a model by the names of their projections, in the order of PROJECTIONS."""
-    found = {
+    modules = {
         jax.tree_util.keystr(path, simple=True, separator="."): module
         for path, module in jax.tree.leaves_with_path(model, is_leaf=_is_adapted)
     }
-    return {target: found[path] for target, path in PROJECTIONS.items() if _is_adapted(found.get(path))}
+    return {target: modules[path] for target, path in PROJECTIONS.items() if _is_adapted(modules.get(path))}
 
 
 def with_dropout(model: Decoder, key: PRNGKeyArray) -> Decoder:
-    """The model as a step of training runs it: every layer of every adapter drops inputs by a key of its own."""
+    """The model for a training step: each layer of each adapter drops inputs by a key of its own, made from `key`."""
     numbers = itertools.count()
 
     def one(module):
@@ -153,9 +160,9 @@ def with_dropout(model: Decoder, key: PRNGKeyArray) -> Decoder:
 
 
 def merge(model: Decoder) -> Decoder:
-    """An ordinary decoder that computes the same: kernel + scale * a b, in the dtype of the embeddings.
+    """An ordinary decoder that computes the same, its kernels kernel + scale * a b in the dtype of the embeddings.
 
-    A quantized base is written out as what it stands for, since that is what the adapters were trained beside.
+    A quantized base is dequantized, not replaced by the original: the adapters were trained with the quantized one.
     """
     dtype = model.embed[...].dtype
 
@@ -180,7 +187,7 @@ def merge(model: Decoder) -> Decoder:
 
 
 def _chance(key: PRNGKeyArray, probability: float, shape: tuple[int, ...]) -> Bool[Array, "..."]:
-    """True with this probability, to 16 bits: two of them come from one word, which costs as much as one does."""
+    """Booleans that are True with this probability, rounded to 16 bits, so that one random word makes two of them."""
     words = jax.random.bits(key, (*shape[:-1], -(-shape[-1] // 2)))
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*shape[:-1], -1)[..., : shape[-1]]
     return halves < round(probability * 2**16)

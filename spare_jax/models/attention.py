@@ -1,14 +1,16 @@
-"""Softmax attention over blocks of keys, merged by log-sum-exp.
+"""Softmax attention over blocks of keys, joined by online softmax (Milakov and Gimelshein 2018; FlashAttention, Dao et
+al. 2022).
 
-`Seen` is attention over the keys seen so far; `see` adds keys to it. Adding keys that a query may not see leaves its
-`Seen` exactly as it was (the factor is 1 and nothing is added), so a query's bits depend neither on how many blocks
-the others need nor on what is allocated. Scores, sums and the mixed values are float32.
+A `PartialAttention` is the attention of each query to some of its keys, not yet divided by the sum of the weights;
+`attend` adds a block of keys to one. A block in which a query may see no key leaves that query's PartialAttention
+exactly as it was: the old sums are multiplied by 1 and 0 is added. So the bits of a query's result depend neither on
+how many blocks the other queries need nor on how much cache is allocated. Scores, sums and weighted values are float32.
 
-Queries that share keys are rows of one matrix: the heads of a key-value group, the tokens of a prompt, the samples of
-a problem.
+Queries that share keys are rows of one matrix: the query heads of a key-value head, the tokens of a prompt, the samples
+of a request. An axis "queries" is all of these together.
 
-`packed_attention` and `see_pages` are computed by XLA here, and by the kernels of kernels.py where there are some: both
-on a TPU, the first on a GPU.
+`packed_attention` and `attend_pages` are computed by XLA here, and where kernels.py has a kernel by that: both on a
+TPU, the first on an NVIDIA GPU.
 """
 
 from typing import NamedTuple
@@ -18,101 +20,134 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from spare_jax.models import kernels
-from spare_jax.models.cache import KEY_BLOCK, KVCache, Pages, Readers
+from spare_jax.models.cache import KEY_BLOCK, KVCache, Pages, SlotGroups
 
 QUERY_BLOCK = 128  # queries of a prompt attend in blocks of this size: keys after a block's end are never computed
 _MASKED = -1e30  # finite: a row that is masked everywhere (padding) must not become NaN
 
 
-class Seen(NamedTuple):
-    """Attention over some keys, per query."""
+class PartialAttention(NamedTuple):
+    """The attention of each query to some keys, as online softmax keeps it: the result is numerator / denominator."""
 
-    maximum: Float[Array, "batch kv_heads queries"]  # of the scores
-    total: Float[Array, "batch kv_heads queries"]  # sum of exp(score - maximum)
-    mixed: Float[Array, "batch kv_heads queries head_dim"]  # sum of exp(score - maximum) * value
+    maximum: Float[Array, "batch kv_heads queries"]  # of the scores; _MASKED before any key
+    denominator: Float[Array, "batch kv_heads queries"]  # sum of exp(score - maximum)
+    numerator: Float[Array, "batch kv_heads queries head_dim"]  # sum of exp(score - maximum) * value
 
 
-def see_nothing(q: Float[Array, "batch kv_heads queries head_dim"]) -> Seen:
-    """No keys yet."""
+def no_attention(q: Float[Array, "batch kv_heads queries head_dim"]) -> PartialAttention:
+    """The attention of these queries to no keys."""
     zeros = jnp.zeros(q.shape[:-1], jnp.float32)
-    return Seen(zeros + _MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
+    return PartialAttention(zeros + _MASKED, zeros, jnp.zeros(q.shape, jnp.float32))
 
 
-def see(
-    seen: Seen,
+def attend(
+    partial: PartialAttention,
     q: Float[Array, "batch kv_heads queries head_dim"],
     k: Float[Array, "batch kv_heads head_dim keys"],
     v: Float[Array, "batch kv_heads keys head_dim"],
     allowed: Bool[Array, "batch #kv_heads #queries keys"],
-) -> Seen:
-    """`seen` and these keys. `q` is scaled by head_dim**-0.5 already."""
+) -> PartialAttention:
+    """`partial` with a block of keys added; each query sees the keys that `allowed` gives it. `q` is already scaled by
+    head_dim**-0.5."""
     scores = jnp.matmul(q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(allowed, scores, _MASKED)
-    maximum = jnp.maximum(seen.maximum, scores.max(axis=-1))
+    maximum = jnp.maximum(partial.maximum, scores.max(axis=-1))
     weights = jnp.where(allowed, jnp.exp(scores - maximum[..., None]), 0.0)
-    factor = jnp.where(maximum == seen.maximum, 1.0, jnp.exp(seen.maximum - maximum))
+    factor = jnp.where(maximum == partial.maximum, 1.0, jnp.exp(partial.maximum - maximum))
     added = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return Seen(maximum, seen.total * factor + weights.sum(axis=-1), seen.mixed * factor[..., None] + added)
+    denominator = partial.denominator * factor + weights.sum(axis=-1)
+    return PartialAttention(maximum, denominator, partial.numerator * factor[..., None] + added)
 
 
-def see_pages(
-    seen: Seen,
+def attend_pages(
+    partial: PartialAttention,
     q: Float[Array, "batch kv_heads queries head_dim"],
     pages: Pages,
     layer: Int[Array, ""],
-    table: Int[Array, "batch blocks"],
+    page_table: Int[Array, "batch blocks"],
     first: Int[Array, " batch"],
     end: Int[Array, " batch"],
     used: Int[Array, ""],
     positions: Int[Array, "batch queries"],
     window: Int[Array, ""] | None,
-) -> Seen:
-    """`seen` and the first `used` pages of each row of `table`, which hold the sequence's positions from
-    first * KEY_BLOCK on; those from `end` on, and those beyond a query's window, are not seen."""
-    given = seen, q, pages, layer, table, first, end, used, positions, window
-    if kernels.can_see_pages(q):
-        return jax.lax.platform_dependent(*given, tpu=kernels.see_pages, default=_see_pages)
-    return _see_pages(*given)
+) -> PartialAttention:
+    """`partial` with one layer's keys and values of some pages added.
+
+    Args:
+      q: already scaled by head_dim**-0.5.
+      page_table: per row, the numbers of its pages, in the order of their positions.
+      first: per row, which page of its sequence the table begins with: entry i holds the positions from
+        (first + i) * KEY_BLOCK on.
+      end: per row, the position from which on nothing is seen.
+      used: how many entries of the table are read, the same for all rows.
+      positions: of the queries; only a sliding window looks at them.
+      window: how many positions a query sees, its own included; None for all.
+    """
+    given = partial, q, pages, layer, page_table, first, end, used, positions, window
+    if kernels.can_attend_pages(q):
+        return jax.lax.platform_dependent(*given, tpu=kernels.attend_pages, default=_attend_pages)
+    return _attend_pages(*given)
 
 
-def _see_pages(seen: Seen, q, pages: Pages, layer, table, first, end, used, positions, window) -> Seen:
-    def see_page(number, seen):
-        page = table[:, number]
+def _attend_pages(
+    partial: PartialAttention, q, pages: Pages, layer, page_table, first, end, used, positions, window
+) -> PartialAttention:
+    def attend_page(number, partial):
+        page = page_table[:, number]
         position = ((first + number) * KEY_BLOCK)[:, None] + jnp.arange(KEY_BLOCK)
         allowed = (position < end[:, None])[:, None, None]
         if window is not None:
             allowed &= (position[:, None] > positions[..., None] - window)[:, None]
-        return see(seen, q, pages.k[page, layer], pages.v[page, layer], allowed)
+        return attend(partial, q, pages.k[page, layer], pages.v[page, layer], allowed)
 
-    return jax.lax.fori_loop(0, used, see_page, seen)
+    return jax.lax.fori_loop(0, used, attend_page, partial)
 
 
-def extending_attention(q, k, v, pages: Pages, layer, table, before, window, reach):
-    """Attention of tokens that continue sequences, q [batch, length, kv_heads, group, head_dim] -> [batch, length,
-    hidden]: to the `before` [batch] tokens in the pages of `table`, and to those of their own row up to themselves."""
-    with jax.named_scope("extending_attention"):
+def prefill_attention(q, k, v, pages: Pages, layer, page_table, before, window, reach):
+    """Attention of new tokens, each of which sees what its sequence holds in pages and its own row up to itself.
+
+    Args:
+      q: [batch, length, kv_heads, group, head_dim], where `group` is the query heads per key-value head.
+      k, v: [batch, length, kv_heads, head_dim], of the new tokens.
+      layer: which layer of the pages to read.
+      page_table: [batch, blocks], the pages of each row's sequence.
+      before: [batch], how many tokens of the sequence lie in pages.
+      window, reach: how many positions this layer sees and the most that any layer does; None for all.
+
+    Returns:
+      [batch, length, hidden].
+    """
+    with jax.named_scope("prefill_attention"):
         length, group = q.shape[1], q.shape[3]
         queries = _rows(q)
         positions = jnp.repeat(before[:, None] + jnp.arange(length), group, axis=1)
         used = -(-jnp.max(before) // KEY_BLOCK)
-        first = jnp.zeros_like(before)
-        seen = see_pages(see_nothing(queries), queries, pages, layer, table, first, before, used, positions, window)
+        first, nothing = jnp.zeros_like(before), no_attention(queries)
+        cached = attend_pages(nothing, queries, pages, layer, page_table, first, before, used, positions, window)
         outputs = []
         for rows, keys, allowed in _causal_blocks(length, group, window, reach):
-            block = Seen(seen.maximum[:, :, rows], seen.total[:, :, rows], seen.mixed[:, :, rows])
+            block = PartialAttention(*(x[:, :, rows] for x in cached))
             block_k, block_v = k[:, keys].transpose(0, 2, 3, 1), v[:, keys].transpose(0, 2, 1, 3)
             allowed = jnp.repeat(allowed, group, axis=0)[None, None]
-            outputs.append(_result(see(block, queries[:, :, rows], block_k, block_v, allowed), v.dtype))
+            outputs.append(_divided(attend(block, queries[:, :, rows], block_k, block_v, allowed), v.dtype))
         return _tokens(jnp.concatenate(outputs, axis=2), group)
 
 
 def packed_attention(q, k, v, segments, window, reach):
-    """Causal attention within segments; q [batch, length, kv_heads, group, head_dim] -> [batch, length, hidden].
+    """Causal attention within segments: a token sees the tokens of its own segment up to itself.
 
-    `window` is this layer's (None: no layer has one) and may be traced; `reach`, a Python int, bounds that of every
-    layer (None: unbounded). The queries of one key-value head are folded into one matrix per query block: on a CPU
-    that is twice as fast as an einsum over all heads, and blocks above the diagonal or out of reach are not computed
-    at all.
+    In the XLA version query heads that share a key-value head, and the tokens of a query block, are rows of one matrix:
+    on a CPU that is twice as fast as an einsum over all heads, and blocks above the diagonal or out of reach are not
+    computed at all.
+
+    Args:
+      q: [batch, length, kv_heads, group, head_dim], where `group` is the query heads per key-value head.
+      k, v: [batch, length, kv_heads, head_dim].
+      segments: [batch, length].
+      window, reach: how many positions this layer sees and the most that any layer does; None for all.
+
+    Returns:
+      [batch, length, hidden].
     """
 
     def by_splash(q, k, v, segments, _):
@@ -142,66 +177,69 @@ def _packed_attention(q, k, v, segments, window, reach):
         scores = scores.reshape(batch, kv_heads, -1, group, scores.shape[-1])
         scores = jnp.where(allowed[:, None, :, None], scores, _MASKED)
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        total = weights.sum(axis=-1).reshape(batch, kv_heads, -1, 1)
+        denominator = weights.sum(axis=-1).reshape(batch, kv_heads, -1, 1)
         weights = weights.reshape(batch, kv_heads, -1, weights.shape[-1]).astype(v.dtype)
-        mixed = jnp.matmul(weights, v[:, :, keys], preferred_element_type=jnp.float32)
-        outputs.append((mixed / total).astype(v.dtype))
+        numerator = jnp.matmul(weights, v[:, :, keys], preferred_element_type=jnp.float32)
+        outputs.append((numerator / denominator).astype(v.dtype))
     return _tokens(jnp.concatenate(outputs, axis=2), group)
 
 
-def cached_attention(
+def decode_attention(
     q: Float[Array, "slots kv_heads group head_dim"],
     cache: KVCache,
     pages: Pages,
-    readers: tuple[Readers, ...],
+    groups: tuple[SlotGroups, ...],
     layer: Int[Array, ""],
     window: Int[Array, ""] | None,
     starts: Int[Array, " slots"],
     positions: Int[Array, " slots"],
 ) -> Float[Array, "slots hidden"]:
-    """Attention of one query per slot: to the pages that `readers` name, and to what the slot has generated itself,
-    which stands from position `starts` to `positions`."""
-    with jax.named_scope("cached_attention"):
+    """Attention of one new token per slot, at `positions`: to the pages that `groups` give its slot, and to the keys
+    that the slot has generated itself, this token's included, which begin at position `starts`."""
+    with jax.named_scope("decode_attention"):
         slots, kv_heads, group, head_dim = q.shape
         q = q * head_dim**-0.5
-        seen = see_nothing(q)
-        for some in readers:
-            seen = _see_together(seen, q, pages, some, layer, positions, window)
+        partial = no_attention(q)
+        for some in groups:
+            partial = _attend_shared_pages(partial, q, pages, some, layer, positions, window)
         oldest = jnp.zeros_like(positions) if window is None else jnp.maximum(positions - window + 1 - starts, 0)
 
-        def see_own(number, seen):
+        def attend_own(number, partial):
             index = number * KEY_BLOCK + jnp.arange(KEY_BLOCK)
             allowed = (index >= oldest[:, None]) & (index <= (positions - starts)[:, None])
-            return see(seen, q, cache.k[layer, number], cache.v[layer, number], allowed[:, None, None])
+            return attend(partial, q, cache.k[layer, number], cache.v[layer, number], allowed[:, None, None])
 
         used = jnp.minimum(jnp.max(positions - starts) // KEY_BLOCK + 1, cache.k.shape[1])
-        seen = jax.lax.fori_loop(jnp.min(oldest) // KEY_BLOCK, used, see_own, seen)
-        return _result(seen, q.dtype).reshape(slots, kv_heads * group * head_dim)
+        partial = jax.lax.fori_loop(jnp.min(oldest) // KEY_BLOCK, used, attend_own, partial)
+        return _divided(partial, q.dtype).reshape(slots, kv_heads * group * head_dim)
 
 
-def _see_together(seen: Seen, q, pages, readers: Readers, layer, positions, window) -> Seen:
-    """Add the pages of `readers`."""
-    size, members = readers.slots.shape[1:]
-    kv_heads, group = q.shape[1:3]
+def _attend_shared_pages(
+    partial: PartialAttention, q, pages, groups: SlotGroups, layer, positions, window
+) -> PartialAttention:
+    """`partial` with the pages of these groups added, a batch of groups at a time."""
+    size, members = groups.slots.shape[1:]
+    kv_heads, heads = q.shape[1:3]
 
-    def of_units(x, tile):  # [slots, kv_heads, group, ...] -> [units, kv_heads, members * group, ...]
-        x = jnp.moveaxis(x.at[readers.slots[tile]].get(mode="clip"), 1, 2)
-        return x.reshape(size, kv_heads, members * group, *x.shape[4:])
+    def by_group(x, batch):  # [slots, kv_heads, heads, ...] -> [groups, kv_heads, members * heads, ...]
+        x = jnp.moveaxis(x.at[groups.slots[batch]].get(mode="clip"), 1, 2)
+        return x.reshape(size, kv_heads, members * heads, *x.shape[4:])
 
-    def of_slots(x):  # and back: [units, members, kv_heads, group, ...]
-        return jnp.moveaxis(x.reshape(size, kv_heads, members, group, *x.shape[3:]), 2, 1)
+    def by_slot(x):  # and back: [groups, members, kv_heads, heads, ...]
+        return jnp.moveaxis(x.reshape(size, kv_heads, members, heads, *x.shape[3:]), 2, 1)
 
-    def see_tile(tile, seen):
-        slots = readers.slots[tile]
-        unit_positions = jnp.repeat(positions.at[slots].get(mode="clip"), group, axis=1)
-        before = Seen(*(of_units(x, tile) for x in seen))
-        after = see_pages(
-            before, of_units(q, tile), pages, layer, readers.pages[tile], readers.first[tile], readers.end[tile],
-            jnp.max(readers.count[tile]), unit_positions, window,
+    def attend_batch(batch, partial):
+        slots = groups.slots[batch]
+        query_positions = jnp.repeat(positions.at[slots].get(mode="clip"), heads, axis=1)
+        before = PartialAttention(*(by_group(x, batch) for x in partial))
+        after = attend_pages(
+            before, by_group(q, batch), pages, layer, groups.page_table[batch], groups.first[batch], groups.end[batch],
+            jnp.max(groups.count[batch]), query_positions, window,
         )  # fmt: skip
-        return Seen(*(old.at[slots].set(of_slots(new), mode="drop") for old, new in zip(seen, after, strict=True)))
+        changed = zip(partial, after, strict=True)
+        return PartialAttention(*(old.at[slots].set(by_slot(new), mode="drop") for old, new in changed))
 
-    return jax.lax.fori_loop(0, readers.tiles, see_tile, seen)
+    return jax.lax.fori_loop(0, groups.batches, attend_batch, partial)
 
 
 def _rows(q):
@@ -218,8 +256,8 @@ def _tokens(x, group: int):
 
 
 def _causal_blocks(length: int, group: int, window, reach: int | None):
-    """Per block of queries: its rows (tokens times group), the keys within its reach, and which token may see which
-    key [tokens, keys]."""
+    """Per block of queries: its rows (tokens times group), the slice of keys within its reach, and which of these keys
+    each token may see [tokens, keys]."""
     index = jnp.arange(length)
     for start in range(0, length, QUERY_BLOCK):
         end = min(start + QUERY_BLOCK, length)
@@ -231,5 +269,5 @@ def _causal_blocks(length: int, group: int, window, reach: int | None):
         yield slice(start * group, end * group), keys, allowed
 
 
-def _result(seen: Seen, dtype: DTypeLike):
-    return (seen.mixed / seen.total[..., None]).astype(dtype)
+def _divided(partial: PartialAttention, dtype: DTypeLike):
+    return (partial.numerator / partial.denominator[..., None]).astype(dtype)

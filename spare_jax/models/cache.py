@@ -1,9 +1,9 @@
-"""Keys and values of what has been read: prompts in pages, which any number of sequences share, and what each slot has
-generated itself.
+"""The key-value cache: prompts lie in pages that any number of sequences share, generated tokens in blocks per slot.
 
-A sequence is a chain of pieces: a prompt's guidelines, its problem, its steps. Position p of a prompt lies in the
-page with number p // KEY_BLOCK of its chain. A piece that does not end at a page's end leaves a page that is filled in
-part; whoever continues it takes a copy of that page (`store_pages`), so a page never changes once it is written.
+A prompt is a sequence of pieces that are computed one by one: guidelines, a problem, the steps of a solution. Position
+p of a sequence lies in its page number p // KEY_BLOCK, counted from 0. A piece that ends inside a page leaves the rest
+of the page empty; a piece that continues it begins with a copy of that page (`write_pages`). So a page that has been
+written never changes, and sequences that continue the same piece in different ways can share all of its pages.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from spare_jax.models.config import DecoderConfig
 
 KEY_BLOCK = 128  # positions of a page, and of a block of a slot; as wide as a TPU's vectors
-_Given = Any  # a numpy array where the host fills it, a jax array on the device
+HostOrDevice = Any  # a numpy array where the host fills it, a jax array inside a jitted function
 
 
 class Pages(NamedTuple):
-    """Keys (already rotated) and values of prompts, and the hidden state (after the final norm) at the last token of
-    every piece, by the page that holds this token."""
+    """Keys (already rotated) and values of prompts; and for a page that holds the last token of a piece, the hidden
+    state at that token, after the final norm: the first generated token is drawn from it."""
 
     k: Float[Array, "pages layers kv_heads head_dim key_block"]
     v: Float[Array, "pages layers kv_heads key_block head_dim"]
@@ -28,9 +28,9 @@ class Pages(NamedTuple):
 
 
 class KVCache(NamedTuple):
-    """Keys (already rotated) and values of what each slot has generated, in blocks of KEY_BLOCK tokens.
+    """Keys (already rotated) and values of the tokens that each slot has generated, in blocks of KEY_BLOCK tokens.
 
-    A block of all slots is contiguous and in the order in which the matmuls of a decode step read it: on a CPU that
+    All slots' share of a block is contiguous, in the order in which the matmuls of a decode step read it: on a CPU that
     halves the time of the attention.
     """
 
@@ -38,32 +38,33 @@ class KVCache(NamedTuple):
     v: Float[Array, "layers blocks slots kv_heads key_block head_dim"]
 
 
-class Readers(NamedTuple):
-    """Which slots read which pages. A unit is some slots that read the same pages: their queries are one matrix, and
-    a page is fetched once for all of them. Units are read a tile at a time. A slot is in at most one unit; one that
-    reads more than these pages is in other Readers for them.
+class SlotGroups(NamedTuple):
+    """Slots that share a prompt's prefix, in groups: the queries of a group are rows of one matrix, so each page that
+    they share is fetched once for all of them (as in Hydragen, Juravsky et al. 2024). A slot is in at most one group; a
+    prompt whose pages are shared in part is read by several SlotGroups, one behind the other. Groups are computed a
+    batch at a time.
     """
 
-    slots: Int[_Given, "tiles units members"]  # a number that is no slot's where a unit has fewer
-    pages: Int[_Given, "tiles units blocks"]
-    first: Int[_Given, "tiles units"]  # which page of its chain a unit's first is
-    count: Int[_Given, "tiles units"]  # how many pages it reads
-    end: Int[_Given, "tiles units"]  # positions from here on are not read
-    tiles: Int[_Given, ""]  # how many tiles have units
+    slots: Int[HostOrDevice, "batches groups members"]  # a number beyond the slots where a group has fewer members
+    page_table: Int[HostOrDevice, "batches groups blocks"]  # the pages of a group, in the order of their positions
+    first: Int[HostOrDevice, "batches groups"]  # which page of the sequence the table begins with
+    count: Int[HostOrDevice, "batches groups"]  # how many entries of the table are read
+    end: Int[HostOrDevice, "batches groups"]  # the position from which on nothing is read
+    batches: Int[HostOrDevice, ""]  # how many batches hold any group
 
 
-class Piece(NamedTuple):
-    """Where `store_pages` puts the rows of a batch; page numbers that do not exist are left out."""
+class PageWrites(NamedTuple):
+    """Where `write_pages` puts each row of a batch. Writes to page numbers that do not exist are dropped."""
 
-    source: Int[_Given, "batch"]  # the page that is filled in part, and is continued
-    filled: Int[_Given, "batch"]  # how many of its positions are; 0 where there is none
-    length: Int[_Given, "batch"]  # tokens of the piece
-    pages: Int[_Given, "batch blocks"]  # where to
-    last: Int[_Given, "batch"]  # the page of the last token
+    source: Int[HostOrDevice, "batch"]  # the page, filled in part, that the row continues
+    filled: Int[HostOrDevice, "batch"]  # how many positions of it are filled; 0 where the row begins a page
+    length: Int[HostOrDevice, "batch"]  # tokens of the row, without its padding
+    pages: Int[HostOrDevice, "batch blocks"]  # the pages to write
+    last: Int[HostOrDevice, "batch"]  # the page of the row's last token
 
 
 def init_pages(config: "DecoderConfig", pages: int, dtype: DTypeLike = jnp.float32) -> Pages:
-    """Empty pages."""
+    """`pages` empty pages."""
     shape = (pages, config.num_layers, config.num_kv_heads)
     return Pages(
         k=jnp.zeros((*shape, config.head_dim, KEY_BLOCK), dtype),
@@ -73,7 +74,7 @@ def init_pages(config: "DecoderConfig", pages: int, dtype: DTypeLike = jnp.float
 
 
 def init_cache(config: "DecoderConfig", slots: int, length: int, dtype: DTypeLike = jnp.float32) -> KVCache:
-    """An empty cache. `length`, in tokens, is rounded up to a multiple of KEY_BLOCK."""
+    """An empty cache for `length` tokens per slot, rounded up to a multiple of KEY_BLOCK."""
     shape = (config.num_layers, blocks_of(length), slots, config.num_kv_heads)
     return KVCache(
         k=jnp.zeros((*shape, config.head_dim, KEY_BLOCK), dtype),
@@ -82,23 +83,24 @@ def init_cache(config: "DecoderConfig", slots: int, length: int, dtype: DTypeLik
 
 
 def blocks_of(length: int) -> int:
-    """How many blocks hold so many tokens."""
+    """How many blocks, or pages, `length` tokens take."""
     return -(-length // KEY_BLOCK)
 
 
-def store_pages(
+def write_pages(
     pages: Pages,
     hidden: Float[Array, "batch length hidden"],
     k: Float[Array, "layers batch length kv_heads head_dim"],
     v: Float[Array, "layers batch length kv_heads head_dim"],
-    piece: Piece,
+    writes: PageWrites,
 ) -> Pages:
-    """Put what `extend` computed into pages, behind a copy of what the first page held already.
+    """The pages with what a prefill computed written into them; a row that continues a page filled in part first gets
+    a copy of it.
 
-    Positions of the last page behind the piece's end are overwritten with finite values.
+    Positions behind a row's end in its last page get finite values that mean nothing.
     """
-    length, blocks = k.shape[2], piece.pages.shape[1]
-    token = jnp.arange(blocks * KEY_BLOCK) - piece.filled[:, None]
+    length, blocks = k.shape[2], writes.pages.shape[1]
+    token = jnp.arange(blocks * KEY_BLOCK) - writes.filled[:, None]
     index = jnp.clip(token, 0, length - 1)[None, :, :, None, None]
 
     def blocked(x, source, axes):
@@ -108,11 +110,11 @@ def store_pages(
         old = old[..., None, :] if axes[-1] == 3 else old[..., None]
         return x.at[:, 0].set(jnp.where(old, source, x[:, 0]))
 
-    last = jnp.take_along_axis(hidden, piece.length[:, None, None] - 1, axis=1)[:, 0]
+    last = jnp.take_along_axis(hidden, writes.length[:, None, None] - 1, axis=1)[:, 0]
     return Pages(
-        k=pages.k.at[piece.pages].set(blocked(k, pages.k[piece.source], (1, 2, 0, 4, 5, 3)), mode="drop"),
-        v=pages.v.at[piece.pages].set(blocked(v, pages.v[piece.source], (1, 2, 0, 4, 3, 5)), mode="drop"),
-        hidden=pages.hidden.at[piece.last].set(last, mode="drop"),
+        k=pages.k.at[writes.pages].set(blocked(k, pages.k[writes.source], (1, 2, 0, 4, 5, 3)), mode="drop"),
+        v=pages.v.at[writes.pages].set(blocked(v, pages.v[writes.source], (1, 2, 0, 4, 3, 5)), mode="drop"),
+        hidden=pages.hidden.at[writes.last].set(last, mode="drop"),
     )
 
 
@@ -123,7 +125,7 @@ def write_token(
     k: Float[Array, "slots kv_heads head_dim"],
     v: Float[Array, "slots kv_heads head_dim"],
 ) -> KVCache:
-    """Keys and values of token `index` of each slot."""
+    """The cache with one layer's key and value of each slot's generated token number `index`, from 0, written."""
     slots, block, offset = jnp.arange(index.shape[0]), index // KEY_BLOCK, index % KEY_BLOCK
     return KVCache(
         k=cache.k.at[layer, block, slots, :, :, offset].set(_finite(k)),
@@ -132,6 +134,6 @@ def write_token(
 
 
 def _finite(x):
-    """No NaN stays in a cache: a weight of 0 times NaN would reach whoever gets the place next. The sequence that made
-    it has a hidden state of NaN, and fails by that."""
+    """NaN and infinities as 0. A masked key has weight 0, and 0 times NaN would be NaN for the next sequence that gets
+    this place; the sequence that made the NaN fails by its hidden state, which keeps it."""
     return jnp.where(jnp.isfinite(x), x, 0)

@@ -35,11 +35,9 @@ class DecoderConfig:
     head_dim: int
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
-    attention_bias: bool = False
     tie_embeddings: bool = True
     max_length: int = 2048
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
-    qk_norm: bool = False
     rope_scaling: RopeScaling | None = None
     sliding_window: int | None = None
     full_layers: tuple[int, ...] = ()
@@ -54,16 +52,6 @@ class DecoderConfig:
             raise ValueError(f"head_dim={self.head_dim} is odd: rotary positions turn pairs, choose an even head_dim")
         if self.family not in ("llama", "mistral", "qwen2", "qwen3"):
             raise ValueError(f"family={self.family!r} is unknown: choose 'llama', 'mistral', 'qwen2' or 'qwen3'")
-        if self.attention_bias != (self.family == "qwen2"):
-            raise ValueError(
-                f"attention_bias={self.attention_bias} does not fit family={self.family!r}: "
-                "qwen2 has biases on q, k and v, the others have none"
-            )
-        if self.qk_norm != (self.family == "qwen3"):
-            raise ValueError(
-                f"qk_norm={self.qk_norm} does not fit family={self.family!r}: qwen3 has norms on q and k, the others "
-                "have none"
-            )
         if self.sliding_window is not None and (self.sliding_window < 1 or self.family == "llama"):
             raise ValueError(
                 f"sliding_window={self.sliding_window} does not fit family={self.family!r}: use 1 or more, and None "
@@ -75,3 +63,13 @@ class DecoderConfig:
                 f"full_layers={self.full_layers} does not fit family={self.family!r} with {self.num_layers} layers and "
                 f"sliding_window={self.sliding_window}: name some layers, not all, of a qwen2 or qwen3 with a window"
             )
+
+    @property
+    def attention_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases: in Qwen2 alone."""
+        return self.family == "qwen2"
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each head's query and key are normalised before they are rotated: in Qwen3 alone."""
+        return self.family == "qwen3"

@@ -1,7 +1,7 @@
-"""config.json as a DecoderConfig, and back.
+"""Between Hugging Face's config.json and a DecoderConfig, for the published Llama, Mistral, Qwen2 and Qwen3 models.
 
-Llama, Mistral, Qwen2 and Qwen3, as published. What the decoder cannot compute exactly is an error that names the key
-and its value; nothing is guessed or dropped. Every field is looked at before it is used: a file may hold anything.
+A setting that the decoder does not compute exactly is an error that names the key and its value; nothing is guessed or
+ignored. The file may hold anything, so the type and range of every field is checked before it is used.
 """
 
 import pathlib
@@ -25,7 +25,7 @@ _FAMILIES: dict[str, Family] = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
 }
-# Reward models of these families: the family, and the head in the place of the language model's (heads.py).
+# Reward models of these families: the family, and the kind of head that replaces the language model's (heads.py).
 _REWARD_MODELS: dict[str, tuple[Family, str]] = {
     "LlamaForTokenClassification": ("llama", "classifier"),
     "MistralForTokenClassification": ("mistral", "classifier"),
@@ -37,7 +37,7 @@ _REWARD_MODELS: dict[str, tuple[Family, str]] = {
     "ReasonEval_7B": ("mistral", "reason_eval"),
     "ReasonEval_34B": ("llama", "reason_eval"),
 }
-# What transformers takes where config.json is silent, if that is not what the other families do.
+# The values that transformers assumes if config.json lacks a key, where the families differ.
 _ASSUMED = {
     "llama": {},
     "mistral": {"sliding_window": 4096},
@@ -45,8 +45,8 @@ _ASSUMED = {
     "qwen3": {"sliding_window": 4096, "max_window_layers": 28, "head_dim": 128},
 }
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor")
-# The largest sizes that are read: beyond any model, and small enough that nothing is made of them before the weights
-# have been compared with them.
+# The largest sizes that are accepted: beyond any model, and small enough to compute shapes with. Nothing is allocated
+# before the sizes have been compared with the weights.
 _MOST = {
     "vocab_size": 2**22,
     "hidden_size": 2**18,
@@ -59,19 +59,22 @@ _MOST_POSITIONS = 2**31 - 1
 
 
 def architecture(path: pathlib.Path, raw: dict[str, Any]) -> str:
-    """The architecture that config.json names; empty where it names none. Raises ModelError for what is no list of
+    """The first of config.json's `architectures`; empty if there is none. Raises ModelError if it is no list of
     names."""
     return (strings(path, raw, "architectures") or [""])[0]
 
 
 def head_kind(architecture: str) -> str | None:
-    """The kind of reward model's head (a key of heads.HEADS) of an architecture, None for a language model."""
+    """The kind of a reward model's head, a key of heads.HEADS, by its architecture; None for a language model."""
     return _REWARD_MODELS[architecture][1] if architecture in _REWARD_MODELS else None
 
 
 def decoder_config(path: pathlib.Path, raw: dict[str, Any]) -> DecoderConfig:
-    """The decoder that `raw`, the content of `path`, describes. Raises ModelError for a field that is missing, of
-    another type, or asks for what the decoder does not compute."""
+    """The DecoderConfig of `raw`, the content of the file `path`.
+
+    Raises:
+      ModelError: a field is missing or has the wrong type, or asks for something that the decoder does not compute.
+    """
     name = architecture(path, raw)
     if name in _REWARD_MODELS:
         family = _REWARD_MODELS[name][0]
@@ -103,11 +106,9 @@ def decoder_config(path: pathlib.Path, raw: dict[str, Any]) -> DecoderConfig:
             head_dim=whole_number(path, given, "head_dim", derived_dim, most=_MOST_HEAD_DIM),
             rope_theta=positive_number(path, rope, "rope_theta"),
             norm_eps=positive_number(path, raw, "rms_norm_eps", 1e-6),
-            attention_bias=family == "qwen2",
             tie_embeddings=flag(path, raw, "tie_word_embeddings"),
             max_length=whole_number(path, raw, "max_position_embeddings", 2048, most=_MOST_POSITIONS),
             family=family,
-            qk_norm=family == "qwen3",
             rope_scaling=_rope_scaling(path, raw),
             sliding_window=window,
             full_layers=full_layers,
@@ -119,7 +120,7 @@ def decoder_config(path: pathlib.Path, raw: dict[str, Any]) -> DecoderConfig:
 
 
 def to_hugging_face(config: DecoderConfig, tokenizer: Any, dtype: str) -> dict[str, Any]:
-    """The content of config.json for a language model; `dtype` is that of its weights."""
+    """The content of config.json for a language model whose weights have this dtype."""
     name = {family: name for name, family in _FAMILIES.items()}[config.family]
     rope_scaling, windows = None, {}
     if (scaling := config.rope_scaling) is not None:
@@ -189,8 +190,8 @@ def _rope_key(raw: dict[str, Any]) -> str:
 
 
 def _rope(path: pathlib.Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """The rotary settings, rope_type and rope_theta among them: rope_scaling and rope_theta of transformers 4, or
-    rope_parameters of transformers 5, in the order of precedence of the latter."""
+    """The rotary settings, with rope_type and rope_theta: from rope_scaling and rope_theta (transformers 4) or
+    rope_parameters (transformers 5). If several are there, they take precedence as in transformers 5."""
     for key in ("rope_scaling", "rope_parameters"):
         if raw.get(key) is not None and not isinstance(raw[key], dict):
             raise wrong_field(path, key, raw[key], "an object with a rope_type")
@@ -204,7 +205,8 @@ def _rope_scaling(path: pathlib.Path, raw: dict[str, Any]) -> RopeScaling | None
     if rope["rope_type"] == "default":
         return None
     factor, low, high = (positive_number(path, rope, key) for key in _LLAMA3)
-    # Beside the rotary settings it goes before the one among them; without any the model's own length is taken.
+    # At the top level of config.json it takes precedence over the one in the rotary settings; if it is in neither, the
+    # model's own length is used. All three as in transformers.
     key, own = "original_max_position_embeddings", raw.get("max_position_embeddings", 2048)
     original = whole_number(path, raw if key in raw else rope, key, own, most=_MOST_POSITIONS)
     return RopeScaling(factor, low, high, original)
@@ -213,8 +215,8 @@ def _rope_scaling(path: pathlib.Path, raw: dict[str, Any]) -> RopeScaling | None
 def _sliding_window(path: pathlib.Path, raw: dict[str, Any], family: str) -> tuple[int | None, tuple[int, ...]]:
     """`sliding_window` and `full_layers` of a DecoderConfig.
 
-    Llama ignores the key. Mistral has one window for all layers. Qwen2 and Qwen3 have one if use_sliding_window says
-    so, in the layers that layer_types names, or where there is no such list in those from max_window_layers on.
+    Llama ignores the key. Mistral has the window in all layers. Qwen2 and Qwen3 have it only if use_sliding_window is
+    true, in the layers that layer_types names, or if that is missing in all layers from max_window_layers on.
     """
     layers, window = raw["num_hidden_layers"], raw.get("sliding_window")
     by_layer = family in ("qwen2", "qwen3")

@@ -1,17 +1,17 @@
 """One decoder for the Llama, Mistral, Qwen2 and Qwen3 families, for training, prefill and cached decoding.
 
-Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. The families differ in little:
+Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. The families differ in three things:
 biases on q, k and v (Qwen2), norms on q and k (Qwen3), sliding windows (all but Llama).
 
 Parameters live in Flax NNX modules used as plain pytrees (tree mode): blocks are stacked on a leading layer axis by
 `jax.vmap` and run by `jax.lax.scan`, nothing mutates, and the key-value cache is an argument and a result. Each Param
-names its axes in the metadata key `logical_axes`; a stacked Param has one axis more, in front, which `logical_axes`
-here calls "layers".
+names its axes in the metadata key `logical_axes`; the function `logical_axes` adds "layers", the stacks' leading axis.
 
 Weights are cast where they are used, so float32 master weights can compute in bfloat16. Norms, rotary angles,
 attention scores and logits are float32 in either case.
 """
 
+from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import jax
@@ -20,19 +20,19 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int, PRNGKeyArray
 
-from spare_jax.models.attention import cached_attention, extending_attention, packed_attention
-from spare_jax.models.cache import KVCache, Pages, Readers, write_token
+from spare_jax.models.attention import decode_attention, packed_attention, prefill_attention
+from spare_jax.models.cache import KVCache, Pages, SlotGroups, write_token
 from spare_jax.models.config import DecoderConfig
 from spare_jax.models.rows import by_rows
 
 Remat = Literal["none", "minimal", "full"]
-UNROLLED_LAYERS = 8  # a decoder of so few layers is unrolled: a fifth less time per gradient on a CPU
-UNROLLED_ON_GPU = 32  # which compiles quickly: a twelfth less, since nothing is copied into the stacks of a scan
+UNROLLED_LAYERS = 8  # a decoder of up to so many layers is unrolled: a fifth less time per gradient on a CPU
+UNROLLED_ON_GPU = 32  # a GPU compiles them quickly: a twelfth less time, since nothing is copied into a scan's stacks
 
 
 def init_decoder(config: DecoderConfig, key: PRNGKeyArray, dtype: DTypeLike = jnp.float32) -> "Decoder":
-    """A new decoder: normal weights with variance 1/fan_in, those that write to the residual stream 1/sqrt(2 layers)
-    smaller, zero biases, unit norms. `dtype` is that of the stored parameters."""
+    """A new decoder with parameters in `dtype`: normal weights with variance 1 / fan_in, divided by sqrt(2 layers) if
+    they write to the residual stream; biases of 0, norm scales of 1."""
     with nnx.set_graph_mode(False), nnx.set_graph_updates(False):
         return Decoder(config, key, dtype)
 
@@ -49,21 +49,24 @@ def hidden_states(
 ) -> Float[Array, "batch length hidden"]:
     """Hidden states after the final norm.
 
-    A token attends to the tokens of its own segment that are not after it in the row, so several sequences can be
-    packed in one row; a layer with a sliding window of w leaves it itself and the w - 1 before it. Segment 0 is
-    padding; its states are finite and mean nothing. `positions` are the rotary positions, counted within each
-    segment. `noise` is added to the embeddings. `remat` is what the backward pass computes again instead of keeping it:
-    nothing, or with "minimal" all but what matrix products and cuDNN's attention make (a third of the memory, and
-    little to do), or with "full" the whole of each block. `dtype` is that of the computation and of the result.
+    A token attends to itself and the tokens before it in its own segment, so several sequences can be packed in one
+    row; in a layer with a sliding window of w to itself and the w - 1 tokens before it. Segment 0 is padding; its
+    states are finite and mean nothing. `positions` are the rotary positions, counted within each segment. `noise` is
+    added to the embeddings. `remat` is what the backward pass computes again instead of keeping it: nothing; with
+    "minimal" all but the results of matrix products and of cuDNN's attention, which takes a third of the memory and
+    little time; with "full" the whole of each block. `dtype` is that of the computation and of the result.
     """
     rotation = rotary_angles(positions, model.config)
     windows, reach = _windows(model.config)
 
     def layer(x, inputs):
         block, window = inputs
-        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(packed_attention(q, k, v, segments, window, reach))
-        return by_rows(x + block.mlp(_norm(x, block.mlp_norm, model.config))), None
+
+        def attend(q, k, v):
+            return packed_attention(q, k, v, segments, window, reach), None
+
+        x, _ = block(x, rotation, attend, model.config)
+        return by_rows(x), None
 
     if remat != "none":
         layer = jax.checkpoint(layer, policy=_is_product if remat == "minimal" else None, prevent_cse=False)
@@ -95,7 +98,7 @@ def class_logits(
         return jnp.einsum("...d,cd->...c", hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
 
 
-def extend(
+def prefill(
     model: "Decoder",
     pages: Pages,
     ids: Int[Array, "batch length"],
@@ -106,20 +109,22 @@ def extend(
     Float[Array, "layers batch length kv_heads head_dim"],
     Float[Array, "layers batch length kv_heads head_dim"],
 ]:
-    """Hidden states (after the final norm), keys and values of `ids`, which continue sequences of `before` tokens in
-    the pages of `table`.
+    """Hidden states (after the final norm), keys and values of `ids`, which continue sequences whose first `before`
+    tokens lie in the pages of `table`.
 
-    Computes in the dtype of the pages. Rows are padded on the right; what stands at a token depends neither on what
-    follows it, nor on other rows.
+    Computes in the dtype of the pages. Rows are padded on the right; the results at a token depend neither on later
+    tokens nor on other rows.
     """
     rotation = rotary_angles(before[:, None] + jnp.arange(ids.shape[1]), model.config)
     windows, reach = _windows(model.config)
 
     def layer(x, inputs):
         block, index, window = inputs
-        q, k, v = block.attention.project(_norm(x, block.attention_norm, model.config), rotation, model.config)
-        x = x + block.attention.output(extending_attention(q, k, v, pages, index, table, before, window, reach))
-        return x + block.mlp(_norm(x, block.mlp_norm, model.config)), (k, v)
+
+        def attend(q, k, v):
+            return prefill_attention(q, k, v, pages, index, table, before, window, reach), (k, v)
+
+        return block(x, rotation, attend, model.config)
 
     inputs = model.blocks, jnp.arange(model.config.num_layers), windows
     x, (k, v) = jax.lax.scan(layer, _embed(model, ids, pages.k.dtype), inputs)
@@ -130,16 +135,17 @@ def decode_step(
     model: "Decoder",
     cache: KVCache,
     pages: Pages,
-    readers: tuple[Readers, ...],
+    groups: tuple[SlotGroups, ...],
     ids: Int[Array, " slots"],
     starts: Int[Array, " slots"],
     positions: Int[Array, " slots"],
 ) -> tuple[Float[Array, "slots hidden"], KVCache]:
-    """One token per slot, at `positions`: attend to the pages that `readers` name and to what the slot holds itself,
-    from position `starts` on, this token included; as far as the layer's sliding window leaves it.
+    """Hidden states (after the final norm) of one token per slot, at `positions`, and the cache with its keys and
+    values. The token attends, within the layer's sliding window, to its prompt in the pages that `groups` name and to
+    the slot's own tokens in the cache, which begin at position `starts` and end with itself.
 
-    Computes in the dtype of the cache, which is best donated. An idle slot takes part with any id at its start. The
-    cost follows the longest of the slots, while the bits of a slot depend on that slot alone.
+    Computes in the dtype of the cache, which is best donated. An idle slot may hold any id, at position `starts`. The
+    time follows the slot with the most tokens, while the bits of a slot depend on that slot alone.
     """
     rotation = rotary_angles(positions[:, None], model.config)
     windows, _ = _windows(model.config)
@@ -147,12 +153,14 @@ def decode_step(
     # The cache is carried whole and updated in place; scanning over its layers would copy it at every step.
     def layer(carry, inputs):
         x, cache = carry
-        weights, index, window = inputs
-        q, k, v = weights.attention.project(_norm(x, weights.attention_norm, model.config), rotation, model.config)
-        cache = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
-        mixed = cached_attention(q[:, 0], cache, pages, readers, index, window, starts, positions)
-        x = x + weights.attention.output(mixed[:, None])
-        return (x + weights.mlp(_norm(x, weights.mlp_norm, model.config)), cache), None
+        block, index, window = inputs
+
+        def attend(q, k, v):
+            written = write_token(cache, index, positions - starts, k[:, 0], v[:, 0])
+            mixed = decode_attention(q[:, 0], written, pages, groups, index, window, starts, positions)
+            return mixed[:, None], written
+
+        return block(x, rotation, attend, model.config), None
 
     x = _embed(model, ids[:, None], cache.k.dtype)
     (x, cache), _ = jax.lax.scan(layer, (x, cache), (model.blocks, jnp.arange(model.config.num_layers), windows))
@@ -170,12 +178,12 @@ def rotary_angles(
 def rotary_frequencies(config: DecoderConfig) -> Float[np.ndarray, " half"]:
     """Radians per position of each rotated pair: f_i = theta^(-2i / head_dim), in float32.
 
-    With `rope_scaling` a pair that turns less than low_frequency_factor times over the original length turns `factor`
-    times more slowly, one that turns more than high_frequency_factor times keeps its frequency, and the frequencies
-    between are interpolated linearly in the number of turns (Llama 3.1's published code).
+    With `rope_scaling` the frequency of a pair that turns less than low_frequency_factor times over the original length
+    is divided by `factor`; that of a pair that turns more than high_frequency_factor times is kept; and those between
+    are interpolated linearly in the number of turns (Llama 3.1's published code).
 
-    Made on the host and rounded where torch rounds: at position 8000 one unit in the last place of a frequency is
-    half a thousandth of a radian, and a TPU's power function is further off than that.
+    Computed on the host and rounded where torch rounds: at position 8000 one unit in the last place of a frequency is
+    half a thousandth of a radian, and a TPU's power function is less exact than that.
     """
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     frequencies = np.float32(1) / (config.rope_theta ** exponents.astype(np.float64)).astype(np.float32)
@@ -195,6 +203,7 @@ def logical_axes(variable: nnx.Variable) -> tuple[str, ...]:
 
 
 P = TypeVar("P", bound=nnx.Param)
+T = TypeVar("T")
 
 
 def parameter(kind: type[P], value: Array, axes: tuple[str, ...]) -> P:
@@ -209,11 +218,11 @@ def product(x: Float[Array, "*batch in"], kernel: Float[Array, "in out"]) -> Flo
     return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
-def _is_product(primitive, *given, **params) -> bool:
+def _is_product(primitive, *arguments, **parameters) -> bool:
     """Whether a result is kept under the remat "minimal"."""
     if primitive.name.startswith("dot_product_attention_fwd"):  # cuDNN's, with the sums its gradient needs
         return True
-    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *given, **params)
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *arguments, **parameters)
 
 
 class Linear(nnx.Module):
@@ -273,7 +282,7 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """The parameters of one layer."""
+    """One layer: attention and an MLP, each of the normed residual stream and added to it."""
 
     def __init__(self, config: DecoderConfig, key, dtype):
         attention_key, mlp_key = jax.random.split(key)
@@ -281,6 +290,20 @@ class Block(nnx.Module):
         self.attention = Attention(config, attention_key, dtype)
         self.mlp_norm = _unit_scale(config.hidden_size, "embed", dtype)
         self.mlp = MLP(config, mlp_key, dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch length hidden"],
+        rotation: tuple[Array, Array],
+        attend: Callable[[Array, Array, Array], tuple[Float[Array, "batch length heads_and_dims"], T]],
+        config: DecoderConfig,
+    ) -> tuple[Float[Array, "batch length hidden"], T]:
+        """The stream behind this layer, and what `attend` keeps. That gets the queries, keys and values of
+        `Attention.project` and returns the mixed values, all heads side by side, and whatever it keeps of them."""
+        q, k, v = self.attention.project(_norm(x, self.attention_norm, config), rotation, config)
+        mixed, kept = attend(q, k, v)
+        x = x + self.attention.output(mixed)
+        return x + self.mlp(_norm(x, self.mlp_norm, config)), kept
 
 
 class Decoder(nnx.Module):
@@ -324,7 +347,7 @@ def _rotate(x, cos, sin):
 
 
 def _windows(config: DecoderConfig) -> tuple[Int[np.ndarray, " layers"] | None, int | None]:
-    """How many positions each layer sees, to be scanned over, and the most that any layer does; None: all of them."""
+    """The window of each layer, to be scanned over, and the largest of them; None where all positions are seen."""
     if config.sliding_window is None:
         return None, None
     everything = np.iinfo(np.int32).max

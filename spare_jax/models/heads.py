@@ -1,8 +1,8 @@
-"""What a reward model computes at a position: the logits of some classes, and one score from them.
+"""Heads of reward models: from the hidden state at a position to the logits of a few classes, and to one score.
 
-The classes are columns of the language-model head, or those of a head of the model's own. Which positions
-these are is a matter of judges/conventions.py. A head of its own is a few linear layers that a published checkpoint
-holds beside the decoder; a checkpoint that lacks them is no reward model.
+The classes are some tokens of the language-model head, or the outputs of a head of the reward model's own: a few linear
+layers that a published checkpoint holds beside the decoder. judges/conventions.py says at which positions scores are
+read.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from spare_jax.models.decoder import Decoder, class_logits
 from spare_jax.models.json_files import ModelError
 from spare_jax.models.safetensors_files import find_tensors
 
-# Names of the layers of each kind of head, from the hidden state on; a ReLU stands between two.
+# The names of the layers of each kind of head, the first one reading the hidden state; between two there is a ReLU.
 HEADS = {
     "classifier": ("score",),  # transformers' token classifiers: PURE, TRL
     "two_layers": ("score.0", "score.2"),  # Qwen2.5-Math-PRM, Universal-PRM
@@ -30,11 +30,14 @@ MAX_CLASSES = 2**16  # outputs of a layer: a head is small
 
 @dataclasses.dataclass(frozen=True)
 class ReadOut:
-    """How one score is made at a position.
+    """How the score at a position is computed.
 
-    The classes are the LM head's logits of the tokens `columns`, or where there are none those of the model's own
-    head. "softmax" is the probability of the classes `right`, "difference" that less the probability of the others,
-    "sigmoid" that of a single logit.
+    Attributes:
+      columns: token ids whose logits of the LM head are the classes; empty if the classes are the outputs of the
+        model's own head.
+      activation: "softmax": the probability of the classes `right`. "difference": that minus the probability of the
+        other classes. "sigmoid": of the first logit.
+      right: indices of the classes that mean correct.
     """
 
     columns: tuple[int, ...] = ()
@@ -45,7 +48,8 @@ class ReadOut:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """A reward model's own head: kernels [in, out] and biases [out] of its layers, the last one's out the classes."""
+    """A reward model's own head: (kernel [in, out], bias [out]) of each layer; the last layer's outputs are the
+    classes."""
 
     layers: tuple[tuple[Float[Array, "from_size to_size"], Float[Array, " to_size"]], ...]
 
@@ -59,15 +63,15 @@ class Head:
 
 
 def tensor_names(kind: str) -> tuple[str, ...]:
-    """The tensors that a head of a kind may have in a model directory."""
+    """The names of the tensors that a head of this kind may have in a model directory."""
     return tuple(f"{layer}.{part}" for layer in HEADS[kind] for part in ("weight", "bias"))
 
 
 def load_head(directory: str | pathlib.Path, kind: str, hidden_size: int) -> Head:
-    """Read a head of a model directory, in float32. A layer may come without bias.
+    """The head of a model directory, in float32. A missing bias is 0.
 
     Raises:
-      ModelError: a layer is missing, or has another shape than one that reads what comes before it.
+      ModelError: the weight of a layer is missing, or has a shape that does not fit the layer before it.
     """
     tensors, layers, size = find_tensors(pathlib.Path(directory)), [], hidden_size
     for layer in HEADS[kind]:
@@ -98,8 +102,8 @@ def step_scores(
     positions: Int[Array, "batch steps"],
     read_out: ReadOut,
 ) -> Float[Array, "batch steps"]:
-    """The scores at `positions` of each row. Only those hidden states meet a head, and of the LM head only the columns
-    that are read. Unused entries of `positions` may hold any index inside the row."""
+    """The scores at `positions` of each row. Logits are computed at these positions alone, and of the LM head for the
+    tokens of the read-out alone. Unused entries of `positions` may hold any index of the row."""
     there = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
     if read_out.columns:
         logits = class_logits(model, there, read_out.columns)

@@ -1,9 +1,8 @@
-"""Hugging Face model directories, in and out: config.json, safetensors, tokenizer and chat template.
+"""Loads and saves Hugging Face model directories: config.json, safetensors, tokenizer and chat template.
 
-A directory is a stranger's: what it holds is checked, by size, type and range, before anything is made of it, none of
-its code runs, and whatever is wrong with it is a ModelError of one line. Torch stores a linear layer as [out, in], this
-package as [in, out], so kernels are transposed on the way. Weights go from the file to their devices piece by piece
-(weights.py).
+A directory comes from a stranger. The size, type and range of what it holds is checked before it is used, none of its
+code is run, and whatever is wrong is a ModelError of one line. Torch stores a linear layer as [out, in] and this
+package as [in, out], so kernels are transposed.
 """
 
 import dataclasses
@@ -29,11 +28,15 @@ from spare_jax.prompts.code_points import CodePoints
 from spare_jax.prompts.templates import ChatTemplateError
 
 GENERATION_FILE = "generation_config.json"
-MAX_TOKENIZER_BYTES = 2**27  # of a file that the tokenizer is read from; the largest of known models has a quarter
+MAX_TOKENIZER_BYTES = 2**27  # of a file of the tokenizer; four times the largest of a known model
 MAX_ADDED_TOKENS = 2**14  # beside the vocabulary; transformers takes a millisecond for each
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_READ_TOO = ("vocab.json", "special_tokens_map.json", "tekken.json", "config.json")  # with what has "token" in its name
-_IN_EACH = {"added_tokens.json": b":", "special_tokens_map.json": b","}  # of an added token; else it says "special"
+# The JSON files that transformers reads for a tokenizer are these and those with "token" in their name.
+_READ_TOO = ("vocab.json", "special_tokens_map.json", "tekken.json", "config.json")
+_IN_EACH = {
+    "added_tokens.json": b":",
+    "special_tokens_map.json": b",",
+}  # in the entry of an added token; else "special"
 _GENERIC_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 # Not consolidated.safetensors: some directories hold the weights once more under that name.
 _DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
@@ -41,7 +44,7 @@ _DOWNLOADS = ["*.json", "model*.safetensors", "*.model", "*.jinja", "*.txt"]
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model directory. `head` is a reward model's own; without one there is the language model's."""
+    """A loaded model directory. `head` is a reward model's own head; None where the language model's head is read."""
 
     model: Decoder
     config: DecoderConfig
@@ -55,8 +58,14 @@ def load(
 ) -> Checkpoint:
     """Load config, weights and tokenizer from a directory, or from a hub id 'owner/name' at `revision`.
 
-    The directory of a LoRA adapter gives its base model with the adapter merged. `dtype` is that of the parameters in
-    memory. With a mesh they are placed with the shardings of sharding.py. Raises ModelError.
+    The directory of a LoRA adapter gives its base model with the adapter merged.
+
+    Args:
+      dtype: of the parameters in memory.
+      mesh: if there is one, parameters get the shardings of sharding.py.
+
+    Raises:
+      ModelError: something is missing, damaged or not supported; says what to do.
     """
     directory = local_directory(path, revision)
     base = base_directory(directory)
@@ -69,7 +78,8 @@ def load(
             f"{config.vocab_size}: use the tokenizer this model was made with"
         )
     kind = head_kind(directory)
-    # The head is read first: a body without it need not be. A reward model's body may have a language model's head too.
+    # The head is read first, so a missing one is told before the large weights are read. A reward model's directory may
+    # hold a language model's head too.
     head = load_head(base, kind, config.hidden_size) if kind else None
     beside = (*tensor_names(kind), "lm_head.weight") if kind else ()
     model = load_weights(base, config, dtype=dtype, mesh=mesh, beside=beside)
@@ -89,8 +99,11 @@ def save(
 ) -> None:
     """Write a directory that `load` and transformers read: parameters in their own dtype, tokenizer, chat template.
 
-    `extra` holds more JSON files to write beside config.json, by file name. Weights beyond `shard_bytes` go to
-    several files with an index. config.json is written last, so an interrupted export is not taken for a model.
+    config.json is written last, so a directory whose writing was interrupted is not taken for a model.
+
+    Args:
+      extra: contents of further JSON files, by file name.
+      shard_bytes: weights of more bytes are written to several files with an index.
     """
     directory = pathlib.Path(path)
     directory.mkdir(parents=True, exist_ok=True)
@@ -107,7 +120,7 @@ def save(
 
 
 def local_directory(path: str | pathlib.Path, revision: str | None = None) -> pathlib.Path:
-    """`path` itself if it is a directory; a hub id 'owner/name' is downloaded and its directory returned."""
+    """`path` if it is a directory; else it must be a hub id 'owner/name', which is downloaded. Raises ModelError."""
     directory = pathlib.Path(path)
     try:
         if directory.is_dir():
@@ -130,7 +143,7 @@ def local_directory(path: str | pathlib.Path, revision: str | None = None) -> pa
 
 
 def load_config(directory: str | pathlib.Path) -> DecoderConfig:
-    """Read config.json. Raises ModelError for a missing key and for anything that the decoder does not compute."""
+    """The DecoderConfig of a directory. Raises ModelError if config.json is missing or not supported."""
     path = base_directory(directory) / "config.json"
     if not path.is_file():
         raise ModelError(f"{path} is missing: give a directory with config.json, model.safetensors and a tokenizer")
@@ -138,7 +151,7 @@ def load_config(directory: str | pathlib.Path) -> DecoderConfig:
 
 
 def base_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """The directory of the model below a LoRA adapter; that of a whole model is its own."""
+    """The directory of the model that a LoRA adapter adapts; a directory that is no adapter is its own."""
     directory = pathlib.Path(directory)
     if (directory / "config.json").is_file() or not (directory / peft.CONFIG_FILE).is_file():
         return directory
@@ -150,21 +163,25 @@ def base_directory(directory: str | pathlib.Path) -> pathlib.Path:
 
 
 def architecture_of(directory: str | pathlib.Path) -> str:
-    """The architecture that config.json names; empty where it names none."""
+    """The architecture that a directory's config.json names; empty where it names none."""
     path = base_directory(directory) / "config.json"
     return config_json.architecture(path, read_json(path))
 
 
 def head_kind(directory: str | pathlib.Path) -> str | None:
-    """The kind of reward model's head (a key of heads.HEADS) that config.json asks for, None for a language model."""
+    """The kind of a directory's reward model's head, a key of heads.HEADS; None for a language model."""
     return config_json.head_kind(architecture_of(directory))
 
 
 def load_tokenizer(path: str | pathlib.Path) -> Any:
-    """The tokenizer of a directory, through transformers; its chat template comes with it.
+    """The tokenizer of a directory, as transformers loads it, with its chat template and, as the attribute
+    `generation_config`, the content of generation_config.json.
 
-    A directory whose tokenizer_class is the generic one is read from tokenizer.json as it is. AutoTokenizer would
-    go by model_type and give a directory of type qwen2 the normalizer and word splitting of Qwen2.
+    If its tokenizer_class is the generic one, tokenizer.json is read as it is. AutoTokenizer would choose a class by
+    config.json's model_type, and give a directory of type qwen2 the normalizer and word splitting of Qwen2.
+
+    Raises:
+      ModelError: a file is missing, too large or damaged, or the chat template loses part of a message.
     """
     directory = pathlib.Path(path)
     if not any((directory / name).is_file() for name in _TOKENIZER_FILES):
@@ -195,7 +212,7 @@ def load_tokenizer(path: str | pathlib.Path) -> Any:
 
 
 def _try(tokenizer: Any) -> None:
-    """What is asked of a tokenizer everywhere, asked once: one from files of odd types may be made and fail later."""
+    """Call every method that is used anywhere once: a tokenizer from damaged files may load and fail only when used."""
     text = "2 + 2 = 4.\n"
     if not len(tokenizer):
         raise ValueError("it knows no token")
@@ -205,7 +222,7 @@ def _try(tokenizer: Any) -> None:
 
 
 def _check_sizes(directory: pathlib.Path) -> None:
-    """No file that transformers reads for a tokenizer is huge, or adds tokens without end."""
+    """Raises ModelError if a file that transformers reads for a tokenizer is too large, or adds too many tokens."""
     for pattern in ("*.json", "*.txt", "*.model", "*.jinja", "*/*.jinja"):
         for file in directory.glob(pattern):
             of_tokenizer = pattern != "*.json" or "token" in file.name or file.name in _READ_TOO
@@ -213,7 +230,7 @@ def _check_sizes(directory: pathlib.Path) -> None:
                 continue
             if (size := file.stat().st_size) > MAX_TOKENIZER_BYTES:
                 raise ModelError(f"{file} has {size:,} bytes, too many for a tokenizer: replace the file")
-            # Not parsed for it: as objects 100 MB of JSON may take a gigabyte.
+            # Counted without parsing: 100 MB of JSON may take a gigabyte as objects.
             named = 0 if pattern != "*.json" else file.read_bytes().count(_IN_EACH.get(file.name, b'"special"'))
             if named > MAX_ADDED_TOKENS:
                 raise ModelError(
@@ -222,7 +239,8 @@ def _check_sizes(directory: pathlib.Path) -> None:
 
 
 def _generation_config(directory: pathlib.Path) -> dict[str, Any] | None:
-    """The content of generation_config.json, None where there is none; its eos_token_id is known to hold ids."""
+    """The content of generation_config.json, None where there is none. Raises ModelError if its eos_token_id is neither
+    an id nor a list of ids."""
     path = directory / GENERATION_FILE
     path = path if path.is_file() else base_directory(directory) / GENERATION_FILE
     if not path.is_file():
@@ -236,7 +254,8 @@ def _generation_config(directory: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _check_template(directory: pathlib.Path, tokenizer: Any) -> None:
-    """There is at most one chat template, and it writes what it is given; of several the default is kept."""
+    """Keep one chat template, of several the default. Raises ModelError if there is no default, or if the template
+    leaves out part of a message."""
     template = tokenizer.chat_template
     if template is None:
         return
@@ -249,7 +268,7 @@ def _check_template(directory: pathlib.Path, tokenizer: Any) -> None:
         try:
             lost = arrangement(tokenizer, roles).lost
         except ChatTemplateError as error:
-            if len(roles) > 2:  # one that knows a single turn says so when it is given more
+            if len(roles) > 2:  # a template for a single turn may refuse more
                 continue
             raise ModelError(f"{directory}: {error}: replace chat_template.jinja") from error
         if lost:
@@ -257,12 +276,12 @@ def _check_template(directory: pathlib.Path, tokenizer: Any) -> None:
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """16 hex digits that change when the tokenizer encodes, decodes or renders a chat differently; what a tokenizer of
-    our own calls itself."""
+    """16 hex digits that change when the tokenizer encodes, decodes or renders a chat differently; for CodePoints, its
+    own digest."""
     if isinstance(tokenizer, CodePoints):
         return tokenizer.digest
     content = json.loads(tokenizer.backend_tokenizer.to_str())
-    content.pop("truncation", None)  # state that a call leaves behind
+    content.pop("truncation", None)  # this and padding are state that a call leaves behind
     content.pop("padding", None)
     content["special_tokens"] = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     content["chat_template"] = tokenizer.chat_template

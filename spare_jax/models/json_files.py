@@ -1,11 +1,12 @@
-"""JSON files of a model directory, which anybody may have written: read within limits, each field with its type."""
+"""Reads the JSON files of a model directory, which anybody may have written: their size is limited, and every field is
+read by a function that checks its type and range."""
 
 import json
 import pathlib
 import reprlib
 from typing import Any, cast
 
-MAX_BYTES = 8 * 2**20  # the index of the largest models has a twentieth of it
+MAX_BYTES = 8 * 2**20  # twenty times the index of the largest models
 MAX_MESSAGE = 2000  # characters
 
 _REPR = reprlib.Repr()
@@ -14,10 +15,8 @@ _REPR.maxlevel = 3
 
 
 class ModelError(ValueError):
-    """A model directory that is missing, incomplete or not supported; the message says what to do.
-
-    It is one line, whatever names and values of the directory it quotes.
-    """
+    """A model directory is missing, incomplete or not supported; the message says what to do. It is one line, even if
+    it quotes names and values from the directory that hold line breaks."""
 
     def __init__(self, message: str):
         printable = "".join(c if c.isprintable() else " " for c in message[:MAX_MESSAGE])
@@ -25,7 +24,7 @@ class ModelError(ValueError):
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """An object of a model directory. Raises ModelError if the file holds none, or is too large for one."""
+    """The JSON object in a file. Raises ModelError if the file is too large, cannot be read, or holds none."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ModelError(f"{path} has {size:,} bytes: at most {MAX_BYTES:,} are read, replace the file")
@@ -42,22 +41,22 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Write a JSON file of a model directory."""
+    """Write a JSON file, indented and in UTF-8."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def unreadable(path: pathlib.Path, error: OSError) -> ModelError:
-    """What to say of a file that the system does not give."""
+    """The error for a file that the operating system does not let us read."""
     return ModelError(f"{path} cannot be read ({error.strerror or type(error).__name__}): look at its permissions")
 
 
 def shown(value: Any) -> str:
-    """A value of JSON for an error message, cut short."""
+    """A JSON value as text for an error message, shortened."""
     return _REPR.repr(value)
 
 
 def wrong_field(path: pathlib.Path, key: str, value: Any, what: str) -> ModelError:
-    """What to say of a field that is not `what`."""
+    """The error for a field that must be `what` and has this value."""
     return ModelError(f"{path}: {key}={shown(value)} is not supported: it must be {what}")
 
 

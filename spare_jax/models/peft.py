@@ -1,6 +1,7 @@
-"""Adapters as Hugging Face's `peft` keeps them: adapter_config.json and adapter_model.safetensors.
+"""LoRA adapters in the format of Hugging Face's `peft`: adapter_config.json and adapter_model.safetensors.
 
-What an option would change and this package does not compute is an error that names it, known or not.
+An option that would change what the adapter computes, and is not supported here, is an error that names it; so is an
+option that is not known here.
 """
 
 import pathlib
@@ -31,26 +32,26 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_RANK = 2**16
 _READ = ("peft_type", "r", "lora_alpha", "base_model_name_or_path", "revision")
-# Options that change nothing in what a finished adapter computes, or that its tensors' names say once more.
+# Options that do not change what a finished adapter computes, or that repeat what the names of its tensors say.
 _WITHOUT_EFFECT = (
     "task_type", "lora_dropout", "auto_mapping", "peft_version", "inference_mode", "target_modules", "exclude_modules",
     "layers_pattern", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "ensure_weight_tying",
 )  # fmt: skip
-_INITIAL = (None, True, False, "gaussian", "eva", "orthogonal")  # the others change the base's weights as well
+_INITIAL = (None, True, False, "gaussian", "eva", "orthogonal")  # other initialisations change the base's weights
 
 
 def save(directory: str | pathlib.Path, model: Decoder, base: str) -> None:
-    """Write the adapters of `model`; `base` is the path or hub id of the model below them."""
+    """Write the adapters of `model` to a directory; `base` is the path or hub id of the model that they adapt."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    found = adapters.of_model(model)
+    adapted = adapters.of_model(model)
     tensors = {}
-    for target, module in found.items():
+    for target, module in adapted.items():
         for part, param in (("lora_A", module.a), ("lora_B", module.b)):
             for name, array in zip(_names(target, part, model.config), np.asarray(param[...]), strict=True):
                 tensors[name] = np.ascontiguousarray(array.T)
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-    module = next(iter(found.values()))
+    module = next(iter(adapted.values()))
     rank = module.a[...].shape[-1]
     config = {
         "peft_type": "LORA",
@@ -59,7 +60,7 @@ def save(directory: str | pathlib.Path, model: Decoder, base: str) -> None:
         "r": rank,
         "lora_alpha": module.scale * rank,
         "lora_dropout": module.dropout,
-        "target_modules": list(found),
+        "target_modules": list(adapted),
         "bias": "none",
         "inference_mode": True,
     }
@@ -67,7 +68,7 @@ def save(directory: str | pathlib.Path, model: Decoder, base: str) -> None:
 
 
 def read_config(directory: str | pathlib.Path) -> dict[str, Any]:
-    """adapter_config.json. Raises ModelError for what is no LoRA, and for an option that is not computed here."""
+    """The content of adapter_config.json. Raises ModelError if it is not plain LoRA, or a field is missing or wrong."""
     path = pathlib.Path(directory) / CONFIG_FILE
     config = read_json(path)
     if config.get("peft_type") != "LORA":
@@ -96,7 +97,7 @@ def load(directory: str | pathlib.Path, base: Decoder) -> Decoder:
     """`base` with the adapters of a directory, in float32.
 
     Raises:
-      ModelError: an option is not supported, or a tensor is missing, unknown, or of another shape than the base's.
+      ModelError: an option is not supported, or a tensor is missing, unknown, or does not fit the base's shape.
     """
     directory = pathlib.Path(directory)
     config = read_config(directory)
@@ -137,6 +138,6 @@ def load(directory: str | pathlib.Path, base: Decoder) -> Decoder:
 
 
 def _names(target: str, part: str, config: DecoderConfig) -> list[str]:
-    """The tensors of one side of an adapter, layer by layer."""
+    """The names of an adapter's tensors "lora_A" or "lora_B" (`part`), one per layer."""
     kernels = tensor_names(f"{PROJECTIONS[target]}.kernel", config)
     return [f"base_model.model.{kernel.removesuffix('.weight')}.{part}.weight" for kernel in kernels]

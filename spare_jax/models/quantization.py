@@ -1,8 +1,8 @@
-"""Kernels kept in 8 or 4 bits: a base that is not trained needs no more (QLoRA, Dettmers et al. 2023).
+"""Quantized kernels, in 8 or 4 bits, for a base model that is not trained itself (QLoRA, Dettmers et al. 2023).
 
-The arithmetic is qwix's, at its array level. Its model level rewrites modules, which neither tree mode nor a scan over
-stacked blocks allows. A quantized kernel stands where a Linear's kernel stood and reads like it, so the decoder does
-not know of it.
+A QuantizedKernel takes the place of a Linear's kernel and gives the dequantized array where that is read, so the
+decoder needs no code for it. The arithmetic is qwix's, by its functions on arrays. Its functions on models rewrite
+modules, which fits neither tree mode nor a scan over stacked blocks.
 """
 
 import dataclasses
@@ -20,28 +20,30 @@ from spare_jax.models.decoder import Decoder, parameter
 
 Kind = Literal["int8", "nf4"]
 KINDS = ("int8", "nf4")
-BLOCK = 64  # inputs that share a scale in nf4 (section 3 of the paper); a divisor of it where it does not divide them
+BLOCK = 64  # inputs that share a scale in nf4 (section 3 of the paper); its greatest divisor that divides the inputs
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class QuantizedKernel:
-    """A kernel of stacked blocks [layers, in, out] as codes of that shape and float32 scales: [layers, 1, out] in
-    int8, [layers, in / block, out] in nf4."""
+    """A kernel of stacked blocks [layers, in, out]: codes of that shape, and float32 scales of shape [layers, 1, out]
+    for int8 and [layers, in / block, out] for nf4."""
 
     codes: nnx.Param
     scales: nnx.Param
     kind: Kind = dataclasses.field(metadata=dict(static=True))
 
     def __getitem__(self, _: EllipsisType) -> Float[Array, "*layers in out"]:
-        """The kernel that the codes stand for, in float32."""
+        """The dequantized kernel, in float32; `kernel[...]` is how a Linear reads its kernel."""
         return qwix.dequantize(qwix.QArray(self.codes[...], self.scales[...], None, self.kind))
 
 
 def quantize(model: Decoder, kind: str) -> Decoder:
-    """A decoder like `model` whose blocks' kernels are quantized; embeddings, head, norms and biases are not.
+    """`model` with the kernels of its blocks quantized; embeddings, head, norms and biases are not. `kind` is one of
+    KINDS.
 
-    Raises ValueError for an unknown kind.
+    Raises:
+      ValueError: `kind` is unknown.
     """
     if kind not in KINDS:
         raise ValueError(f"quantize={kind!r} is unknown: use {' or '.join(KINDS)}, or '' for none")
@@ -54,7 +56,7 @@ def quantize(model: Decoder, kind: str) -> Decoder:
 
 
 def dequantize(model: Decoder) -> Decoder:
-    """A decoder like `model` without quantized kernels: those have become Params of the dtype of the embeddings."""
+    """`model` with its quantized kernels as ordinary Params, in the dtype of the embeddings."""
 
     def one(leaf):
         if not isinstance(leaf, QuantizedKernel):
@@ -68,8 +70,8 @@ def dequantize(model: Decoder) -> Decoder:
 def _quantized(kernel: nnx.Param, kind: Kind) -> QuantizedKernel:
     def codes_and_scales(array):
         tiles = {1: math.gcd(array.shape[1], BLOCK)} if kind == "nf4" else {}
-        found = qwix.quantize(array.astype(jnp.float32), kind, channelwise_axes=(0, 2), tiled_axes=tiles)
-        return found.qvalue, found.scale
+        quantized = qwix.quantize(array.astype(jnp.float32), kind, channelwise_axes=(0, 2), tiled_axes=tiles)
+        return quantized.qvalue, quantized.scale
 
     codes, scales = jax.jit(codes_and_scales)(kernel[...])
     axes = kernel.get_metadata()["logical_axes"]

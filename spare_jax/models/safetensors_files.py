@@ -1,8 +1,8 @@
-"""Where the tensors of a model directory lie: the headers of its safetensors files, and their index.
+"""Finds the tensors of a model directory: the headers of its safetensors files, and the index of several files.
 
-A header is checked before anything is read by it: entries that reach out of the file, overlap, leave holes or are not
-as long as their shape and dtype say are errors, as is an index that names a file outside its directory. So a tensor
-never takes more memory than the file that is really there has bytes.
+A header is checked before tensors are read: it is an error if entries reach beyond the file, overlap, leave gaps or
+have another length than their shape and dtype need, and if an index names a file outside the directory. So a tensor
+never takes more memory than the file has bytes.
 """
 
 import itertools
@@ -16,14 +16,14 @@ import numpy as np
 
 from spare_jax.models.json_files import ModelError, read_json, shown, unreadable
 
-MAX_HEADER = 2**24  # bytes; a model of a thousand tensors takes a hundredth of it
+MAX_HEADER = 2**24  # bytes; a hundred times what a model of a thousand tensors needs
 MAX_AXES = 8
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class Stored(NamedTuple):
-    """Where a tensor lies."""
+    """A tensor in a file: where it lies, and its shape and dtype."""
 
     file: pathlib.Path
     offset: int  # bytes from the start of the file
@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     dtype: np.dtype
 
     def rows(self, start: int, count: int) -> np.ndarray:
-        """`count` of its rows (entries, for a vector), from `start` on."""
+        """Read `count` entries of its first axis, from `start` on. Raises ModelError if the file cannot be read."""
         array = np.empty((count, *self.shape[1:]), self.dtype)
         try:
             with self.file.open("rb") as file:
@@ -44,12 +44,16 @@ class Stored(NamedTuple):
         return array
 
     def whole(self) -> np.ndarray:
-        """All of it."""
+        """Read all of it. Raises ModelError if the file cannot be read."""
         return self.rows(0, self.shape[0])
 
 
 def find_tensors(directory: pathlib.Path) -> dict[str, Stored]:
-    """The tensors of a directory by name, over one or several files. Raises ModelError."""
+    """The tensors of a model directory by name, in one or several files.
+
+    Raises:
+      ModelError: there are no safetensors files, one is missing or damaged, or two hold the same tensor.
+    """
     if (directory / _SINGLE).is_file():
         return read_header(directory / _SINGLE)
     index = directory / _INDEX
@@ -60,15 +64,15 @@ def find_tensors(directory: pathlib.Path) -> dict[str, Stored]:
         file = directory / name
         if not file.is_file():
             raise ModelError(f"{file} is missing and {_INDEX} names it: copy all files of the model")
-        found = read_header(file)
-        if twice := sorted(tensors.keys() & found.keys()):
+        of_file = read_header(file)
+        if twice := sorted(tensors.keys() & of_file.keys()):
             raise ModelError(f"{file}: tensor {twice[0]} is in another file too: copy the files of one model")
-        tensors |= found
+        tensors |= of_file
     return tensors
 
 
 def _files_of(index: pathlib.Path) -> list[str]:
-    """The files that an index names, sorted."""
+    """The names of the files that an index lists, sorted."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index}: weight_map={shown(weight_map)} names no files: copy the file again")
@@ -82,7 +86,11 @@ def _files_of(index: pathlib.Path) -> list[str]:
 
 
 def read_header(path: pathlib.Path) -> dict[str, Stored]:
-    """The tensors of one file: 8 bytes with the length of a JSON header, the header, the data. Raises ModelError."""
+    """The tensors of a safetensors file by name: 8 bytes with the length of the header, a JSON header, then the data.
+
+    Raises:
+      ModelError: the file cannot be read or is damaged, or a tensor has a dtype that is none of DTYPES.
+    """
     try:
         with path.open("rb") as file:
             size, length = path.stat().st_size, int.from_bytes(file.read(8), "little")
@@ -118,7 +126,7 @@ def read_header(path: pathlib.Path) -> dict[str, Stored]:
 
 
 def _entry(name: str, entry: Any) -> tuple[int, int]:
-    """The half-open range of bytes of a tensor, its fields known to have their types."""
+    """The half-open range of a tensor's bytes in the data. Raises ValueError if a field is missing or wrong."""
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         raise ValueError(f"tensor {name} has no dtype")
     shape, offsets = (_numbers(name, entry, key) for key in ("shape", "data_offsets"))
@@ -135,7 +143,7 @@ def _numbers(name: str, entry: dict[str, Any], key: str) -> list[int]:
 
 
 def _check_cover(places: dict[str, tuple[int, int]], size: int) -> None:
-    """Tensors lie one behind the other, from the start of the data to its end."""
+    """Raises ValueError unless the tensors, without gap or overlap, cover the data."""
     ordered = sorted((begin, end, name) for name, (begin, end) in places.items())
     for (_, end, _), (begin, _, name) in itertools.pairwise([(0, 0, ""), *ordered]):
         if begin != end:

@@ -1,7 +1,7 @@
-"""Where arrays live: a mesh of (data, fsdp, tensor), and rules from logical axis names to mesh axes.
+"""Sharding: a mesh of the axes data, fsdp and tensor, and rules that map logical axis names to mesh axes.
 
-Parameters never mention the mesh: they carry logical axis names (decoder.py) and one ShardingRules turns those into
-shardings, for a new model, a loaded one and the optimizer's moments alike.
+Parameters carry logical axis names (decoder.py) and know no mesh. ShardingRules turns the names into shardings, the
+same for a new model, a loaded one and the optimizer's moments.
 """
 
 import dataclasses
@@ -19,8 +19,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 @dataclasses.dataclass(frozen=True)
 class ShardingRules:
-    """The mesh axis (None: replicated) of each logical axis. Embeddings and kernels are split over fsdp along the
-    hidden size; heads, MLP width and vocabulary over tensor."""
+    """The mesh axis over which each logical axis is split; None for replicated."""
 
     layers: str | None = None
     vocab: str | None = "tensor"
@@ -33,7 +32,11 @@ class ShardingRules:
     blocks: str | None = None  # of a quantized kernel's inputs: scales
 
     def spec(self, axes: tuple[str, ...], name: str) -> PartitionSpec:
-        """The PartitionSpec of the param `name`. Raises ValueError when two of its axes land on one mesh axis."""
+        """The PartitionSpec of a param with these logical axes; `name` is for the error message.
+
+        Raises:
+          ValueError: two of its axes map to the same mesh axis.
+        """
         mesh_axes = [getattr(self, axis) for axis in axes]
         for i, mesh_axis in enumerate(mesh_axes):
             if mesh_axis is not None and mesh_axis in mesh_axes[:i]:
@@ -46,9 +49,10 @@ class ShardingRules:
 
 
 def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """A mesh over all devices with axes data, fsdp and tensor, of type Auto (the compiler propagates shardings).
+    """A mesh of all devices, of these sizes, with axes of type Auto: the compiler propagates shardings.
 
-    Raises ValueError when the three sizes do not multiply to the number of devices.
+    Raises:
+      ValueError: the product of the sizes is not the number of devices.
     """
     devices = jax.device_count()
     if data * fsdp * tensor != devices:
@@ -60,10 +64,11 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
 
 
 def shardings_of(model: Decoder, mesh: Mesh, rules: ShardingRules = ShardingRules()) -> Decoder:
-    """The NamedSharding of every parameter, in the tree structure of `model` (abstract or not), so that it can be the
+    """The NamedSharding of every parameter, in the tree structure of `model`, which may be abstract: usable as the
     out_shardings of a jitted function that returns a model.
 
-    Raises ValueError for two axes on one mesh axis, and for a dimension that its mesh axis does not divide.
+    Raises:
+      ValueError: two axes of a parameter map to the same mesh axis, or a mesh axis does not divide a dimension.
     """
     variables = jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
     shardings = []
@@ -83,10 +88,11 @@ def shardings_of(model: Decoder, mesh: Mesh, rules: ShardingRules = ShardingRule
 
 
 def shard_moments(state: PyTree, model_shardings: Decoder, mesh: Mesh) -> PyTree:
-    """The shardings of an optimizer state (abstract or not): arrays that mirror a parameter have its sharding, all
-    others are replicated. Without these as out_shardings every moment would be born whole on every device.
+    """The shardings of an optimizer state, which may be abstract: a moment has the sharding of its parameter,
+    everything else is replicated. Without these as out_shardings, `tx.init` would put all moments whole on every
+    device.
 
-    An array mirrors the parameter whose path ends its own: a moment is kept in a tree like the model's.
+    Moments are in trees like the model's, so an array whose path ends with a parameter's path is its moment.
     """
     by_path = dict(jax.tree.leaves_with_path(model_shardings))
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -98,5 +104,5 @@ def shard_moments(state: PyTree, model_shardings: Decoder, mesh: Mesh) -> PyTree
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays whose first axis is the batch: split over data and fsdp."""
+    """The sharding of arrays whose first axis is the batch: it is split over data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))

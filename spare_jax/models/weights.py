@@ -1,8 +1,8 @@
-"""The weights of a model directory as a Decoder, and back to safetensors files.
+"""Reads the weights of a model directory into a Decoder, and writes them to safetensors files.
 
-Reading goes from the file to the device shards in pieces of PIECE_BYTES: the host holds one piece per device and its
-copy on the way, never a whole tensor of a large model. Files are read and not mapped, so that this holds for what the
-kernel counts as resident too.
+Weights go from the file to the shards on the devices in pieces of PIECE_BYTES, so the host holds one piece per device
+and its copy, never a whole tensor of a large model. Files are read and not mapped into memory, because the operating
+system would count the mapped pages as memory of the process.
 """
 
 import dataclasses
@@ -62,14 +62,18 @@ def load_weights(
     mesh: Mesh | None = None,
     beside: Collection[str] = (),
 ) -> Decoder:
-    """Read model.safetensors, or the files of model.safetensors.index.json.
+    """The Decoder with the weights of model.safetensors, or of the files that model.safetensors.index.json lists.
 
-    `dtype` is that of the parameters in memory. With a mesh they are placed with the shardings of sharding.py, each
-    device reading its own part. Tensors named in `beside` are not the decoder's and are left alone. Raises ModelError
-    if a tensor is missing, has another shape than the config says, or has no place in the decoder.
+    If the config ties the head to the embedding but the files hold a head that differs from it, that head is used and
+    the Decoder's config is untied, as in transformers 5, with a warning.
 
-    Where the config ties the head to the embedding and the files hold another head, theirs is read and the Decoder's
-    own config is untied, as in transformers 5; a warning says so. A head that `beside` names is never looked at.
+    Args:
+      dtype: of the parameters in memory.
+      mesh: if there is one, parameters get the shardings of sharding.py, and each device reads its own part.
+      beside: names of tensors that are not the decoder's and are not read.
+
+    Raises:
+      ModelError: a tensor is missing, has another shape than the config says, or has no place in the decoder.
     """
     directory = pathlib.Path(directory)
     tensors = find_tensors(directory)
@@ -97,7 +101,8 @@ def load_weights(
 
 
 def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write model.safetensors, or with more than `shard_bytes` several files and model.safetensors.index.json."""
+    """Write model.safetensors; or, if the weights have more than `shard_bytes`, several files and
+    model.safetensors.index.json."""
     directory = pathlib.Path(directory)
     shards: list[dict[str, np.ndarray]] = [{}]
     size = total = 0
@@ -122,7 +127,7 @@ def save_weights(directory: str | pathlib.Path, model: Decoder, *, shard_bytes: 
 
 
 def tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
-    """The tensors that make up a parameter, one per layer if it is stacked."""
+    """The names of the tensors that a parameter is made of, one per layer if its layers are stacked."""
     template = _TENSORS[parameter][0]
     return [template.format(layer) for layer in range(config.num_layers)] if "{}" in template else [template]
 
@@ -130,8 +135,8 @@ def tensor_names(parameter: str, config: DecoderConfig) -> list[str]:
 def _tied(
     directory: pathlib.Path, config: DecoderConfig, tensors: dict[str, Stored]
 ) -> tuple[DecoderConfig, dict[str, Stored]]:
-    """What is read of a model whose config ties head and embedding: the one of both that the files hold, or where they
-    hold two that differ, an untied model."""
+    """Config and tensors to read for a config that ties head and embedding. If the files hold only one of the two, it
+    is both; if they hold two that differ, the config is untied."""
     if _HEAD not in tensors:
         return config, tensors
     if _EMBED not in tensors:
@@ -148,7 +153,7 @@ def _tied(
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    """Whether two tensors hold the same numbers, read piece by piece."""
+    """Whether two tensors have the same shape and values; they are read piece by piece."""
     if one.shape != other.shape or not one.shape:
         return one.shape == other.shape
     count = max(1, PIECE_BYTES // max(1, math.prod(one.shape[1:]) * 4))
@@ -175,8 +180,8 @@ def _check_tensors(directory, tensors: dict[str, Stored], parameter: str, shape:
 
 
 def _read_parameter(stored: list[Stored], parameter: str, leaf: Any, place: NamedSharding | None) -> jax.Array:
-    """A parameter, one tensor per layer if it is stacked. Its memory is made first and written in place, so a device
-    never holds it twice."""
+    """A parameter, from one tensor per layer if its layers are stacked. It is allocated first and written piece by
+    piece in place, so a device never holds it twice."""
     template, transposed = _TENSORS[parameter]
     stacked = "{}" in template
     whole = (slice(None),) * leaf.ndim
@@ -191,7 +196,8 @@ def _read_parameter(stored: list[Stored], parameter: str, leaf: Any, place: Name
     write = _writer(place)
 
     def piece(index, layer, row):
-        """The part of a piece that belongs on a device: rows from `row` of its own, in the layout of the parameter."""
+        """`count` rows of a layer, from `row` on, of the part at `index` that is one device's, laid out as the
+        parameter."""
         starts = [part.indices(size)[0] for part, size in zip(index, leaf.shape, strict=True)]
         array = stored[starts[0] + layer if stacked else 0].rows(starts[row_axis] + row, count)
         array = array.T if transposed else array
@@ -215,8 +221,8 @@ def _read_parameter(stored: list[Stored], parameter: str, leaf: Any, place: Name
 
 @functools.cache
 def _writer(place: NamedSharding | None) -> Callable[..., jax.Array]:
-    """(parameter, piece, start) -> the parameter with the piece written at `start`; on a mesh every device writes its
-    own part of the piece at `start` of its own part of the parameter."""
+    """The jitted function (parameter, piece, start) -> the parameter with the piece written at `start`. On a mesh every
+    device writes its part of the piece at `start` of its part of the parameter."""
 
     def write(array, piece, start):
         return jax.lax.dynamic_update_slice(array, piece.astype(array.dtype), start)
@@ -228,13 +234,13 @@ def _writer(place: NamedSharding | None) -> Callable[..., jax.Array]:
 
 
 def _parameters(model: Decoder) -> list[tuple[str, Any]]:
-    """(readable name, array) of every parameter, in tree order."""
+    """(name such as "blocks.mlp.up.kernel", array) of every parameter, in tree order."""
     leaves = jax.tree_util.tree_leaves_with_path(model)
     return [(jax.tree_util.keystr(path[:-1], simple=True, separator="."), leaf) for path, leaf in leaves]
 
 
 def _tensors_of(model: Decoder) -> Iterator[tuple[str, Any]]:
-    """(tensor name, array as torch stores it) of every tensor of the directory."""
+    """(tensor name, array in torch's layout) of every tensor to write."""
     for parameter, array in _parameters(model):
         names = tensor_names(parameter, model.config)
         stacked, transposed = "{}" in _TENSORS[parameter][0], _TENSORS[parameter][1]

@@ -35,13 +35,19 @@ from spare_jax.evaluation.process_errors import (
 from spare_jax.evaluation.statistics import mean_or_none, ratio_or_none
 from spare_jax.judges import ensemble
 from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.spare import SpareSettings
+from spare_jax.judges.tree_search import TreeSettings
 from spare_jax.judges.truth import Flips, truth
+from spare_jax.judges.verify import VerifySettings
 from spare_jax.pipelines import prm
 from spare_jax.pipelines.cells import cell
+from spare_jax.pipelines.prm import RewardModelTraining, train_reward_model
 from spare_jax.records import Case, Gold, Judgement, LabelledSolution, Problem, Solution, StepJudgement
-from spare_jax.runs import ask, models, splits
+from spare_jax.runs import ask, splits
+from spare_jax.runs.ask import Judges
+from spare_jax.runs.models import EngineSettings, RewardModel, WithJudge, WithJudges, WithPRM, load_to_train
 from spare_jax.runs.run import Run, need_all_answers
-from spare_jax.runs.stage import Stage
+from spare_jax.runs.stage import Stage, chosen
 from spare_jax.selection.voting import candidates
 from spare_jax.targets.labels import relabel
 from spare_jax.tasks.task import world_of
@@ -54,30 +60,63 @@ TRUTH_SET = "dev"  # where thresholds and weights are learned
 
 
 @dataclasses.dataclass(frozen=True)
+class Study:
+    """What is asked, and on what: `samples` solutions of each of the first `problems` test problems, of
+    `held_out_problems` of each kind, and of `truth_problems` of dev, where thresholds and weights are learned.
+
+    `votes` are SPARE's, at `vote_temperature`; the ensemble is of 4 and as many rollouts, for about as many tokens as 8
+    take. `rollouts` are so many behind a step, `corrupted` the shares of false steps in a reference, and `flips` the
+    rates at which right and wrong labels of the truth are flipped.
+    """
+
+    problems: int = 100
+    held_out_problems: int = 20
+    truth_problems: int = 60
+    samples: int = 4
+    votes: tuple[int, ...] = (4, 8)
+    vote_temperature: float = 0.7
+    rollouts: tuple[int, ...] = (1, 2, 4, 8, 16)
+    corrupted: tuple[float, ...] = (0.1, 0.3)
+    flips: tuple[float, ...] = (0.0, 0.15, 0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyModels(WithJudge, WithPRM):
+    """What judges ask, and what PRMs are trained from."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Variant:
-    """A judge of runs/ask.py under other settings, and perhaps on other references than the world's."""
+    """A judge of runs/ask.py, how it is asked, and perhaps on other references than the world's."""
 
     judge: str
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    judges: Judges
     reference: Callable[[Case], Sequence[str]] | None = None
 
 
-def variants(run: Run, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, Variant]:
+def variants(run: Run, judges: Judges, study: Study, sampled: Mapping[str, Sequence[Solution]]) -> dict[str, Variant]:
     """All ways in which the study asks, by name; `sampled` are each problem's solutions."""
-    study, world = run.config.study, world_of(run.task)
-    # What a judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
-    own = {"annotate.last_step_is_outcome": False}
-    voting = own | {"annotate.temperature": study.vote_temperature}
+    world = world_of(run.task)
+
+    def spare(**changes: Any) -> Judges:
+        # What a judge says itself: the last step's label is not overwritten by what only the accepted answer tells.
+        annotate = dataclasses.replace(judges.annotate, last_step_is_outcome=False, **changes)
+        return dataclasses.replace(judges, annotate=annotate)
+
+    def rollouts(samples: int) -> Judges:
+        return dataclasses.replace(judges, rollouts=dataclasses.replace(judges.rollouts, samples=samples))
+
+    own = spare()
     found = {
         "spare": Variant("spare", own),
-        **{f"spare_{k}": Variant("spare", voting | {"annotate.votes": k}) for k in study.votes},
-        **{f"rollouts_{k}": Variant("rollouts", {"rollouts.samples": k}) for k in study.rollouts},
-        "tree_search": Variant("tree_search"),
-        "verify": Variant("verify"),
-        "alignment": Variant("alignment"),
+        **{f"spare_{k}": Variant("spare", spare(temperature=study.vote_temperature, votes=k)) for k in study.votes},
+        **{f"rollouts_{k}": Variant("rollouts", rollouts(k)) for k in study.rollouts},
+        "tree_search": Variant("tree_search", judges),
+        "verify": Variant("verify", judges),
+        "alignment": Variant("alignment", judges),
     }
     for share in study.corrupted:
-        corrupted = functools.partial(_corrupted, world, share, run.config.seed)
+        corrupted = functools.partial(_corrupted, world, share, run.seed)
         found[f"spare_corrupted_{100 * share:.0f}"] = Variant("spare", own, corrupted)
     found["spare_sampled_reference"] = Variant("spare", own, functools.partial(_sampled_reference, sampled))
     return found
@@ -89,7 +128,7 @@ def judge_variant(run: Run, stage: str, name: str, variant: Variant, cases: Sequ
     if variant.reference is not None:
         cases = [_with_reference(case, variant.reference(case)) for case in cases]
     begun_before, began = run.work.has_journal(stage, name), time.perf_counter()
-    judgements = ask.ask(run.with_settings(variant.settings), stage, variant.judge, cases, name)
+    judgements = ask.ask(run, stage, ask.ready(run, variant.judge, variant.judges), cases, name)
     run.work.write(f"judgements/{name}", judgements)
     timing = f"judgements/{name}.seconds.json"
     if not begun_before:
@@ -144,10 +183,20 @@ def _falsified(world: World, problem: Problem, gold: Gold, index: int, rng: rand
 # compare_judges
 
 
-def compare_judges(run: Run) -> list[str]:
+def compare_judges(
+    run: Run,
+    models: WithJudge,
+    engine: EngineSettings,
+    annotate: SpareSettings,
+    verify: VerifySettings,
+    rollouts: TreeSettings,
+    study: Study,
+) -> list[str]:
     """Ask every variant about the same solutions, combine them, and measure all of them against the truth."""
+    roles = WithJudges(generator=models.generator, judge=models.judge)
+    judges = Judges(models=roles, engine=engine, annotate=annotate, verify=verify, rollouts=rollouts)
     problems, by_id, gold, solutions = run.records()
-    groups = _groups(run, problems, by_id, gold, solutions)
+    groups = _groups(study, problems, by_id, gold, solutions)
     truths = {group: [_truth(run, case) for case in cases] for group, cases in groups.items()}
     sampled: dict[str, list[Solution]] = defaultdict(list)
     for solution in solutions:
@@ -155,7 +204,7 @@ def compare_judges(run: Run) -> list[str]:
     judged: dict[str, dict[str, list[Judgement]]] = {group: {} for group in groups}
     seconds: dict[str, float | None] = {}
     written = ["comparison.json"]
-    for name, variant in variants(run, sampled).items():
+    for name, variant in variants(run, judges, study, sampled).items():
         of = groups if name in (*MEMBERS, EQUAL) else {g: f for g, f in groups.items() if g != TRUTH_SET}
         everything = [case for cases in of.values() for case in cases]
         answers = iter(judge_variant(run, "compare_judges", name, variant, everything))
@@ -168,14 +217,13 @@ def compare_judges(run: Run) -> list[str]:
     for group in groups:
         if group != TRUTH_SET:
             everyone = judged[group] | combined[group]
-            comparison[group] = _compare(everyone, truths[group], groups[group], run.config.seed)
+            comparison[group] = _compare(everyone, truths[group], groups[group], run.seed)
     run.work.write_json("comparison.json", comparison)
     return written
 
 
-def _groups(run: Run, problems, by_id, gold, solutions) -> dict[str, list[Case]]:
+def _groups(study: Study, problems, by_id, gold, solutions) -> dict[str, list[Case]]:
     """The judged solutions in distribution, out of it, and of the truth set; the first few of each problem."""
-    study = run.config.study
     limits = {"test": study.problems, splits.HELD_OUT: study.held_out_problems, TRUTH_SET: study.truth_problems}
     names = {"test": "in_distribution", splits.HELD_OUT: "out_of_distribution", TRUTH_SET: TRUTH_SET}
     chosen: dict[str, str] = {}
@@ -290,8 +338,19 @@ def _aligned(judgements: Sequence[Judgement], truths: Sequence[Judgement]) -> di
 # label_value
 
 
-def label_value(run: Run) -> list[str]:
+def label_value(
+    run: Run,
+    models: StudyModels,
+    engine: EngineSettings,
+    annotate: SpareSettings,
+    verify: VerifySettings,
+    rollouts: TreeSettings,
+    prm: RewardModelTraining,
+    study: Study,
+) -> list[str]:
     """Train a PRM on every source of labels over the same solutions, and measure what each buys over majority."""
+    roles = WithJudges(generator=models.generator, judge=models.judge)
+    judges = Judges(models=roles, engine=engine, annotate=annotate, verify=verify, rollouts=rollouts)
     _, by_id, gold, solutions = run.records()
 
     def of_split(*names: str) -> list[Case]:
@@ -300,9 +359,9 @@ def label_value(run: Run) -> list[str]:
 
     learnt, ranked = of_split("train", "dev"), of_split("dev", "test", splits.HELD_OUT)
     truths = [_truth(run, case) for case in learnt]
-    sources = _sources(run, learnt, truths)
+    sources = _sources(run, judges, study, learnt, truths)
     need_all_answers(run, "label_value")
-    start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
+    start = load_to_train(run, models.prm, models.generator, lora=prm.lora, dtype=prm.train.dtype)
     table: dict[str, Any] = {}
     for source, labels in sources.items():
         labelled = [
@@ -314,10 +373,11 @@ def label_value(run: Run) -> list[str]:
             split: [item for item in labelled if splits.split_of(item.problem.id) == split]
             for split in ("train", "dev")
         }
-        trained = run.with_settings({"prm.targets": "scores"} if source == SOFT else {})
-        prm.train_reward_model(trained, "label_value", start, "prm", f"prm_{source}", sets)
-        exported = {"models.prm.path": str(run.work.path / f"prm_{source}" / "export")}
-        scored = judge_variant(run, "label_value", f"prm_{source}", Variant("reward_model", exported), ranked)
+        how = dataclasses.replace(prm, targets="scores") if source == SOFT else prm
+        train_reward_model(run, "label_value", start, how, "prm", f"prm_{source}", sets)
+        exported = RewardModel(f"prm_{source}/export")
+        variant = Variant("reward_model", dataclasses.replace(judges, models=dataclasses.replace(roles, prm=exported)))
+        scored = judge_variant(run, "label_value", f"prm_{source}", variant, ranked)
         table[source] = {"labels": judge_metrics(labels, truths), **_worth(run, ranked, scored)}
     table["position_only"] = _worth(run, ranked, _by_position(learnt, truths, ranked))
     table["length_only"] = _worth(run, ranked, _by_length(run, learnt, ranked))
@@ -325,15 +385,17 @@ def label_value(run: Run) -> list[str]:
     return ["label_value.json"]
 
 
-def _sources(run: Run, learnt: Sequence[Case], truths: Sequence[Judgement]) -> dict[str, list[Judgement]]:
+def _sources(
+    run: Run, judges: Judges, study: Study, learnt: Sequence[Case], truths: Sequence[Judgement]
+) -> dict[str, list[Judgement]]:
     """Labels of the same solutions by their source. Every one of them knows the outcome."""
-    study, found = run.config.study, variants(run, {})
+    found = variants(run, judges, study, {})
     outcomes = [_is_correct(run, case) for case in learnt]
 
     def asked(name: str) -> list[Judgement]:
         return judge_variant(run, "label_value", f"labels_{name}", found[name], learnt)
 
-    spare = [relabel(j, ask.label_policy(run.config))[0] for j in asked("spare")]
+    spare = [relabel(j, judges.annotate)[0] for j in asked("spare")]
     judged = {"labels_spare": spare, "labels_rollouts_8": asked("rollouts_8")}
     in_truth_set = [splits.split_of(case.problem.id) == TRUTH_SET for case in learnt]
     weights = ensemble.fit(
@@ -352,12 +414,12 @@ def _sources(run: Run, learnt: Sequence[Case], truths: Sequence[Judgement]) -> d
             dataclasses.replace(real, steps=(StepJudgement(label=right),) * len(real.steps))
             for real, right in zip(truths, outcomes, strict=True)
         ],
-        "shuffled": _shuffled(truths, run.config.seed),
+        "shuffled": _shuffled(truths, run.seed),
     }
     for correct in study.flips:
         for incorrect in study.flips:
             if correct or incorrect:
-                flips = Flips(correct, incorrect, run.config.seed)
+                flips = Flips(correct, incorrect, run.seed)
                 sources[f"truth_{100 * correct:.0f}_{100 * incorrect:.0f}"] = [
                     _truth(run, case, flips) for case in learnt
                 ]
@@ -437,7 +499,7 @@ def _worth(run: Run, ranked: Sequence[Case], scored: Sequence[Judgement]) -> dic
             [None if j.failure else [step.score for step in j.steps] for _, j in found]
             for found in pools[side].values()
         ]
-        selection = selection_metrics(of_side, {"prm": steps}, run.config.seed)
+        selection = selection_metrics(of_side, {"prm": steps}, run.seed)
         result[side] = {
             "majority": selection["majority"],
             "oracle": selection["oracle"],
@@ -453,20 +515,18 @@ def _worth(run: Run, ranked: Sequence[Case], scored: Sequence[Judgement]) -> dic
 # annotation_study
 
 
-def annotation_study(run: Run) -> list[str]:
+def annotation_study(run: Run, models: WithJudge, study: Study) -> list[str]:
     """metrics.json: the parts that have been measured, and what they were taken with."""
     parts = {part: run.work.path / f"{part}.json" for part in ("comparison", "label_value")}
     measured = {part: run.work.read_json(path.name) if path.exists() else None for part, path in parts.items()}
-    run.work.write_json("metrics.json", cell(run, run.config.study.to_dict(), measured))
+    run.work.write_json("metrics.json", cell(run, models, study, measured))
     return ["metrics.json"]
 
 
-_JUDGED = (
-    "seed", "task", "data", "models", "engine", "mesh", "annotate", "verify", "rollouts", "study",
-)  # fmt: skip
-
 STAGES = {
-    "compare_judges": Stage(compare_judges, _JUDGED, prm.RECORDS),
-    "label_value": Stage(label_value, (*_JUDGED, "prm"), prm.RECORDS),
+    "compare_judges": Stage(compare_judges, prm.RECORDS),
+    "label_value": Stage(label_value, prm.RECORDS),
     "annotation_study": Stage(annotation_study, reads=("comparison.json", "label_value.json"), derived=True),
 }
+
+PIPELINE = chosen(("solve", "compare_judges", "label_value", "annotation_study"), {**prm.STAGES, **STAGES})

@@ -22,20 +22,28 @@ from typing import Any
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.models import huggingface
+from spare_jax.models.adapters import AdapterConfig
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.pipelines import policies, prm
 from spare_jax.pipelines.cells import write_cell
+from spare_jax.pipelines.prm import Annotate
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.records import Gold, Judgement, Preference, Problem, Solution
-from spare_jax.runs import fit, models, solving, splits
+from spare_jax.runs import fit, solving, splits
+from spare_jax.runs.models import EngineSettings, Generator, Model, WithJudge, load_to_ask, load_to_train
 from spare_jax.runs.run import Run
-from spare_jax.runs.stage import Stage, execute
+from spare_jax.runs.settings import listed
+from spare_jax.runs.splits import ProblemData
+from spare_jax.runs.stage import Stage, chosen, execute
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.storage.jsonlines import digest
 from spare_jax.storage.store import WorkDir
 from spare_jax.targets import preferences
 from spare_jax.targets.labels import reference_solution
+from spare_jax.targets.preferences import PairSettings
 from spare_jax.training import batches, loop, losses
+from spare_jax.training.setup import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +81,43 @@ METHODS: Mapping[str, Method | None] = {
 ROUND = "spare_orpo"  # the method of a later round
 
 
-def _method(run: Run) -> Method | None:
-    name = run.config.method
+@dataclasses.dataclass(frozen=True)
+class SFT:
+    """How a policy learns from references first. `neftune_alpha` is the noise on the embeddings (arXiv 2310.05914), 0
+    none."""
+
+    neftune_alpha: float = 5.0
+    lora: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Which pairs a policy learns from, and which ones choose the best of its checkpoints."""
+
+    train: PairSettings = PairSettings()
+    dev: PairSettings = PairSettings(sampled_pairs=1, pairs_per_problem=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyTraining:
+    """How a policy learns from pairs; both texts of a pair lie in one row."""
+
+    orpo_beta: float = 0.2
+    dpo_beta: float = 0.1
+    lora: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+
+
+def _method(name: str) -> Method | None:
     if name not in METHODS:
         raise ValueError(f"config.method={name!r} is unknown: choose among {', '.join(METHODS)}")
     return METHODS[name]
 
 
-def _problems(run: Run) -> tuple[list[Problem], dict[str, Gold]]:
+def _problems(run: Run, data: ProblemData) -> tuple[list[Problem], dict[str, Gold]]:
     """The problems of the run, written down, and their gold by id."""
-    loaded = prm.problems_of(run)
+    loaded = prm.problems_of(run, data)
     return loaded.problems, {gold.problem_id: gold for gold in loaded.gold}
 
 
@@ -90,10 +125,10 @@ def _of(problems: Sequence[Problem], *names: str) -> list[Problem]:
     return [problem for problem in problems if splits.split_of(problem.id) in names]
 
 
-def _with_policy(run: Run, method: str, rounds: int = 1) -> Run:
-    """The run with that policy as its generator; as it is where there is none, in a round that begins with another."""
+def _generator(run: Run, models: Generator, method: str, rounds: int = 1) -> Model:
+    """That policy; where there is none, in a round that begins with another, the generator of the run."""
     path = run.work.path / _policy(method, rounds)
-    return run.with_settings({"models.generator.path": str(path)}) if path.exists() else run
+    return Model(str(path)) if path.exists() else models.generator
 
 
 def _policy(method: str, rounds: int = 1) -> str:
@@ -108,20 +143,19 @@ def _round(method: str, number: int) -> str:
 # sft
 
 
-def sft(run: Run) -> list[str]:
+def sft(run: Run, data: ProblemData, models: Generator, sft: SFT) -> list[str]:
     """SFT-1: supervised fine-tuning of the generator on the references of the train problems."""
-    problems, gold = _problems(run)
-    how = run.config.sft
-    start = models.load_to_train(run, "generator", how.lora, how.train.dtype)
+    problems, gold = _problems(run, data)
+    start = load_to_train(run, models.generator, lora=sft.lora, dtype=sft.train.dtype)
     rows = [
-        batches.pack([_reference(run, start, p, gold[p.id]) for p in _of(problems, split)], how.train.row_length)
+        batches.pack([_reference(run, start, p, gold[p.id]) for p in _of(problems, split)], sft.train.row_length)
         for split in ("train", "dev")
     ]
-    loss = losses.LanguageModelLoss(how.neftune_alpha)
+    loss = losses.LanguageModelLoss(sft.neftune_alpha)
     return [
         "problems.jsonl",
         "gold.jsonl",
-        *fit.fine_tune(run, "sft", f"policies/{SFT1}", start, loss, rows, how.train),
+        *fit.fine_tune(run, "sft", f"policies/{SFT1}", start, loss, rows, sft.train),
     ]
 
 
@@ -135,36 +169,38 @@ def _reference(run: Run, start: Checkpoint, problem: Problem, gold: Gold) -> bat
 # sample_policy
 
 
-def sample_policy(run: Run) -> list[str]:
+def sample_policy(
+    run: Run, data: ProblemData, models: Generator, engine: EngineSettings, solve: SolveSettings
+) -> list[str]:
     """Sample solutions of all train and dev problems by SFT-1."""
-    problems, _ = _problems(run)
-    generator = models.load_to_ask(_with_policy(run, SFT1), "generator")
-    solving.solve(run, "sample_policy", generator, _of(problems, "train", "dev"), run.config.solve)
+    problems, _ = _problems(run, data)
+    policy = load_to_ask(run, _generator(run, models, SFT1))
+    solving.solve(run, "sample_policy", policy, _of(problems, "train", "dev"), engine, solve)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
 # pair
 
 
-def pair(run: Run) -> list[str]:
+def pair(run: Run, method: str, pairs: Pairs) -> list[str]:
     """The method's pairs, of the train and of the dev problems."""
-    name, method = run.config.method, _method(run)
-    if method is None:
+    name, rule = method, _method(method)
+    if rule is None:
         return []
     problems, by_id, gold, solutions = run.records()
-    judgements = _labels(run, method, by_id, gold, solutions)
+    judgements = _labels(run, rule, by_id, gold, solutions)
     written = []
-    for split, how in run.config.pairs.items():
-        settings = preferences.PairSettings(method.rule, seed=run.config.seed, **how)
+    for split, how in (("train", pairs.train), ("dev", pairs.dev)):
+        settings = dataclasses.replace(how, rule=rule.rule, seed=run.seed)
         of_split = {problem.id: problem for problem in _of(problems, split)}
-        pairs, counts = preferences.preference_pairs(run.task, of_split, gold, solutions, judgements, settings)
+        found, counts = preferences.preference_pairs(run.task, of_split, gold, solutions, judgements, settings)
         file = f"{name}_{split}"
         if counts.not_judged:
             logger.warning(
                 "pair: %d of %d %s solutions were not judged and are in no pair",
                 counts.not_judged, counts.solutions, split,
             )  # fmt: skip
-        if left_out := preferences.write(run.work, file, pairs):
+        if left_out := preferences.write(run.work, file, found):
             logger.warning("pair: %d pairs with a blank step are not in trl_preference/%s.jsonl", left_out, file)
         run.work.write_json(f"preferences/{file}.counts.json", dataclasses.asdict(counts))
         written += [f"preferences/{file}.jsonl", f"preferences/{file}.counts.json", f"trl_preference/{file}.jsonl"]
@@ -208,50 +244,68 @@ def _flips(run: Run) -> Flips:
                 f"noisy_truth: SPARE has labelled no step that is {'right' if kind else 'wrong'}, so how often it errs "
                 "there is not known: judge the solutions again, or choose another method"
             )
-    return Flips(mean_or_none(errs[True]) or 0.0, mean_or_none(errs[False]) or 0.0, run.config.seed)
+    return Flips(mean_or_none(errs[True]) or 0.0, mean_or_none(errs[False]) or 0.0, run.seed)
 
 
 # train_policy
 
 
-def train_policy(run: Run) -> list[str]:
-    """Train SFT-1 further by the method's loss on its pairs; where the method is iterated, round after round."""
-    name, method, how = run.config.method, _method(run), run.config.policy
-    if method is None:
+def train_policy(
+    run: Run,
+    method: str,
+    rounds: int,
+    data: ProblemData,
+    models: WithJudge,
+    engine: EngineSettings,
+    solve: SolveSettings,
+    annotate: Annotate,
+    pairs: Pairs,
+    sft: SFT,
+    policy: PolicyTraining,
+) -> list[str]:
+    """Train SFT-1 further by the method's loss on its pairs; where the method is iterated, round after round, which
+    takes all that their stages take."""
+    name, rule = method, _method(method)
+    if rule is None:
         return []
-    settings = how.train.copy_and_resolve_references()
-    settings.learning_rate *= method.rate
-    start = models.load_to_train(_with_policy(run, SFT1), "generator", how.lora, settings.dtype)
-    pairs = [run.work.read(f"preferences/{name}_{split}") for split in ("train", "dev")]
-    if method.loss == "sft":
-        gold, loss = run.records()[2], losses.LanguageModelLoss(run.config.sft.neftune_alpha)
-        texts = [[_reference(run, start, pair.problem, gold[pair.problem.id]) for pair in of] for of in pairs]
-        rows = [batches.pack(of, settings.row_length) for of in texts]
+    train = dataclasses.replace(policy.train, learning_rate=policy.train.learning_rate * rule.rate, seed=run.seed)
+    start = load_to_train(run, _generator(run, models, SFT1), lora=policy.lora, dtype=train.dtype)
+    learnt = [run.work.read(f"preferences/{name}_{split}") for split in ("train", "dev")]
+    if rule.loss == "sft":
+        gold, loss = run.records()[2], losses.LanguageModelLoss(sft.neftune_alpha)
+        texts = [[_reference(run, start, pair.problem, gold[pair.problem.id]) for pair in of] for of in learnt]
+        rows = [batches.pack(of, train.row_length) for of in texts]
     else:
-        loss = losses.ORPOLoss(how.orpo_beta) if method.loss == "orpo" else losses.DPOLoss(how.dpo_beta)
-        rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], settings.row_length) for of in pairs]
-        if method.loss == "dpo":
-            rows = [loop.with_reference(fit.train_config(run, settings), start.model, of, run.mesh) for of in rows]
-    written = fit.fine_tune(run, f"train_policy {name}", f"policies/{name}", start, loss, rows, settings)
-    return [*written, *(_go_on(run) if method.iterated else ())]
+        loss = losses.ORPOLoss(policy.orpo_beta) if rule.loss == "orpo" else losses.DPOLoss(policy.dpo_beta)
+        rows = [batches.pack_pairs([_as_ids(run, start, pair) for pair in of], train.row_length) for of in learnt]
+        if rule.loss == "dpo":
+            rows = [loop.with_reference(train, start.model, of, run.mesh) for of in rows]
+    written = fit.fine_tune(run, f"train_policy {name}", f"policies/{name}", start, loss, rows, train)
+    if rule.iterated:
+        parts = dict(
+            data=data, engine=engine, solve=solve, annotate=annotate, pairs=pairs, sft=sft, policy=policy, rounds=rounds
+        )
+        written += _go_on(run, method, rounds, models, parts)
+    return written
 
 
-def _go_on(run: Run) -> list[str]:
+def _go_on(run: Run, method: str, rounds: int, models: WithJudge, parts: Mapping[str, Any]) -> list[str]:
     """The rounds after the first, each in a work directory of its own: the policy of the last one samples, SPARE
     annotates, and ORPO makes the next. What failed in them has failed in this stage, which asks again as they do."""
-    written, label = [], STAGES["train_policy"].label("train_policy", run.config)
-    for number in range(2, run.config.rounds + 1):
-        work = WorkDir(run.work.path / _round(run.config.method, number))
-        _begin_round(work, run.work.path / _policy(run.config.method, number - 1))
-        begun = _with_policy(run, run.config.method, number - 1).with_settings({"method": ROUND})
-        names = ("sample_policy", "judge", "pair", "train_policy")
-        inner = dataclasses.replace(begun, work=work, failures={}, asked=Counter())
-        execute(inner, names, {**prm.STAGES, **STAGES})
+    written, label = [], STAGES["train_policy"].label("train_policy", {"method": method})
+    stages = chosen(("sample_policy", "judge", "pair", "train_policy"), {**prm.STAGES, **STAGES})
+    for number in range(2, rounds + 1):
+        work = WorkDir(run.work.path / _round(method, number))
+        _begin_round(work, run.work.path / _policy(method, number - 1))
+        begun = dataclasses.replace(models, generator=_generator(run, models, method, number - 1))
+        config = listed({**parts, "models": begun, "method": ROUND, "seed": run.seed, "task": run.task.name})
+        inner = dataclasses.replace(run, work=work, failures={}, asked=Counter())
+        execute(inner, stages, config)
         run.asked[label] += inner.asked.total()
         for stage, failed in inner.failures.items():
             told = {f"rounds/{number}/{stage}/{program_id}": failure for program_id, failure in failed.items()}
             run.failures.setdefault(label, {}).update(told)
-        written.append(_policy(run.config.method, number))
+        written.append(_policy(method, number))
     return written
 
 
@@ -288,56 +342,61 @@ def _completion(start: Checkpoint, solution: Solution, shared: int = 0) -> list[
 # greedy
 
 
-def greedy(run: Run) -> list[str]:
+def greedy(
+    run: Run, method: str, rounds: int, models: Generator, engine: EngineSettings, solve: SolveSettings
+) -> list[str]:
     """One solution of every test and held-out problem by the method's policy, at temperature 0."""
-    name, method = run.config.method, _method(run)
-    policy = _with_policy(run, name, run.config.rounds if method and method.iterated else 1)
-    label = STAGES["greedy"].label("greedy", run.config)
-    return policies.solve(policy, label, models.load_to_ask(policy, "generator"), name)
+    rule = _method(method)
+    generator = _generator(run, models, method, rounds if rule and rule.iterated else 1)
+    label = STAGES["greedy"].label("greedy", {"method": method})
+    return policies.solve(run, label, load_to_ask(run, generator), engine, solve, method)
 
 
 # offline_rl
 
 
-def offline_rl(run: Run) -> list[str]:
+def offline_rl(
+    run: Run,
+    method: str,
+    models: WithJudge,
+    solve: SolveSettings,
+    sft: SFT,
+    pairs: Pairs,
+    policy: PolicyTraining,
+) -> list[str]:
     """metrics.json of the method: what it learned from, and how its policy solves."""
-    name = run.config.method
-    measured: dict[str, Any] = {"method": name}
-    files = {"pairs": f"preferences/{name}_train.counts.json", "training": f"policies/{name}/training.json"}
+    measured: dict[str, Any] = {"method": method}
+    files = {"pairs": f"preferences/{method}_train.counts.json", "training": f"policies/{method}/training.json"}
     for part, file in files.items():
         measured[part] = run.work.read_json(file) if (run.work.path / file).exists() else None
-    return write_cell(
-        run, f"policies/{name}", ("solve", "sft", "pairs", "policy"), measured | policies.figures(run, name)
-    )
+    settings = dict(solve=solve, sft=sft, pairs=pairs, policy=policy)
+    return write_cell(run, f"policies/{method}", models, settings, measured | policies.figures(run, method))
 
-
-PIPELINE = ("sft", "sample_policy", "judge", "pair", "train_policy", "greedy", "offline_rl")
-
-_SAMPLED = ("seed", "task", "data", "models.generator", "engine", "mesh", "solve")
 
 STAGES = {
-    "sft": Stage(sft, ("seed", "task", "data", "models.generator", "mesh", "sft")),
-    "sample_policy": Stage(sample_policy, _SAMPLED, reads=("policies/sft1/export",)),
+    "sft": Stage(sft),
+    "sample_policy": Stage(sample_policy, reads=("policies/sft1/export",)),
     "pair": Stage(
         pair,
-        ("seed", "task", "pairs"),
         prm.RECORDS,
         reads=("judgements/outcome.jsonl", "judgements/truth.jsonl", "judgements/spare.jsonl"),
         per=("method",),
     ),
     "train_policy": Stage(
         train_policy,
-        ("seed", "task", "mesh", "policy", "sft.neftune_alpha", "rounds"),
         ("problems.jsonl", "gold.jsonl"),
-        reads=("policies/sft1/export", "preferences/{}_train.jsonl", "preferences/{}_dev.jsonl"),
+        reads=("policies/sft1/export", "preferences/{method}_train.jsonl", "preferences/{method}_dev.jsonl"),
         per=("method",),
     ),
     "greedy": Stage(
         greedy,
-        ("seed", "task", "engine", "mesh", "solve"),
         ("problems.jsonl",),
-        reads=("policies/{}/export", "policies/{}/rounds"),
+        reads=("policies/{method}/export", "policies/{method}/rounds"),
         per=("method",),
     ),
-    "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{}.jsonl"), derived=True, per=("method",)),
+    "offline_rl": Stage(offline_rl, needs=("gold.jsonl", "solutions/{method}.jsonl"), derived=True, per=("method",)),
 }
+
+PIPELINE = chosen(
+    ("sft", "sample_policy", "judge", "pair", "train_policy", "greedy", "offline_rl"), {**prm.STAGES, **STAGES}
+)

@@ -1,5 +1,6 @@
 """How a trained policy solves: one greedy solution of every problem that it was not trained on, and their figures."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +12,22 @@ from spare_jax.judges.truth import truth
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Gold, Problem, Solution
 from spare_jax.runs import solving, splits
+from spare_jax.runs.models import EngineSettings
 from spare_jax.runs.run import Run
+from spare_jax.solvers.sample import SolveSettings
 
 SIDES = {"greedy": "test", "out_of_distribution": splits.HELD_OUT}  # of the figures, and which split each is about
 
 
-def solve(run: Run, label: str, policy: Checkpoint | Endpoint, name: str) -> list[str]:
+def solve(
+    run: Run, label: str, policy: Checkpoint | Endpoint, engine: EngineSettings, how: SolveSettings, name: str
+) -> list[str]:
     """Write solutions/`name`.jsonl: one solution of every test and held-out problem by `policy` at temperature 0. In
     journals the stage is called `label`."""
     problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SIDES.values()]
     kind = f"solutions/{name}"
-    run = run.with_settings({"solve.samples": 1, "solve.temperature": 0.0})
-    solving.solve(run, label, policy, problems, run.config.solve, kind=kind)
+    greedy = dataclasses.replace(how, samples=1, temperature=0.0)
+    solving.solve(run, label, policy, problems, engine, greedy, kind=kind)
     return [f"{kind}.jsonl"]
 
 
@@ -45,9 +50,9 @@ def _solved(run: Run, asked: Sequence[tuple[Problem, Gold, Solution | None]]) ->
     wrong_process = sound = None
     if run.task.world:
         errors = [s is not None and truth(run.task, p, gold, s).first_error is not None for p, gold, s in asked]
-        wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.config.seed)
+        wrong_process = bootstrap([error for error, ok in zip(errors, right, strict=True) if ok], run.seed)
         sound = [None if ok is None else int(ok and not error) for error, ok in zip(errors, right, strict=True)]
-    accuracy = bootstrap(right, run.config.seed)
+    accuracy = bootstrap(right, run.seed)
     return {
         "accuracy": accuracy["mean"],
         "accuracy_interval": accuracy,

@@ -12,7 +12,7 @@ report     metrics and some records          -> report.html
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,19 +22,35 @@ from spare_jax.evaluation.accuracy import macro_f1
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.formats import files
 from spare_jax.judges import conventions
-from spare_jax.judges.conventions import ProgramReader, Reader
+from spare_jax.judges.conventions import Reader
 from spare_jax.judges.outcome import outcome
+from spare_jax.judges.spare import SpareSettings
 from spare_jax.judges.truth import truth
+from spare_jax.keys import FileName
 from spare_jax.models import huggingface
+from spare_jax.models.adapters import AdapterConfig
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.solve import orm_ids, prm_ids, solution_ids
-from spare_jax.records import Case, Gold, LabelledSolution, Problem, Solution
+from spare_jax.records import Case, LabelledSolution, Solution
 from spare_jax.report import examples, page
-from spare_jax.runs import ask, fit, models, solving, splits
+from spare_jax.runs import ask, fit, solving, splits
+from spare_jax.runs.models import (
+    EngineSettings,
+    Generator,
+    WithJudge,
+    WithPRM,
+    export,
+    load,
+    load_to_ask,
+    load_to_train,
+)
 from spare_jax.runs.run import Run
+from spare_jax.runs.splits import LabelData, ProblemData
 from spare_jax.runs.stage import Stage
-from spare_jax.targets.labels import check_pool, reference_solution, training_examples
+from spare_jax.solvers.sample import SolveSettings
+from spare_jax.targets.labels import LabelPolicy, check_pool, reference_solution, training_examples
 from spare_jax.training import batches, losses
+from spare_jax.training.setup import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -44,22 +60,34 @@ TARGETS = ("labels", "scores")
 # solve, load_problems
 
 
-def solve(run: Run) -> list[str]:
-    """Load or generate the problems; sample solutions of all of them."""
-    loaded = problems_of(run)
-    solving.solve(run, "solve", models.load_to_ask(run, "generator"), loaded.problems, run.config.solve)
+@dataclasses.dataclass(frozen=True)
+class Ranker:
+    """The PRM that ranks: an existing one at `path`, and then nothing is trained, or the one that this run trains.
+    `aggregation` makes a solution's score of its steps' scores: last, min, product or mean."""
+
+    path: FileName = ""
+    aggregation: str = "last"
+
+
+def solve(
+    run: Run, data: ProblemData, prm: Ranker, models: Generator, engine: EngineSettings, solve: SolveSettings
+) -> list[str]:
+    """Load or generate the problems; sample solutions of all of them. With an existing PRM nothing is trained, so no
+    problem is solved for it."""
+    loaded = problems_of(run, dataclasses.replace(data, train_problems=0) if prm.path else data)
+    solving.solve(run, "solve", load_to_ask(run, models.generator), loaded.problems, engine, solve)
     return [*RECORDS]
 
 
-def load_problems(run: Run) -> list[str]:
+def load_problems(run: Run, data: ProblemData) -> list[str]:
     """Load or generate the problems, and lay their gold aside."""
-    problems_of(run)
+    problems_of(run, data)
     return ["problems.jsonl", "gold.jsonl"]
 
 
-def problems_of(run: Run) -> splits.Loaded:
+def problems_of(run: Run, data: ProblemData) -> splits.Loaded:
     """The problems of the run and their gold, as they were loaded or generated; both are written down."""
-    loaded = splits.load(run.config)
+    loaded = splits.load(run.task.name, run.seed, data)
     for line in loaded.notes:
         logger.warning(line)
     run.work.write("problems", loaded.problems)
@@ -70,7 +98,17 @@ def problems_of(run: Run) -> splits.Loaded:
 # judge
 
 
-def judge(run: Run) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Annotate(SpareSettings):
+    """How the annotator is asked, and beside all solutions of train and dev problems about those of how many others: it
+    is measured on `measured_problems` of the test split and as many held-out ones, and its controls have
+    `control_problems` of the former."""
+
+    measured_problems: int = 0
+    control_problems: int = 0
+
+
+def judge(run: Run, models: WithJudge, engine: EngineSettings, annotate: Annotate) -> list[str]:
     """Outcomes and truth of all solutions; SPARE's annotation of those that train, choose and measure."""
     found, by_id, gold, solutions = run.records()
     outcomes = [outcome(run.task, gold[s.problem_id], s) for s in solutions]
@@ -83,23 +121,23 @@ def judge(run: Run) -> list[str]:
         run.work.write("judgements/truth", known)
         written.append("judgements/truth.jsonl")
 
-    written += _annotate(run, found, by_id, gold, solutions)
-    labelled = _labelled(run, "spare", "train", by_id, gold, solutions)
+    measured = splits.measured(annotate.measured_problems, found)
+    controls = splits.controls(min(annotate.measured_problems, annotate.control_problems), found)
+    written += _annotate(run, ask.annotator(run, models, engine, annotate), measured, controls)
+    labelled = _labelled(run, annotate, "spare", "train")
     if left_out := files.write(run.work.path / "trl_stepwise.jsonl", "trl_stepwise", labelled):
         logger.warning("judge: %d solutions with a step without label are not in trl_stepwise.jsonl", left_out)
     return [*written, "trl_stepwise.jsonl"]
 
 
-def _annotate(
-    run: Run,
-    problems: Sequence[Problem],
-    by_id: Mapping[str, Problem],
-    gold: Mapping[str, Gold],
-    solutions: Sequence[Solution],
-) -> list[str]:
+def _annotate(run: Run, spare: ask.Judge, measured: Collection[str], controls: Mapping[str, str]) -> list[str]:
     """SPARE's word on the solutions that train, choose and measure; and of the controls, which are shown no reference,
-    another problem's, and the reference as the solution."""
-    measured, controls = splits.measured(run.config, problems), splits.controls(run.config, problems)
+    another problem's, and the reference as the solution.
+
+    Args:
+      measured, controls: as `splits.measured` and `splits.controls` choose problems.
+    """
+    _, by_id, gold, solutions = run.records()
     annotated = [s for s in solutions if splits.split_of(s.problem_id) in ("train", "dev") or s.problem_id in measured]
     controlled = [s for s in solutions if s.problem_id in controls]
     references = [reference_solution(run.task, gold[i]) for i in controls if gold[i].steps]
@@ -115,7 +153,7 @@ def _annotate(
         "spare_on_reference": [case(s, gold[s.problem_id].steps) for s in references],
     }
     asked = {f"{name}/{of.solution.id}": of for name, several in cases.items() for of in several}
-    judged = iter(ask.ask(run, "judge", "spare", asked))
+    judged = iter(ask.ask(run, "judge", spare, asked))
     by_name = {
         name: [dataclasses.replace(next(judged), judge=name) for _ in several] for name, several in cases.items()
     }
@@ -126,10 +164,10 @@ def _annotate(
     return [f"judgements/{name}.jsonl" for name in by_name]
 
 
-def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Iterator[LabelledSolution]:
+def _labelled(run: Run, policy: LabelPolicy, judge: str, split: str) -> Iterator[LabelledSolution]:
     """The solutions of a split with a judge's labels, without those that it failed to judge; the reference joins them
     in training alone."""
-    policy = ask.label_policy(run.config)
+    _, by_id, gold, solutions = run.records()
     if split != "train":
         policy = dataclasses.replace(policy, reference_as_sample=False)
     pool = [s for s in solutions if splits.split_of(s.problem_id) == split and s.steps]
@@ -139,9 +177,9 @@ def _labelled(run: Run, judge: str, split: str, by_id, gold, solutions) -> Itera
 # labels
 
 
-def labels(run: Run) -> list[str]:
+def labels(run: Run, data: LabelData) -> list[str]:
     """Read labels that somebody else made, in the place of solve and judge."""
-    found, notes = splits.read_labels(run.config)
+    found, notes = splits.read_labels(data, run.seed)
     for line in notes:
         logger.warning(line)
     problems = {item.problem.id: item.problem for item in found}
@@ -155,26 +193,46 @@ def labels(run: Run) -> list[str]:
 # train_prm
 
 
-def train_prm(run: Run) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class RewardModelTraining(Ranker):
+    """How a PRM, and an ORM beside it, are trained (arXiv 2506.15498, section 4).
+
+    `labels` names whose labels train, a file of judgements/; `targets` is what the PRM learns of a step: the judge's
+    "labels", or its "scores" where it has them. Where " ки" is not one token, the first of `step_tags` that is stands
+    behind the steps. `balanced`: as many solutions with a right answer as with a wrong one, at most `balanced_limit` of
+    each.
+    """
+
+    labels: str = "spare"
+    targets: str = "labels"
+    step_tags: tuple[str, ...] = ("<extra_0>",)
+    balanced: bool = True
+    balanced_limit: int = 20_000
+    lora: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        if self.targets not in TARGETS:
+            raise ValueError(f"config.prm.targets={self.targets!r} is unknown: choose among {', '.join(TARGETS)}")
+
+
+def train_prm(run: Run, models: WithPRM, annotate: LabelPolicy, prm: RewardModelTraining) -> list[str]:
     """Train the process and the outcome reward model from the same weights, and export both.
 
     Nothing is trained where the config names an existing PRM.
     """
-    if run.config.prm.path:
+    if prm.path:
         return []
-    _, by_id, gold, solutions = run.records()
-    if not run.work.file(f"judgements/{run.config.prm.labels}").exists():
+    if not run.work.file(f"judgements/{prm.labels}").exists():
         raise ValueError(
-            f"config.prm.labels={run.config.prm.labels!r}: {run.work.file(f'judgements/{run.config.prm.labels}')} is "
-            "missing: run the stage that writes it first, or name another judge"
+            f"config.prm.labels={prm.labels!r}: {run.work.file(f'judgements/{prm.labels}')} is missing: run the stage "
+            "that writes it first, or name another judge"
         )
-    start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
-    labelled = {
-        split: list(_labelled(run, run.config.prm.labels, split, by_id, gold, solutions)) for split in ("train", "dev")
-    }
+    start = load_to_train(run, models.prm, models.generator, lora=prm.lora, dtype=prm.train.dtype)
+    labelled = {split: list(_labelled(run, annotate, prm.labels, split)) for split in ("train", "dev")}
     written = []
     for kind in ("prm", "orm"):
-        written += train_reward_model(run, "train_prm", start, kind, kind, labelled)
+        written += train_reward_model(run, "train_prm", start, prm, kind, kind, labelled)
     return written
 
 
@@ -182,25 +240,25 @@ def train_reward_model(
     run: Run,
     stage: str,
     start: Checkpoint,
+    how: RewardModelTraining,
     kind: str,
     directory: str,
     labelled: Mapping[str, Sequence[LabelledSolution]],
 ) -> list[str]:
-    """Train one reward model from `start` by `config.prm`, and export it; returns the directories it wrote.
+    """Train one reward model from `start`, and export it; returns the directories it wrote.
 
     Args:
       stage: whose figures the training's are.
-      kind: "prm" learns the label (by `config.prm.targets` the soft one) of every step, "orm" the outcome.
+      kind: "prm" learns the label (by `how.targets` the soft one) of every step, "orm" the outcome.
       directory: of the work directory, for checkpoints/, export/ and, with adapters, adapter/.
-      labelled: {"train": ..., "dev": ...}; of each, where `config.prm.balanced`, as many solutions with a right answer
-        as with a wrong one are used.
+      labelled: {"train": ..., "dev": ...}; of each, where `how.balanced`, as many solutions with a right answer as with
+        a wrong one are used.
 
     Raises:
-      ValueError: there is no label to learn from, or `config.prm.targets` is unknown.
+      ValueError: there is no label to learn from.
     """
-    how = run.config.prm
     convention = conventions.choose_convention(start.tokenizer, how.step_tags, how.aggregation)
-    sets = training_sets(run, stage, start, kind, labelled, convention.tag_id)
+    sets = training_sets(run, stage, start, how, kind, labelled, convention.tag_id)
     loss = losses.TokenTagLoss(convention.good_id, convention.bad_id)
     train_rows, dev_rows = (batches.pack(sets[split], how.train.row_length) for split in ("train", "dev"))
     if not train_rows.rows:
@@ -208,7 +266,7 @@ def train_reward_model(
             f"{stage}: none of {len(labelled['train'])} train solutions has a label that the {kind.upper()} could "
             f"learn in rows of {how.train.row_length} tokens: judge them again, sample more, or give longer rows"
         )
-    checkpoints, config = run.work.path / directory / "checkpoints", fit.train_config(run, how.train)
+    checkpoints, config = run.work.path / directory / "checkpoints", dataclasses.replace(how.train, seed=run.seed)
     result = fit.train(run, f"{stage} {directory}", checkpoints, config, start.model, loss, train_rows, dev_rows)
     fit.write_training(run, directory, result, {"kind": kind})
     run.measured.setdefault(stage, {}).update(
@@ -219,7 +277,7 @@ def train_reward_model(
             f"{directory}_tokens_per_second": result.tokens_per_second or 0.0,
         }
     )
-    written = models.export(run, directory, result.model, start)
+    written = export(run, directory, result.model, start)
     for path in written:
         conventions.save_convention(run.work.path / path, convention)
     return written
@@ -229,20 +287,14 @@ def training_sets(
     run: Run,
     stage: str,
     start: Checkpoint,
+    how: RewardModelTraining,
     kind: str,
     labelled: Mapping[str, Sequence[LabelledSolution]],
     tag_id: int,
 ) -> dict[str, list[batches.Example]]:
     """What a reward model is trained and chosen on: the texts of `labelled` (as in `train_reward_model`) with a tag
-    behind each step, and what it should say there.
-
-    Raises:
-      ValueError: `config.prm.targets` is unknown.
-    """
-    how = run.config.prm
+    behind each step, and what it should say there."""
     digest = huggingface.tokenizer_digest(start.tokenizer)
-    if how.targets not in TARGETS:
-        raise ValueError(f"config.prm.targets={how.targets!r} is unknown: choose among {', '.join(TARGETS)}")
 
     def example(item: LabelledSolution) -> batches.Example:
         steps = solution_ids(start.tokenizer, item.solution, digest)
@@ -258,7 +310,7 @@ def training_sets(
             limit = how.balanced_limit if split == "train" else how.balanced_limit // 40
             items = [item for item in items if item.judgement.outcome is not None]
             outcomes = [item.judgement.outcome is True for item in items]
-            items, warning = batches.outcome_balanced(items, outcomes, run.config.seed, limit)
+            items, warning = batches.outcome_balanced(items, outcomes, run.seed, limit)
             if warning:
                 logger.warning("%s, %s split: %s", stage, split, warning)
         sets[split] = [example(item) for item in items]
@@ -268,29 +320,30 @@ def training_sets(
 # rank
 
 
-def rank(run: Run) -> list[str]:
+def rank(run: Run, models: WithPRM, engine: EngineSettings, prm: Ranker) -> list[str]:
     """Score the solutions of dev, test and held-out problems with every reward model there is."""
     _, by_id, _, solutions = run.records()
     ranked = [s for s in solutions if splits.split_of(s.problem_id) != "train"]
     check_pool(ranked)
     written = []
-    for name, (checkpoint, reader) in _reward_models(run).items():
+    for name, (checkpoint, reader) in _reward_models(run, models, prm).items():
         cases = {f"{name}/{s.id}": Case(by_id[s.problem_id], s) for s in ranked}
-        run.work.write(f"judgements/{name}", ask.ask(run, "rank", ask.scorer(run, checkpoint, reader, name), cases))
+        judge = ask.scorer(run, checkpoint, engine, reader, name)
+        run.work.write(f"judgements/{name}", ask.ask(run, "rank", judge, cases))
         written.append(f"judgements/{name}.jsonl")
     return written
 
 
-def _reward_models(run: Run) -> dict[str, tuple[Checkpoint, Reader | ProgramReader]]:
+def _reward_models(run: Run, models: WithPRM, prm: Ranker) -> dict[str, tuple[Checkpoint, Reader]]:
     """The rankers by name: an existing PRM alone, or those of this run and the PRM's weights before training."""
-    if run.config.prm.path:
-        existing = huggingface.load(run.config.prm.path, mesh=run.inference_mesh)
-        return {"prm": (existing, ask.reader(run, existing, run.config.models.prm.convention))}
+    if prm.path:
+        existing = huggingface.load(prm.path, mesh=run.inference_mesh)
+        return {"prm": (existing, ask.reader(run.task, existing, models.prm.convention))}
     rankers = {}
     for kind in ("prm", "orm"):
         trained = huggingface.load(run.work.path / kind / "export", mesh=run.inference_mesh)
-        rankers[kind] = (trained, ask.reader(run, trained, whole=kind == "orm"))
-    rankers["prm_at_init"] = (models.load(run, "prm"), rankers["prm"][1])
+        rankers[kind] = (trained, ask.reader(run.task, trained, whole=kind == "orm"))
+    rankers["prm_at_init"] = (load(run, models.prm, models.generator), rankers["prm"][1])
     return rankers
 
 
@@ -304,16 +357,16 @@ def warn_of_refused(metrics: Mapping[str, Any]) -> None:
 # evaluate, report
 
 
-def evaluate(run: Run) -> list[str]:
+def evaluate(run: Run, solve: SolveSettings, annotate: LabelPolicy) -> list[str]:
     """All metrics, from the records alone."""
     found, _, gold, solutions = run.records()
     metrics = summary.metrics(
         found,
         solutions,
         {name: run.judgements(name) for name in summary.JUDGES},
-        ask.label_policy(run.config),
-        seed=run.config.seed,
-        n_samples=run.config.solve.samples,
+        annotate,
+        seed=run.seed,
+        n_samples=solve.samples,
         groups={p.id: splits.group_of(p.id) for p in found},
         equal=run.task.answers_equal,
     )
@@ -332,22 +385,22 @@ def evaluate(run: Run) -> list[str]:
     return ["metrics.json"]
 
 
-def report(run: Run) -> list[str]:
+def report(run: Run, models: WithJudge, prm: Ranker) -> list[str]:
     """One page of figures, costs and judged solutions."""
     found, by_id, gold, solutions = run.records()
     shown = examples.choose(
-        by_id, gold, solutions, {name: run.judgements(name) for name in summary.JUDGES}, run.config.prm.aggregation
+        by_id, gold, solutions, {name: run.judgements(name) for name in summary.JUDGES}, prm.aggregation
     )
     runs = [{"stage": stage, **measured} for stage, measured in (*run.work.measured(), *run.measured.items())]
     meta = {
-        "task": run.config.task,
+        "task": run.task.name,
         "generated": run.task.world is not None,
-        "trained": not run.config.prm.path,
+        "trained": not prm.path,
         "device": jax.devices()[0].device_kind,
         "models": {
-            "generator": run.config.models.generator.path,
-            "judge": run.config.models.judge.path or run.config.models.generator.path,
-            "prm": run.config.prm.path,
+            "generator": models.generator.path,
+            "judge": models.judge.path or models.generator.path,
+            "prm": prm.path,
         },
         "counts": summary.counts(found, solutions, {p.id: splits.group_of(p.id) for p in found}),
         "runs": runs,
@@ -361,19 +414,15 @@ RECORDS = ("problems.jsonl", "gold.jsonl", "solutions.jsonl")
 
 
 STAGES = {
-    "solve": Stage(solve, ("seed", "task", "data", "models.generator", "prm.path", "engine", "mesh", "solve")),
-    "judge": Stage(judge, ("seed", "task", "models", "engine", "mesh", "annotate"), RECORDS),
-    "labels": Stage(labels, ("seed", "task", "data", "prm.path"), given=("data.labels",)),
-    "train_prm": Stage(
-        train_prm,
-        ("seed", "task", "models", "mesh", "prm", "annotate"),
-        RECORDS,
-        reads=("judgements/spare.jsonl", "judgements/labels.jsonl"),
-    ),
-    "rank": Stage(
-        rank, ("seed", "task", "models", "prm.path", "engine", "mesh"), RECORDS, reads=("prm/export", "orm/export")
-    ),
-    "load_problems": Stage(load_problems, ("seed", "task", "data")),
+    "solve": Stage(solve),
+    "judge": Stage(judge, RECORDS),
+    "labels": Stage(labels),
+    "train_prm": Stage(train_prm, RECORDS, reads=("judgements/{prm[labels]}.jsonl",)),
+    "rank": Stage(rank, RECORDS, reads=("prm/export", "orm/export")),
+    "load_problems": Stage(load_problems),
     "evaluate": Stage(evaluate, needs=(*RECORDS, "judgements/outcome.jsonl"), derived=True),
     "report": Stage(report, needs=(*RECORDS, "metrics.json"), derived=True),
 }
+
+PIPELINE = {name: STAGES[name] for name in ("solve", "judge", "train_prm", "rank", "evaluate", "report")}
+FROM_LABELS = {name: STAGES[name] for name in ("labels", "train_prm")}

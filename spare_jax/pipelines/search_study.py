@@ -27,17 +27,22 @@ from spare_jax.evaluation.missing import tally
 from spare_jax.evaluation.statistics import mean_or_none, paired_bootstrap
 from spare_jax.judges.conventions import Reader
 from spare_jax.judges.outcome import is_correct
+from spare_jax.judges.reward_model import LayOut
 from spare_jax.judges.truth import truth
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
+from spare_jax.pipelines import prm as main_job
 from spare_jax.pipelines.cells import cell
 from spare_jax.records import Case, Gold, Problem, Solution
-from spare_jax.runs import ask, models, solving, splits
+from spare_jax.runs import ask, solving, splits
+from spare_jax.runs.models import EngineSettings, Generator, WithJudge, load, load_to_ask, max_length
+from spare_jax.runs.models import engine as on_engine
 from spare_jax.runs.run import Run, answer, need_all_answers
-from spare_jax.runs.stage import Stage
+from spare_jax.runs.stage import Stage, chosen
 from spare_jax.selection.aggregate import aggregate
 from spare_jax.selection.voting import candidates
-from spare_jax.solvers.beam import Found, SearchSettings, read_before_steps, search
+from spare_jax.solvers.beam import SearchResult, SearchSettings, read_before_steps, search
+from spare_jax.solvers.sample import SolveSettings
 
 RULES = ("majority", "weighted", "best_of_n")
 VALUED_BY = ("last", "min")  # what a solution or its beginning is worth: the last step's score, or the worst one's
@@ -48,38 +53,54 @@ def _tested(run: Run) -> list[Problem]:
     return [problem for problem in run.work.read("problems") if splits.split_of(problem.id) == "test"]
 
 
-def _prm(run: Run) -> tuple[Checkpoint, Reader]:
+@dataclasses.dataclass(frozen=True)
+class StepLimits:
+    """The most tokens of a step, and the most steps of a solution."""
+
+    max_tokens: int = 64
+    max_steps: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """So many plain `samples` of a problem, and the searches by their names, which sample steps within limits."""
+
+    samples: int = 128
+    steps: StepLimits = StepLimits()
+    searches: Mapping[str, SearchSettings] = dataclasses.field(default_factory=dict)
+
+
+def _prm(run: Run) -> tuple[Checkpoint, Reader, LayOut]:
     checkpoint = huggingface.load(run.work.path / PRM, mesh=run.inference_mesh)
-    reader = ask.reader(run, checkpoint)
-    assert isinstance(reader, Reader)  # what train_prm has exported reads a text once
-    return checkpoint, reader
+    reader = ask.reader(run.task, checkpoint)
+    assert reader.lay_out is not None  # what train_prm exports reads a text once
+    return checkpoint, reader, reader.lay_out
 
 
 # sample
 
 
-def sample(run: Run) -> list[str]:
-    """Sample `config.study.samples` plain solutions of every test problem, and have the PRM score them.
+def sample(run: Run, models: Generator, engine: EngineSettings, solve: SolveSettings, study: Study) -> list[str]:
+    """Sample `study.samples` plain solutions of every test problem, and have the PRM score them.
 
     reading.json says what it reads: per problem the tokens before any step, per solution those of every step.
     """
     problems = {problem.id: problem for problem in _tested(run)}
-    run = run.with_settings({"solve.samples": run.config.study.samples, "models.prm.path": str(run.work.path / PRM)})
-    generator = models.load_to_ask(run, "generator")
-    solving.solve(run, "sample", generator, list(problems.values()), run.config.solve, kind="solutions/plain")
+    policy, how = load_to_ask(run, models.generator), dataclasses.replace(solve, samples=study.samples)
+    solving.solve(run, "sample", policy, list(problems.values()), engine, how, kind="solutions/plain")
     need_all_answers(run, "sample")
     solutions = run.work.read("solutions/plain")
 
     first = {(s.problem_id, s.token_ids): s for s in reversed(solutions)}  # equal samples are scored once
     cases = [Case(problems[s.problem_id], s) for s in first.values()]
-    judged = ask.ask(run, "sample", "reward_model", cases, "plain")
+    checkpoint, reader, lay_out = _prm(run)
+    judged = ask.ask(run, "sample", ask.scorer(run, checkpoint, engine, reader, "plain"), cases)
     of = dict(zip(first, judged, strict=True))
     run.work.write(
         "judgements/plain",
         (dataclasses.replace(of[s.problem_id, s.token_ids], solution_id=s.id) for s in solutions),
     )
 
-    lay_out = _prm(run)[1].lay_out
     before = {problem_id: len(read_before_steps(lay_out, problem)) for problem_id, problem in problems.items()}
     read = {}
     for s in solutions:
@@ -92,29 +113,29 @@ def sample(run: Run) -> list[str]:
 # search
 
 
-def search_all(run: Run) -> list[str]:
-    """Run every search of `config.study.searches` on the test problems."""
-    policy = models.load(run, "generator")
-    prm, reader = _prm(run)
+def search_all(run: Run, models: Generator, engine: EngineSettings, solve: SolveSettings, study: Study) -> list[str]:
+    """Run every search of the study on the test problems."""
+    policy = load(run, models.generator)
+    prm, reader, lay_out = _prm(run)
     spent, written = {}, ["search_tokens.json"]
-    for name, how in run.config.study.searches.items():
-        settings = SearchSettings(
-            max_length=min(models.max_length(run, policy), models.max_length(run, prm)),
+    for name, how in study.searches.items():
+        settings = dataclasses.replace(
+            how,
+            max_length=min(max_length(policy, engine), max_length(prm, engine)),
             tokenizer_digest=huggingface.tokenizer_digest(policy.tokenizer),
-            temperature=run.config.solve.temperature,
-            top_p=run.config.solve.top_p,
-            **run.config.study.steps,
-            **how,
+            temperature=solve.temperature,
+            top_p=solve.top_p,
+            **vars(study.steps),
         )
         started = {
-            f"{name}/{p.id}": functools.partial(search, run.task, p, policy.tokenizer, reader.lay_out, settings)
+            f"{name}/{p.id}": functools.partial(search, run.task, p, policy.tokenizer, lay_out, settings)
             for p in _tested(run)
         }
         engines = {
-            settings.model: models.engine(run, policy, settings.max_tokens),
-            settings.prm: models.engine(run, prm, reader.max_tokens, reader.read_out),
+            settings.model: on_engine(run, policy, engine, settings.max_tokens),
+            settings.prm: on_engine(run, prm, engine, reader.max_tokens, reader.read_out),
         }
-        found: list[Found | None] = answer(run, "search", name, engines, started, or_else=lambda *_: None)
+        found: list[SearchResult | None] = answer(run, "search", name, engines, started, or_else=lambda *_: None)
         run.work.write(f"solutions/{name}", (s for of in found if of for s in of.solutions))
         run.work.write(f"judgements/{name}", (j for of in found if of for j in of.judgements))
         written += [f"solutions/{name}.jsonl", f"judgements/{name}.jsonl"]
@@ -132,24 +153,24 @@ def search_all(run: Run) -> list[str]:
 # search_study
 
 
-def search_study(run: Run) -> list[str]:
+def search_study(run: Run, models: WithJudge, study: Study) -> list[str]:
     """metrics.json: the curves of plain sampling, every search against them at equal tokens, and how well the PRM
     tells steps apart."""
     problems, gold = _tested(run), {g.problem_id: g for g in run.work.read("gold")}
     plain = _of_problem(problems, run.work.read("solutions/plain"))
-    curves = _curves(run, plain, gold)
+    curves = _curves(run, study.samples, plain, gold)
     spent = run.work.read_json("search_tokens.json")
     searches = {}
     for name, tokens in spent.items():
         found = _of_problem(problems, run.work.read(f"solutions/{name}"))
-        searches[name] = _against(run, name, curves, found, gold, tokens)
+        searches[name] = _against(run, name, study.searches[name].aggregation, curves, found, gold, tokens)
     measured = {
         "problems": len(problems),
         "plain": {rule: curve.to_json() for rule, curve in curves.items()},
         "searches": searches,
         "prm_tells_apart": _tells_apart(run, problems, plain, gold),
     }
-    run.work.write_json("metrics.json", cell(run, run.config.study.to_dict(), measured))
+    run.work.write_json("metrics.json", cell(run, models, study, measured))
     return ["metrics.json"]
 
 
@@ -208,10 +229,12 @@ class Curve:
         return {"n": self.n, "tokens": self.tokens.tolist(), "accuracy": [mean_or_none(of) for of in self.right]}
 
 
-def _curves(run: Run, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]) -> dict[str, Curve]:
+def _curves(
+    run: Run, largest: int, plain: Mapping[str, Sequence[Solution]], gold: Mapping[str, Gold]
+) -> dict[str, Curve]:
     """Of majority, of the PRM's rules under every aggregation ("weighted_min"), and of the choice that is right where
     any sample is ("oracle")."""
-    pools, largest, seed = _pools(run, plain, gold), run.config.study.samples, run.config.seed
+    pools, seed = _pools(run, plain, gold), run.seed
     sizes = (*(n for n in _SIZES if n < largest), largest)
     reading = run.work.read_json("reading.json")
     tokens = np.array([tokens_by_n(of, reading, sizes, seed) for of in plain.values() if of]).mean(axis=0)
@@ -268,6 +291,7 @@ def tokens_by_n(
 def _against(
     run: Run,
     name: str,
+    aggregation: str,
     curves: Mapping[str, Curve],
     found: Mapping[str, Sequence[Solution]],
     gold: Mapping[str, Gold],
@@ -275,8 +299,8 @@ def _against(
 ) -> dict[str, Any]:
     """A search's row: what it took and came to, what plain sampling comes to for as many tokens, and the paired
     differences."""
-    pools, seed = _pools(run, found, gold), run.config.seed
-    values = _values(run, name, found, run.config.study.searches[name].aggregation)
+    pools, seed = _pools(run, found, gold), run.seed
+    values = _values(run, name, found, aggregation)
     tokens = {kind: mean_or_none(list(of.values())) or 0.0 for kind, of in spent.items()}
     total = sum(tokens.values())
     ours = {rule: chosen_right(pools, rule, values, seed) for rule in RULES}
@@ -349,14 +373,14 @@ def _tells_apart(
 
 _DEEP = 4  # beginnings of as many steps or more are counted together
 
-_SEARCHED = ("seed", "task", "models", "engine", "mesh", "solve", "study")
-
 STAGES = {
-    "sample": Stage(sample, _SEARCHED, ("problems.jsonl", PRM)),
-    "search": Stage(search_all, _SEARCHED, ("problems.jsonl", PRM)),
+    "sample": Stage(sample, ("problems.jsonl", PRM)),
+    "search": Stage(search_all, ("problems.jsonl", PRM)),
     "search_study": Stage(
         search_study,
         needs=("problems.jsonl", "gold.jsonl", "solutions/plain.jsonl", "reading.json", "search_tokens.json"),
         derived=True,
     ),
 }
+
+PIPELINE = chosen(("solve", "judge", "train_prm", "sample", "search", "search_study"), {**main_job.STAGES, **STAGES})

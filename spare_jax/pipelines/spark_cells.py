@@ -8,7 +8,8 @@ In part `rl` what asks a generative reward model asks the one that was trained a
 """
 
 from spare_jax.pipelines import online_rl, spark_reward_models, spark_verifications
-from spare_jax.runs.settings import Config
+from spare_jax.runs.models import Model
+from spare_jax.runs.stage import Stage
 from spare_jax.training.advantages import REWARDS
 
 PAYS = "step_consistency_prm_cot"
@@ -21,8 +22,8 @@ VERIFIERS = {
 CELLS = {"labels": ("",), "verifiers": tuple(VERIFIERS), "rl": tuple(REWARDS)}
 
 
-def choose(config: Config, part: str, cell: str, controls: bool) -> None:
-    """Have `config` run a cell of a part; `labels` has one, whose name is empty, with its `controls` or without.
+def stages(part: str, cell: str, controls: bool) -> dict[str, Stage]:
+    """The stages of a part; `labels` has one cell, whose name is empty, with its `controls` or without.
 
     Raises:
       ValueError: there is no such part or cell.
@@ -32,14 +33,14 @@ def choose(config: Config, part: str, cell: str, controls: bool) -> None:
     if cell not in CELLS[part]:
         known = ", ".join(CELLS[part]) or "none, part labels has no cells"
         raise ValueError(f"config argument cell={cell!r} is unknown: choose among {known}")
-    if part == "labels":
-        config.stages = spark_verifications.PIPELINE
-        if controls:
-            spark_verifications.with_controls(config)
-    elif part == "verifiers":
-        config.stages = spark_reward_models.PIPELINE
-        config.verifier.targets, config.verifier.kind = VERIFIERS[cell]
-    else:
-        config.stages = online_rl.PIPELINE
-        config.grpo.reward, config.grpo.judge = cell, "generative"
-        config.models.verifier.path = f"verifiers/{PAYS}/export" if REWARDS[cell].verdicts == "judge" else ""
+    pipelines = {
+        "labels": spark_verifications.pipeline(controls),
+        "verifiers": spark_reward_models.PIPELINE,
+        "rl": online_rl.PIPELINE,
+    }
+    return pipelines[part]
+
+
+def paying(reward: str) -> Model:
+    """The generative reward model of a reward's cell: the one that PAYS, none where the reward asks no judge."""
+    return Model(f"verifiers/{PAYS}/export" if REWARDS[reward].verdicts == "judge" else "")

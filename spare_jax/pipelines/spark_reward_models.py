@@ -12,6 +12,7 @@ it is asked ever after; of kind "discriminative" is a process reward model with 
 same targets.
 """
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,20 +31,35 @@ from spare_jax.evaluation.process_errors import (
 )
 from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.judges import conventions
+from spare_jax.judges.generative import GenerativeSettings
 from spare_jax.judges.outcome import is_correct
+from spare_jax.models.adapters import AdapterConfig
 from spare_jax.models.huggingface import Checkpoint
-from spare_jax.pipelines import prm
 from spare_jax.pipelines.cells import write_cell
+from spare_jax.pipelines.prm import RewardModelTraining, train_reward_model
 from spare_jax.pipelines.spark_verifications import answer_quality, known
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
 from spare_jax.records import Case, Gold, Judgement, LabelledSolution, Problem, Solution
-from spare_jax.runs import ask, fit, models, solving, splits
+from spare_jax.runs import ask, fit, solving, splits
+from spare_jax.runs.models import (
+    EngineSettings,
+    Generator,
+    Model,
+    RewardModel,
+    WithJudge,
+    WithJudges,
+    WithRewardModels,
+    load_to_ask,
+    load_to_train,
+)
 from spare_jax.runs.run import Run
 from spare_jax.runs.stage import Stage
 from spare_jax.selection.voting import candidates
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.tasks.task import Task
 from spare_jax.training import batches, losses
+from spare_jax.training.setup import TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -52,93 +68,127 @@ KINDS = (*generative.KINDS, DISCRIMINATIVE)
 TESTED = "solutions/test"
 
 
-def name_of(run: Run) -> str:
-    """The cell's name."""
-    return f"{run.config.verifier.targets}_{run.config.verifier.kind}"
+@dataclasses.dataclass(frozen=True)
+class Tests:
+    """Samples of the first so many test problems are judged; None: of all."""
+
+    test_problems: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Whose targets the model learns from, a mode of spark_verifications.py, and which of KINDS it is."""
+
+    targets: str = "step_consistency"
+    kind: str = "prm_cot"
+
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return f"{self.targets}_{self.kind}"
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifierTraining(Cell, Tests):
+    """How a generative reward model is trained.
+
+    At most `limit` train targets are learnt. `brief` asks by BRIEF_GUIDELINES, in training and ever after, else by
+    GUIDELINES. `balanced`: as many targets that say Yes as No, by their own word.
+    """
+
+    limit: int | None = None
+    brief: bool = False
+    balanced: bool = False
+    lora: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
 
 
 # sample_tests
 
 
-def sample_tests(run: Run) -> list[str]:
-    """Sample `config.solve.samples` solutions of every held-out problem, and of the first test problems by their ids,
-    as many as `config.verifier.test_problems` says; once for all cells."""
-    tested = _tested(run)
-    solving.solve(run, "sample_tests", models.load_to_ask(run, "generator"), tested, run.config.solve, kind=TESTED)
+def sample_tests(
+    run: Run, models: Generator, engine: EngineSettings, solve: SolveSettings, verifier: Tests
+) -> list[str]:
+    """Sample `solve.samples` solutions of every held-out problem, and of the first test problems by their ids, as many
+    as `verifier.test_problems` says; once for all cells."""
+    tested, policy = _tested(run, verifier), load_to_ask(run, models.generator)
+    solving.solve(run, "sample_tests", policy, tested, engine, solve, kind=TESTED)
     return [f"{TESTED}.jsonl"]
 
 
-def _tested(run: Run) -> list[Problem]:
+def _tested(run: Run, tests: Tests) -> list[Problem]:
     problems = sorted(run.work.read("problems"), key=lambda problem: problem.id)
-    tested = [p for p in problems if splits.split_of(p.id) == "test"][: run.config.verifier.test_problems]
+    tested = [p for p in problems if splits.split_of(p.id) == "test"][: tests.test_problems]
     return tested + [p for p in problems if splits.split_of(p.id) == splits.HELD_OUT]
 
 
 # train_verifier
 
 
-def train_cell(run: Run) -> list[str]:
+def train_verifier(
+    run: Run, models: WithRewardModels, verifier: VerifierTraining, prm: RewardModelTraining
+) -> list[str]:
     """Train the cell's reward model."""
-    how, directory, labelled = run.config.verifier, f"verifiers/{name_of(run)}", _targets(run)
+    how, directory, labelled = verifier, f"verifiers/{verifier.name}", _targets(run, verifier)
     if how.kind == DISCRIMINATIVE:
-        run = run.with_settings({"prm.balanced": how.balanced})
-        start = models.load_to_train(run, "prm", run.config.prm.lora, run.config.prm.train.dtype)
-        return prm.train_reward_model(run, "train_verifier", start, "prm", directory, labelled)
-    start = models.load_to_train(run, "verifier", how.lora, how.train.dtype)
-    return train_verifier(run, "train_verifier", start, how.kind, directory, labelled)
+        balanced = dataclasses.replace(prm, balanced=how.balanced)
+        start = load_to_train(run, models.prm, models.generator, lora=prm.lora, dtype=prm.train.dtype)
+        return train_reward_model(run, "train_verifier", start, balanced, "prm", directory, labelled)
+    start = load_to_train(run, models.generative, models.generator, lora=how.lora, dtype=how.train.dtype)
+    return fine_tune(run, "train_verifier", start, how, directory, labelled)
 
 
-def _targets(run: Run) -> dict[str, list[LabelledSolution]]:
-    """The mode's targets of train and dev problems; of train those that `config.verifier.limit` leaves, chosen by a
-    digest of their ids."""
+def _targets(run: Run, how: VerifierTraining) -> dict[str, list[LabelledSolution]]:
+    """The mode's targets of train and dev problems; of train those that `how.limit` leaves, chosen by a digest of their
+    ids."""
     problems, solutions = ({r.id: r for r in run.work.read(kind)} for kind in ("problems", "solutions"))
     found: dict[str, list[LabelledSolution]] = {"train": [], "dev": []}
-    for target in run.work.read(f"judgements/targets_{run.config.verifier.targets}"):
+    for target in run.work.read(f"judgements/targets_{how.targets}"):
         solution = solutions[target.solution_id]
         of_split = found[splits.split_of(solution.problem_id)]
         of_split.append(LabelledSolution(problems[solution.problem_id], solution, target))
 
     def drawn(item: LabelledSolution) -> bytes:
-        return hashlib.blake2b(f"{run.config.seed}/{item.solution.id}".encode()).digest()
+        return hashlib.blake2b(f"{run.seed}/{item.solution.id}".encode()).digest()
 
-    if run.config.verifier.limit is not None:
-        kept = sorted(found["train"], key=drawn)[: run.config.verifier.limit]
+    if how.limit is not None:
+        kept = sorted(found["train"], key=drawn)[: how.limit]
         found["train"] = sorted(kept, key=lambda item: item.solution.id)
     return found
 
 
-def train_verifier(
+def fine_tune(
     run: Run,
     stage: str,
     start: Checkpoint,
-    kind: str,
+    how: VerifierTraining,
     directory: str,
     labelled: Mapping[str, Sequence[LabelledSolution]],
 ) -> list[str]:
-    """Train one generative reward model from `start` by `config.verifier`, and export it; returns what it wrote.
+    """Train one generative reward model from `start`, of a kind that is one of generative.KINDS, and export it; returns
+    what it wrote.
 
     Args:
       stage: whose training it is.
-      kind: what the model learns to write, one of generative.KINDS.
       directory: of the work directory, for checkpoints/, export/, training.json and, with adapters, adapter/.
       labelled: {"train": ..., "dev": ...}, solutions whose judgement is the target. Those without a whole target
-        (`generative.target`) are left out and counted. With `config.verifier.balanced` as many targets that say Yes as
+        (`generative.target`) are left out and counted. With `how.balanced` as many targets that say Yes as
         No are used, by their own word.
 
     Raises:
       ValueError: the kind is unknown, or there is nothing to learn from.
     """
-    how = run.config.verifier
+    kind = how.kind
     guidelines = generative.BRIEF_GUIDELINES if how.brief else generative.GUIDELINES
     convention = conventions.GenerativeConvention(kind, guidelines.get(kind, ""))
     rows, left_out = [], {}
     for split in ("train", "dev"):
-        found = ((item.judgement.outcome, example(run, start, convention, item)) for item in labelled[split])
+        found = ((item.judgement.outcome, example(run.task, start, convention, item)) for item in labelled[split])
         whole = [(outcome, learnt) for outcome, learnt in found if learnt is not None]
         left_out[split] = len(labelled[split]) - len(whole)
         if how.balanced:
             outcomes = [bool(outcome) for outcome, _ in whole]
-            whole, warning = batches.outcome_balanced(whole, outcomes, run.config.seed)
+            whole, warning = batches.outcome_balanced(whole, outcomes, run.seed)
             if warning:
                 logger.warning("%s %s, %s split: %s", stage, kind, split, warning)
         rows.append(batches.pack([learnt for _, learnt in whole], how.train.row_length))
@@ -157,13 +207,13 @@ def train_verifier(
 
 
 def example(
-    run: Run, start: Checkpoint, convention: conventions.GenerativeConvention, item: LabelledSolution
+    task: Task, start: Checkpoint, convention: conventions.GenerativeConvention, item: LabelledSolution
 ) -> batches.Example | None:
     """What is learnt of a solution: its target and the end of the text, behind the prompt; None where the target is not
     whole."""
     if (text := generative.target(convention.kind, item.judgement)) is None:
         return None
-    messages = verify.render(run.task, item.problem, item.solution.steps, convention.guidelines)
+    messages = verify.render(task, item.problem, item.solution.steps, convention.guidelines)
     prompt = encode_chat(start.tokenizer, messages)
     return batches.completion_example(
         [*prompt, *encode(start.tokenizer, text), *end_ids(start.tokenizer)[:1]], len(prompt)
@@ -173,40 +223,47 @@ def example(
 # judge_tests
 
 
-def judge_tests(run: Run) -> list[str]:
+def judge_tests(run: Run, engine: EngineSettings, generative: GenerativeSettings, verifier: Cell) -> list[str]:
     """Ask the cell's model about every test solution that has steps."""
-    name, problems = name_of(run), {p.id: p for p in run.work.read("problems")}
-    role, judge = ("prm", "reward_model") if run.config.verifier.kind == DISCRIMINATIVE else ("verifier", "generative")
+    name, problems = verifier.name, {p.id: p for p in run.work.read("problems")}
     cases = [Case(problems[s.problem_id], s) for s in run.work.read(TESTED) if s.steps]
-    asked = run.with_settings({f"models.{role}.path": f"verifiers/{name}/export"})
-    stage = STAGES["judge_tests"].label("judge_tests", run.config)
-    run.work.write(f"judgements/{name}", ask.ask(asked, stage, judge, cases, name))
+    path, discriminative = f"verifiers/{name}/export", verifier.kind == DISCRIMINATIVE
+    roles = WithJudges(prm=RewardModel(path)) if discriminative else WithJudges(generative=Model(path))
+    judges = ask.Judges(models=roles, engine=engine, generative=generative)
+    judge = ask.ready(run, "reward_model" if discriminative else "generative", judges)
+    stage = STAGES["judge_tests"].label("judge_tests", {"verifier": vars(verifier)})
+    run.work.write(f"judgements/{name}", ask.ask(run, stage, judge, cases, name))
     return [f"judgements/{name}.jsonl"]
 
 
 # spark_verifiers
 
 
-def spark_verifiers(run: Run) -> list[str]:
+def spark_verifiers(
+    run: Run,
+    models: WithJudge,
+    solve: SolveSettings,
+    generative: GenerativeSettings,
+    verifier: VerifierTraining,
+    prm: RewardModelTraining,
+    threshold: float = ask.Judges.threshold,
+) -> list[str]:
     """metrics.json of the cell: what its model learnt from, and what its word is worth."""
-    name, how = name_of(run), run.config.verifier
+    name = verifier.name
     gold = {one.problem_id: one for one in run.work.read("gold")}
     judgements, solutions = run.judgements(name), run.work.read(TESTED)
     training = f"verifiers/{name}/training.json"
     measured: dict[str, Any] = {
-        "mode": how.targets,
-        "kind": how.kind,
+        "mode": verifier.targets,
+        "kind": verifier.kind,
         "training": run.work.read_json(training) if (run.work.path / training).exists() else None,
     }
     for side, split in (("in_distribution", "test"), ("out_of_distribution", splits.HELD_OUT)):
-        asked = {p.id: p for p in _tested(run) if splits.split_of(p.id) == split}
+        asked = {p.id: p for p in _tested(run, verifier) if splits.split_of(p.id) == split}
         of_side = [s for s in solutions if s.problem_id in asked]
-        measured[side] = (
-            measure(run.task, asked, gold, of_side, judgements, run.config.threshold, run.config.seed)
-            if asked
-            else None
-        )
-    return write_cell(run, f"verifiers/{name}", ("solve", "verifier", "generative", "prm"), measured)
+        measured[side] = measure(run.task, asked, gold, of_side, judgements, threshold, run.seed) if asked else None
+    settings = dict(solve=solve, verifier=verifier, generative=generative, prm=prm)
+    return write_cell(run, f"verifiers/{name}", models, settings, measured)
 
 
 def measure(
@@ -305,28 +362,21 @@ def _selection(
     return selection_metrics(pools, rankers, seed)
 
 
-PIPELINE = ("sample_tests", "train_verifier", "judge_tests", "spark_verifiers")
-
 _CELL = ("verifier.targets", "verifier.kind")
-_TRAINING = tuple(f"verifier.{key}" for key in ("targets", "kind", "limit", "balanced", "brief", "lora", "train"))
+_NAME = "{verifier[targets]}_{verifier[kind]}"
 _SOLVED = ("problems.jsonl", f"{TESTED}.jsonl")
 
 STAGES = {
-    "sample_tests": Stage(
-        sample_tests,
-        ("seed", "task", "models.generator", "engine", "mesh", "solve", "verifier.test_problems"),
-        ("problems.jsonl",),
-    ),
+    "sample_tests": Stage(sample_tests, ("problems.jsonl",)),
     "train_verifier": Stage(
-        train_cell,
-        ("seed", "task", "models.generator", "models.verifier", "models.prm", "mesh", "prm", *_TRAINING),
-        ("problems.jsonl", "solutions.jsonl", "judgements/targets_{0}.jsonl"),
+        train_verifier,
+        ("problems.jsonl", "solutions.jsonl", "judgements/targets_{verifier[targets]}.jsonl"),
         per=_CELL,
     ),
-    "judge_tests": Stage(
-        judge_tests, ("seed", "task", "engine", "mesh", "generative"), (*_SOLVED, "verifiers/{0}_{1}/export"), per=_CELL
-    ),
+    "judge_tests": Stage(judge_tests, (*_SOLVED, f"verifiers/{_NAME}/export"), per=_CELL),
     "spark_verifiers": Stage(
-        spark_verifiers, needs=(*_SOLVED, "gold.jsonl", "judgements/{0}_{1}.jsonl"), derived=True, per=_CELL
+        spark_verifiers, needs=(*_SOLVED, "gold.jsonl", f"judgements/{_NAME}.jsonl"), derived=True, per=_CELL
     ),
 }
+
+PIPELINE = STAGES

@@ -33,14 +33,16 @@ from spare_jax.judges.agreement import agreement
 from spare_jax.judges.meta_critique import MetaCritiqueSettings, meta_critique
 from spare_jax.judges.outcome import outcome
 from spare_jax.judges.truth import truth
-from spare_jax.judges.verify import verifications
+from spare_jax.judges.verify import VerifySettings, verifications
+from spare_jax.pipelines import prm
 from spare_jax.pipelines.cells import write_cell
 from spare_jax.prompts.generative import format_critique
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement, not_judged
-from spare_jax.runs import ask, models, solving, splits
+from spare_jax.runs import ask, solving, splits
+from spare_jax.runs.models import EngineSettings, Generator, WithJudge, load_to_ask
 from spare_jax.runs.run import Run, answer
-from spare_jax.runs.settings import Config
-from spare_jax.runs.stage import Stage
+from spare_jax.runs.stage import Stage, chosen
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.targets import consistency, quality
 from spare_jax.targets.consistency import Choice, ConsistencySettings
 from spare_jax.targets.quality import QualityFilter
@@ -76,36 +78,49 @@ MODES: Mapping[str, Mode] = {
 nothing else; "agreement" has asked no verifier."""
 
 
-def modes(run: Run) -> dict[str, Mode]:
-    """The modes of `config.spark.targets` by name. Raises ValueError for one that does not exist."""
-    names = run.config.spark.targets
-    if unknown := [name for name in names if name not in MODES]:
-        raise ValueError(f"config.spark.targets names {unknown[0]!r}: choose among {', '.join(MODES)}")
-    return {name: MODES[name] for name in names}
+@dataclasses.dataclass(frozen=True)
+class TargetSettings(ConsistencySettings):
+    """Which targets are made of the verifications, and how: `targets` are names of MODES. `critique` and `merge` are
+    what the verifier is asked then; empty: prompts/meta_critique.py's. `filter` says which texts are good enough."""
+
+    targets: tuple[str, ...] = ("single", "outcome_consistency", "step_consistency", "meta_critique", "hybrid")
+    critique: str = ""
+    merge: str = ""
+    filter: QualityFilter = QualityFilter()
+
+    def __post_init__(self):
+        super().__post_init__()
+        if unknown := [name for name in self.targets if name not in MODES]:
+            raise ValueError(f"config.spark.targets names {unknown[0]!r}: choose among {', '.join(MODES)}")
+
+    @property
+    def modes(self) -> dict[str, Mode]:
+        """The modes by name."""
+        return {name: MODES[name] for name in self.targets}
 
 
 # sample_solutions
 
 
-def sample_solutions(run: Run) -> list[str]:
-    """Sample `config.solve.samples` solutions of every train and dev problem."""
+def sample_solutions(run: Run, models: Generator, engine: EngineSettings, solve: SolveSettings) -> list[str]:
+    """Sample `solve.samples` solutions of every train and dev problem."""
     problems = [p for p in run.work.read("problems") if splits.split_of(p.id) in SAMPLED]
-    solving.solve(run, "sample_solutions", models.load_to_ask(run, "generator"), problems, run.config.solve)
+    solving.solve(run, "sample_solutions", load_to_ask(run, models.generator), problems, engine, solve)
     return ["solutions.jsonl"]
 
 
 # verify_solutions, verify_guided, verify_by_agreement
 
 
-def verify_solutions(run: Run) -> list[str]:
-    """Verify every solution that has steps `config.verify.votes` times, without its reference."""
-    return _verify(run, "verify_solutions", FREE, {})
+def verify_solutions(run: Run, models: WithJudge, engine: EngineSettings, verify: VerifySettings) -> list[str]:
+    """Verify every solution that has steps `verify.votes` times, without its reference."""
+    return _verify(run, "verify_solutions", ask.verifier(run, models, engine, verify), FREE, {})
 
 
-def verify_guided(run: Run) -> list[str]:
+def verify_guided(run: Run, models: WithJudge, engine: EngineSettings, verify: VerifySettings) -> list[str]:
     """The same with the accepted answers in the prompt."""
     answers = {gold.problem_id: gold.answers for gold in run.work.read("gold")}
-    return _verify(run, "verify_guided", GUIDED, answers)
+    return _verify(run, "verify_guided", ask.verifier(run, models, engine, verify), GUIDED, answers)
 
 
 def verify_by_agreement(run: Run) -> list[str]:
@@ -113,16 +128,13 @@ def verify_by_agreement(run: Run) -> list[str]:
     of_problem = defaultdict(list)
     for solution in run.work.read("solutions"):
         of_problem[solution.problem_id].append(solution)
-    seed, equal = run.config.seed, run.task.answers_equal
+    seed, equal = run.seed, run.task.answers_equal
     run.work.write(AGREEMENT, (said for of in of_problem.values() for said in agreement(of, seed, equal)))
     return [f"{AGREEMENT}.jsonl"]
 
 
-def _verify(run: Run, stage: str, kind: str, answers: Mapping[str, Sequence[str]]) -> list[str]:
-    modes(run)  # what is misspelt there, or in the rules, is told now and not hours later
-    _rules(run)
+def _verify(run: Run, stage: str, asked: ask.Verifier, kind: str, answers: Mapping[str, Sequence[str]]) -> list[str]:
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions") if s.steps}
-    asked = ask.verifier(run)
     settings = dataclasses.replace(asked.settings, judge="verification")
     started = {
         s.id: functools.partial(
@@ -152,16 +164,22 @@ def _problems(run: Run) -> dict[str, Problem]:
 # targets
 
 
-def targets(run: Run) -> list[str]:
-    """The targets of every mode of `config.spark.targets`, and what became of the solutions in it."""
-    choices = {name: _choices(run, mode) for name, mode in modes(run).items()}
-    chosen = [c.kept for name, of_mode in choices.items() if MODES[name].critique for c in of_mode if c.kept]
-    critiques = _criticise(run, {said.id: said for said in chosen}) if chosen else []
+def targets(
+    run: Run, models: WithJudge, engine: EngineSettings, verify: VerifySettings, spark: TargetSettings
+) -> list[str]:
+    """The targets of every mode, and what became of the solutions in it."""
+    choices = {name: _choices(run, mode, spark) for name, mode in spark.modes.items()}
+    kept = [c.kept for name, of_mode in choices.items() if MODES[name].critique for c in of_mode if c.kept]
+    critiques: list[Judgement] = []
+    if kept:
+        verifier = ask.verifier(run, models, engine, verify)
+        settings = MetaCritiqueSettings(verifier.settings, spark.critique, spark.merge)
+        critiques = _criticise(run, verifier, settings, {said.id: said for said in kept})
     run.work.write(CRITIQUES, critiques)
-    written, quality_filter = [f"{CRITIQUES}.jsonl"], QualityFilter(**run.config.spark.filter)
+    written = [f"{CRITIQUES}.jsonl"]
     for name, of_mode in choices.items():
         file = f"judgements/targets_{name}"
-        kept, counts = make_targets(name, of_mode, {said.id: said for said in critiques}, quality_filter)
+        kept, counts = make_targets(name, of_mode, {said.id: said for said in critiques}, spark.filter)
         run.work.write(file, kept)
         run.work.write_json(f"{file}.counts.json", dataclasses.asdict(counts))
         written += [f"{file}.jsonl", f"{file}.counts.json"]
@@ -235,24 +253,20 @@ def _is_written(said: Judgement) -> bool:
     return bool(said.text) or said.generated_tokens > 0
 
 
-def _choices(run: Run, mode: Mode) -> list[Choice]:
+def _choices(run: Run, mode: Mode, rules: ConsistencySettings) -> list[Choice]:
     """What the mode's rule makes of every solution's verifications."""
-    rules, of_solution = _rules(run), defaultdict(list)
+    of_solution = defaultdict(list)
     for said in run.work.read(mode.verifications):
         of_solution[said.solution_id].append(said)
     return [mode.rule(several, rules) for several in of_solution.values()]
 
 
-def _rules(run: Run) -> ConsistencySettings:
-    return ConsistencySettings(run.config.spark.tie, run.config.spark.no_match, run.config.spark.keep)
-
-
-def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
+def _criticise(
+    run: Run, asked: ask.Verifier, settings: MetaCritiqueSettings, chosen: Mapping[str, Judgement]
+) -> list[Judgement]:
     """The critiques and merged verifications of chosen verifications, which are given by their ids: what two modes have
     chosen is criticised once."""
     problems, solutions = _problems(run), {s.id: s for s in run.work.read("solutions")}
-    asked = ask.verifier(run)
-    settings = MetaCritiqueSettings(asked.settings, run.config.spark.critique, run.config.spark.merge)
     started = {}
     for verification_id, said in sorted(chosen.items()):
         solution = solutions[said.solution_id]
@@ -270,7 +284,9 @@ def _criticise(run: Run, chosen: Mapping[str, Judgement]) -> list[Judgement]:
 # spark_data
 
 
-def spark_data(run: Run) -> list[str]:
+def spark_data(
+    run: Run, models: WithJudge, solve: SolveSettings, verify: VerifySettings, spark: TargetSettings
+) -> list[str]:
     """Stage I in figures: of every mode what became of the solutions, what a problem took, how good the targets are."""
     problems, by_id, gold, solutions = run.records()
     verified = [s for s in solutions if s.steps]
@@ -280,7 +296,7 @@ def spark_data(run: Run) -> list[str]:
     truths = {s.id: known(run.task, by_id[s.problem_id], gold[s.problem_id], s) for s in verified}
     problem_of = {s.id: s.problem_id for s in solutions}
     of_mode = {}
-    for name, mode in modes(run).items():
+    for name, mode in spark.modes.items():
         counts = run.work.read_json(f"judgements/targets_{name}.counts.json")
         found = list(run.judgements(f"targets_{name}").values())
         of_mode[name] = {
@@ -289,7 +305,7 @@ def spark_data(run: Run) -> list[str]:
             "passes_per_problem": ratio_or_none(counts["passes"], n_problems),
             "tokens_per_problem": ratio_or_none(counts["tokens"], n_problems),
             "quality": _quality(run, found, truths, problem_of),
-            "critique": _critique_changes(run, mode, truths) if mode.critique else None,
+            "critique": _critique_changes(run, mode, spark, truths) if mode.critique else None,
         }
     measured = {
         "problems": n_problems,
@@ -298,7 +314,7 @@ def spark_data(run: Run) -> list[str]:
         "verified": len(verified),
         "targets": of_mode,
     }
-    return write_cell(run, "verifications", ("solve", "verify", "spark"), measured)
+    return write_cell(run, "verifications", models, dict(solve=solve, verify=verify, spark=spark), measured)
 
 
 def known(task: Task, problem: Problem, gold: Gold, solution: Solution) -> Judgement:
@@ -334,7 +350,7 @@ def _quality(
         [said_first_error(target, len(target.steps)) for target in targets],
         [first_false(_step_labels([truths[target.solution_id]]), NO_TRUTH) for target in targets],
         [problem_of[target.solution_id] for target in targets],
-        run.config.seed,
+        run.seed,
     )
     return measured | {key: said[key] for key in _STEP_QUALITY} | {"first_error_f1_interval": interval}
 
@@ -345,12 +361,14 @@ _STEP_QUALITY = (
 )  # fmt: skip
 
 
-def _critique_changes(run: Run, mode: Mode, truths: Mapping[str, Judgement]) -> dict[str, Any]:
+def _critique_changes(
+    run: Run, mode: Mode, rules: ConsistencySettings, truths: Mapping[str, Judgement]
+) -> dict[str, Any]:
     """Verdicts on steps and on answers before and after the critique, of all that were merged."""
     merged = {said.id: said for said in run.work.read(CRITIQUES)}
     before: list[Judgement] = []
     after: list[Judgement] = []
-    for choice in _choices(run, mode):
+    for choice in _choices(run, mode, rules):
         found = merged.get(f"{choice.kept.id}_merged") if choice.kept else None
         if choice.kept and found and not found.failure:
             before.append(choice.kept)
@@ -365,26 +383,23 @@ def _step_labels(judgements: Sequence[Judgement]) -> list[bool | None]:
     return [step.label for said in judgements for step in said.steps]
 
 
-PIPELINE = ("load_problems", "sample_solutions", "verify_solutions", "targets", "spark_data")
-
-
-def with_controls(config: Config) -> None:
-    """Add the controls to a config that has PIPELINE: their stages, and their modes."""
-    config.stages = (*PIPELINE[:-2], "verify_guided", "verify_by_agreement", *PIPELINE[-2:])
-    config.spark.targets = (*config.spark.targets, "reference_guided", "agreement")
-
-
 _SOLUTIONS = ("problems.jsonl", "solutions.jsonl")
-_ASKED = ("seed", "task", "models.generator", "models.judge", "engine", "mesh", "verify")
 _CONTROLS = (f"{GUIDED}.jsonl", f"{AGREEMENT}.jsonl")
 
 STAGES = {
-    "sample_solutions": Stage(
-        sample_solutions, ("seed", "task", "models.generator", "engine", "mesh", "solve"), ("problems.jsonl",)
-    ),
-    "verify_solutions": Stage(verify_solutions, _ASKED, _SOLUTIONS),
-    "verify_guided": Stage(verify_guided, _ASKED, (*_SOLUTIONS, "gold.jsonl")),
-    "verify_by_agreement": Stage(verify_by_agreement, ("seed",), ("solutions.jsonl",)),
-    "targets": Stage(targets, (*_ASKED, "spark"), (*_SOLUTIONS, f"{FREE}.jsonl"), reads=_CONTROLS),
+    "sample_solutions": Stage(sample_solutions, ("problems.jsonl",)),
+    "verify_solutions": Stage(verify_solutions, _SOLUTIONS),
+    "verify_guided": Stage(verify_guided, (*_SOLUTIONS, "gold.jsonl")),
+    "verify_by_agreement": Stage(verify_by_agreement, ("solutions.jsonl",)),
+    "targets": Stage(targets, (*_SOLUTIONS, f"{FREE}.jsonl"), reads=_CONTROLS),
     "spark_data": Stage(spark_data, needs=(*_SOLUTIONS, "gold.jsonl", f"{FREE}.jsonl"), derived=True),
 }
+
+CONTROLS = ("reference_guided", "agreement")  # modes
+
+
+def pipeline(controls: bool) -> dict[str, Stage]:
+    """The stages in their order, with those of the CONTROLS or without."""
+    asked = ("verify_guided", "verify_by_agreement") if controls else ()
+    names = ("load_problems", "sample_solutions", "verify_solutions", *asked, "targets", "spark_data")
+    return chosen(names, {**prm.STAGES, **STAGES})

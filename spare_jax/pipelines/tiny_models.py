@@ -21,19 +21,24 @@ from transformers import PreTrainedTokenizerFast
 
 from spare_jax import assets
 from spare_jax.judges.outcome import is_correct
+from spare_jax.keys import unlisted
 from spare_jax.models import huggingface
 from spare_jax.models.config import DecoderConfig
-from spare_jax.models.decoder import Decoder, init_decoder, rotary_frequencies
+from spare_jax.models.decoder import Decoder, Remat, init_decoder, rotary_frequencies
 from spare_jax.prompts import annotate, meta_critique, solve, verify
 from spare_jax.prompts.chat import Message, encode, encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Gold, Problem, Solution, StepJudgement
 from spare_jax.runs import fit, solving
+from spare_jax.runs.models import EngineSettings
 from spare_jax.runs.run import Run
+from spare_jax.runs.settings import listed
 from spare_jax.runs.stage import Stage
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.tasks.task import Task, world_of
 from spare_jax.training import batches, losses
 from spare_jax.training.batches import Example, completion_example
+from spare_jax.training.setup import TrainConfig
 from spare_jax.worlds.verdict import SAID_IS
 from spare_jax.worlds.world import Distribution
 
@@ -53,11 +58,108 @@ HIDDEN = "..."  # what stands in the story in place of a sentence that is hidden
 
 FAULTY = 0.3  # how many steps of the verifications that are to be criticised
 
-# Keys of a phase that say what its examples are; the others are settings of its training.
-_LESSONS = (
-    "split", "problems", "lengths", "max_distractors", "every_fact", "right_solutions", "mistaken_solutions",
-    "reference_solutions", "right_share", "alignment_weight", "verdict_weight", "hidden_share", "lessons",
-)  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    """At most so many tokens, and the lessons whose words they are learnt from (`grading_examples`)."""
+
+    vocab_size: int = 640
+    lessons: tuple[str, ...] = ("annotate",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """What a DecoderConfig says beside the number of tokens."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 32
+    max_length: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase(TrainConfig):
+    """A phase of training, and the lengths of its problems."""
+
+    batch_rows: int = 4
+    steps: int | None = None
+    epochs: float = unlisted(TrainConfig.epochs)
+    accumulate: int = unlisted(TrainConfig.accumulate)
+    optimizer: str = "muon"
+    dtype: str = unlisted(TrainConfig.dtype)
+    remat: Remat = unlisted(TrainConfig.remat)
+    lengths: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SolvingPhase(Phase):
+    """What a base learns from: so many problems of a split, of `Distribution`, and their references; or with
+    `every_fact` solutions that state every fact of the story."""
+
+    split: str = ""
+    problems: int = 0
+    max_distractors: int = 0
+    every_fact: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class GradingPhase(Phase):
+    """What a judge learns from: `lessons` (`grading_examples`) on a base's solutions and on so many of each kind that
+    the world makes of a problem (`made_solutions`). At most `right_share` of them are without an error, and of
+    `hidden_share` the story lacks sentences (`hide`)."""
+
+    right_solutions: int = 0
+    mistaken_solutions: int = unlisted(0)
+    reference_solutions: int = unlisted(0)
+    right_share: float = 1.0
+    alignment_weight: float = 1.0
+    verdict_weight: float = 1.0
+    hidden_share: float = unlisted(0.0)
+    lessons: tuple[str, ...] = ("annotate",)
+
+    def made(self, kind: str) -> int:
+        """How many solutions of a kind the world makes of a problem."""
+        return {"right": self.right_solutions, "mistaken": self.mistaken_solutions}.get(kind, self.reference_solutions)
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseTraining:
+    """How a base is trained: where its heads look at first (`look_back`), and its phases in their names' order."""
+
+    seed: int = 0
+    look_back: tuple[int, ...] = ()
+    phases: Mapping[str, SolvingPhase] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Which problems are drawn for the teacher."""
+
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates(Drawn, SolveSettings):
+    """Problems, and how a base solves them; empty: nobody does."""
+
+    base: str = "other_base"
+    problems: int = 7000
+    lengths: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherTraining:
+    """How a teacher is trained: its phases in their names' order, what chooses the best of its checkpoints, and from
+    where it starts, by default from this run's base."""
+
+    seed: int = 0
+    dev_problems: int = 100
+    phases: Mapping[str, GradingPhase] = dataclasses.field(default_factory=dict)
+    start: str = unlisted("")
+
 
 # A JSON key with the punctuation around it is one word, so that a record costs few tokens; so is an id such as [c1].
 # Digits stand alone. A capitalised word never takes the blank before it: a name is the same token wherever it stands.
@@ -276,49 +378,50 @@ def _completion(tokenizer: PreTrainedTokenizerFast, prompt: list[int], text: str
 # The stages of configs/tiny_models.py
 
 
-def tokenizer(run: Run) -> list[str]:
+def tokenizer(run: Run, tokenizer: TokenizerSettings) -> list[str]:
     """Train the tokenizer that all embedded models share."""
-    built = build_tokenizer(run.task, **run.config.tokenizer)
+    built = build_tokenizer(run.task, tokenizer.vocab_size, tokenizer.lessons)
     built.save_pretrained(run.work.path / "tokenizer")
     return ["tokenizer/tokenizer.json"]
 
 
-def base(run: Run) -> list[str]:
+def base(run: Run, decoder: Shape, base: BaseTraining) -> list[str]:
     """Train tiny-base from random weights."""
-    return _train_base(run, "base")
+    return _train_base(run, "base", decoder, base)
 
 
-def other_base(run: Run) -> list[str]:
+def other_base(run: Run, decoder: Shape, other_base: BaseTraining) -> list[str]:
     """Train the base whose solutions the teacher learns on: tiny-base's recipe from another seed."""
-    return _train_base(run, "other_base")
+    return _train_base(run, "other_base", decoder, other_base)
 
 
-def _train_base(run: Run, name: str) -> list[str]:
-    settings, words = run.config[name], huggingface.load_tokenizer(run.work.path / "tokenizer")
-    shape = DecoderConfig(vocab_size=len(words), **run.config.decoder)
+def _train_base(run: Run, name: str, decoder: Shape, settings: BaseTraining) -> list[str]:
+    words = huggingface.load_tokenizer(run.work.path / "tokenizer")
+    shape = DecoderConfig(vocab_size=len(words), **vars(decoder))
     model = init_decoder(shape, jax.random.key(settings.seed))
     if settings.look_back:
         model = look_back(model, settings.look_back)
 
-    def examples(seed: int, count: int, phase: Mapping[str, Any]) -> list[Example]:
+    def examples(seed: int, count: int, phase: SolvingPhase) -> list[Example]:
         distribution = distribution_of(run.task, phase)
-        return list(solving_examples(run.task, words, seed, phase["split"], count, distribution, phase["every_fact"]))
+        return list(solving_examples(run.task, words, seed, phase.split, count, distribution, phase.every_fact))
 
-    def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
-        return examples(settings.seed, phase["problems"], phase), examples(settings.seed + 1000, 300, phase)
+    def sets(phase: SolvingPhase) -> Sets:
+        return examples(settings.seed, phase.problems, phase), examples(settings.seed + 1000, 300, phase)
 
-    return _export(run, name, _in_phases(run, name, model, sets), shape, words)
+    return _export(run, name, _in_phases(run, name, model, settings, sets), shape, words, settings)
+
+
+Sets = tuple[list[Example], list[Example]]  # train and dev
 
 
 def _in_phases(
-    run: Run, name: str, model: Decoder, sets: Callable[[Mapping[str, Any]], tuple[list[Example], list[Example]]]
+    run: Run, name: str, model: Decoder, how: BaseTraining | TeacherTraining, sets: Callable[[Any], Sets]
 ) -> Decoder:
-    """Train `model` in the phases of the config, one after another, each on the train and dev sets that it names."""
-    settings = run.config[name]
-    for part, phase in sorted(settings.phases.to_dict().items()):
-        how = {"seed": settings.seed} | {key: value for key, value in phase.items() if key not in _LESSONS}
-        rows = [batches.pack(examples, phase["row_length"]) for examples in sets(phase)]
-        loss, config = losses.LanguageModelLoss(), fit.train_config(run, how)
+    """Train `model` in phases, one after another, each on the sets that are made for it."""
+    for part, phase in sorted(how.phases.items()):
+        rows = [batches.pack(examples, phase.row_length) for examples in sets(phase)]
+        loss, config = losses.LanguageModelLoss(), dataclasses.replace(phase, seed=how.seed)
         model = fit.train(run, f"{name} {part}", run.work.path / name / part, config, model, loss, *rows).model
     return model
 
@@ -359,20 +462,20 @@ def look_back(model: Decoder, offsets: Sequence[int]) -> Decoder:
     return model
 
 
-def distribution_of(task: Task, phase: Mapping[str, Any]) -> Distribution:
+def distribution_of(task: Task, phase: SolvingPhase) -> Distribution:
     """What a phase of training draws its problems from."""
     train = world_of(task).train
-    return dataclasses.replace(train, lengths=tuple(phase["lengths"]), max_distractors=phase["max_distractors"])
+    return dataclasses.replace(train, lengths=phase.lengths, max_distractors=phase.max_distractors)
 
 
-def candidates(run: Run) -> list[str]:
+def candidates(run: Run, candidates: Candidates, engine: EngineSettings) -> list[str]:
     """Draw problems, and sample a base, by default the other one, on them: the mistakes that a judge learns to find.
 
     A third of the problems are begun by `begin`, the others are solved from nothing. Where the config names no base
     there are problems and no solutions.
     """
-    settings, world = run.config.candidates, world_of(run.task)
-    distribution = dataclasses.replace(world.train, lengths=tuple(settings.lengths))
+    settings, world = candidates, world_of(run.task)
+    distribution = dataclasses.replace(world.train, lengths=settings.lengths)
     drawn = list(world.generate(settings.seed, "grading", settings.problems, distribution))
     run.work.write("problems", (problem for problem, _ in drawn))
     run.work.write("gold", (gold for _, gold in drawn))
@@ -385,7 +488,7 @@ def candidates(run: Run) -> list[str]:
         if index % 3 == 0:
             text = begin(world.another_solution(problem, gold, rng), world.work_begins, rng)
             begun[problem.id] = encode(checkpoint.tokenizer, text)
-    solving.solve(run, "candidates", checkpoint, [problem for problem, _ in drawn], settings, begun)
+    solving.solve(run, "candidates", checkpoint, [problem for problem, _ in drawn], engine, settings, begun)
     return ["problems.jsonl", "gold.jsonl", "solutions.jsonl"]
 
 
@@ -401,17 +504,17 @@ def begin(steps: Sequence[str], mark: str, rng: random.Random) -> str:
     return "".join(f"{step}\n" for step in steps[:right]) + rng.choice(later).partition(mark)[0] + mark
 
 
-def teacher(run: Run) -> list[str]:
+def teacher(run: Run, teacher: TeacherTraining, candidates: Drawn) -> list[str]:
     """Train tiny-base, or the model that the config names as the start, further into tiny-teacher: on the world's
     verdicts on the candidates, and on solutions that the world makes (`made_solutions`).
 
     Of a phase's lessons at most `right_share` are solutions without an error.
     """
-    settings, task, world = run.config.teacher, run.task, world_of(run.task)
-    path = assets.resolve(settings.start) if settings.get("start") else run.work.path / "models" / "base"
+    settings, task, world = teacher, run.task, world_of(run.task)
+    path = assets.resolve(settings.start) if settings.start else run.work.path / "models" / "base"
     start = huggingface.load(path, mesh=run.inference_mesh)
     problems, by_id, gold, found = run.records()
-    seed = run.config.candidates.seed
+    seed = candidates.seed
     made = {p.id: list(made_solutions(task, p, gold[p.id], settings.phases.values(), seed)) for p in problems}
     held_back = {p.id for p in problems[-settings.dev_problems :]}
     everything = [*found, *(solution for of_problem in made.values() for _, _, solution in of_problem)]
@@ -419,28 +522,28 @@ def teacher(run: Run) -> list[str]:
         s.id for s in everything if all(r.label for r in world.truth(by_id[s.problem_id], gold[s.problem_id], s.steps))
     }
 
-    def sets(phase: Mapping[str, Any]) -> tuple[list[Example], list[Example]]:
-        counts = {kind: phase.get(f"{kind}_solutions", 0) for kind in _MADE}
-        of_world = [s for of_problem in made.values() for kind, k, s in of_problem if k < counts[kind]]
-        of_phase = [s for s in [*found, *of_world] if len(gold[s.problem_id].steps) - 1 in phase["lengths"]]
-        of_phase = _with_right_share(of_phase, right, phase["right_share"], random.Random(f"right/{seed}"))
+    def sets(phase: GradingPhase) -> Sets:
+        of_world = [s for of_problem in made.values() for kind, k, s in of_problem if k < phase.made(kind)]
+        of_phase = [s for s in [*found, *of_world] if len(gold[s.problem_id].steps) - 1 in phase.lengths]
+        of_phase = _with_right_share(of_phase, right, phase.right_share, random.Random(f"right/{seed}"))
 
         def examples(held: bool) -> list[Example]:
             chosen = (s for s in of_phase if (s.problem_id in held_back) == held)
             graded = ((by_id[s.problem_id], gold[s.problem_id], s) for s in chosen)
-            weights = phase["alignment_weight"], phase["verdict_weight"], phase.get("hidden_share", 0.0)
-            return list(grading_examples(task, start.tokenizer, graded, *weights, phase["lessons"]))
+            weights = phase.alignment_weight, phase.verdict_weight, phase.hidden_share
+            return list(grading_examples(task, start.tokenizer, graded, *weights, phase.lessons))
 
         return examples(held=False), examples(held=True)
 
-    return _export(run, "teacher", _in_phases(run, "teacher", start.model, sets), start.config, start.tokenizer)
+    model = _in_phases(run, "teacher", start.model, settings, sets)
+    return _export(run, "teacher", model, start.config, start.tokenizer, settings)
 
 
 _MADE = ("reference", "right", "mistaken")
 
 
 def made_solutions(
-    task: Task, problem: Problem, gold: Gold, phases: Iterable[Mapping[str, Any]], seed: int
+    task: Task, problem: Problem, gold: Gold, phases: Iterable[GradingPhase], seed: int
 ) -> Iterator[tuple[str, int, Solution]]:
     """Solutions that the world itself makes, as many of each kind as the phase that wants most of them: (kind, number,
     solution). "reference" is the reference's own text, "right" another right solution, "mistaken" one with mistakes."""
@@ -451,7 +554,7 @@ def made_solutions(
         "mistaken": world.mistaken_solution,
     }
     for kind in _MADE:
-        for k in range(max(phase.get(f"{kind}_solutions", 0) for phase in phases)):
+        for k in range(max(phase.made(kind) for phase in phases)):
             if (make := makers[kind]) is None:
                 raise ValueError(f"the {world.name} world makes no {kind} solutions: leave {kind}_solutions out")
             steps = tuple(make(problem, gold, random.Random(f"{kind}/{seed}/{problem.id}/{k}")))
@@ -466,22 +569,26 @@ def _with_right_share(found: list[Solution], right: set[str], share: float, rng:
     return [s for s in found if s.id not in dropped]
 
 
-def _export(run: Run, name: str, model, shape: DecoderConfig, words: PreTrainedTokenizerFast) -> list[str]:
+def _export(
+    run: Run,
+    name: str,
+    model: Decoder,
+    shape: DecoderConfig,
+    words: PreTrainedTokenizerFast,
+    how: BaseTraining | TeacherTraining,
+) -> list[str]:
     """Write the model's directory, with a manifest of what it was trained on."""
-    manifest = {"made_by": "configs/tiny_models.py", "stage": name, **run.config[name].to_dict()}
+    manifest = {"made_by": "configs/tiny_models.py", "stage": name, **listed(how)}
     huggingface.save(run.work.path / "models" / name, model, shape, words, {"training.json": manifest})
     return [f"models/{name}"]
 
 
 STAGES = {
-    "tokenizer": Stage(tokenizer, ("tokenizer",)),
-    "base": Stage(base, ("decoder", "base", "mesh"), ("tokenizer",)),
-    "other_base": Stage(other_base, ("decoder", "other_base", "mesh"), ("tokenizer",)),
-    "candidates": Stage(candidates, ("candidates", "engine", "mesh"), reads=("models/base", "models/other_base")),
-    "teacher": Stage(
-        teacher,
-        ("teacher", "candidates.seed", "mesh"),
-        ("problems.jsonl", "gold.jsonl", "solutions.jsonl"),
-        reads=("models/base",),
-    ),
+    "tokenizer": Stage(tokenizer),
+    "base": Stage(base, ("tokenizer",)),
+    "other_base": Stage(other_base, ("tokenizer",)),
+    "candidates": Stage(candidates, reads=("models/base", "models/other_base")),
+    "teacher": Stage(teacher, ("problems.jsonl", "gold.jsonl", "solutions.jsonl"), reads=("models/base",)),
 }
+
+PIPELINE = STAGES

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from spare_jax.tasks.task import Exemplar, Task
 
 BRIEF_GUIDELINES = "Grade each step."
-"""What the embedded teachers were trained with: they know the rest."""
+"""The guidelines that the embedded teachers were trained with."""
 
 LABELS = {"CORRECT": True, "INCORRECT": False}
 UNKNOWN = "UNKNOWN"
@@ -43,11 +43,10 @@ def render(
     guidelines: str,
     exemplars: Sequence["Exemplar"] = (),
 ) -> list[Message]:
-    """The conversation that asks for an annotation: guidelines, solved exemplars, the instance.
+    """The conversation that asks for an annotation: guidelines, exemplars with their answers, the instance.
 
-    `reference_steps` may be empty. Every sentence and step stands on one line (white space of any kind becomes a
-    blank), and what looks like one of our ids inside it loses its brackets ("[s2]" becomes "(s2)"), so no text can
-    add a line or an id; other brackets ("[3]") stay.
+    `reference_steps` may be empty. Every sentence and step is put on one line, and an id in it gets other brackets
+    ("[s2]" becomes "(s2)"), so that no text can add a line or an id; other brackets ("[3]") stay.
     """
     messages = [{"role": "system", "content": guidelines}]
     for exemplar in exemplars:
@@ -59,7 +58,7 @@ def render(
 
 
 def instance(task: "Task", problem: Problem, reference: Sequence[str], candidate: Sequence[str]) -> str:
-    """Context, question, reference (which may be empty) and candidate, each on its line under its id."""
+    """Context, question, reference (which may be empty) and candidate: a line per sentence or step, with its id."""
     lines = _numbered("c", task.context_sentences(problem))
     if problem.context:  # otherwise the sentences are the question's own
         lines.append(f"[q] {_line(problem.question)}")
@@ -77,8 +76,8 @@ def _line(text: str) -> str:
 def format_records(records: Sequence[StepJudgement]) -> str:
     """The answer that a perfect annotator gives: compact JSON, one object per step, explanation before label.
 
-    A step that was `missed` has no object. What `parse` would take for LaTeX, a tab before "imes", say, is written by
-    its code point."""
+    A step that was `missed` has no object. A control character that `parse` would take for LaTeX, as the tab in
+    "\\times", is written by its code point."""
     rows = [
         {
             "student_step": i,
@@ -97,8 +96,7 @@ def format_records(records: Sequence[StepJudgement]) -> str:
 
 
 def grammar(n_steps: int) -> Grammar:
-    """Exactly the texts of `n_steps` records that `format_records` could write, student_step 1 to n in order, labels
-    of the two words alone."""
+    """The grammar of an annotation: what `format_records` writes of `n_steps` steps, in order, all labelled."""
     return Grammar("".join((r"\[", ",".join(_RECORD % step for step in range(1, n_steps + 1)), r"\]")))
 
 
@@ -112,35 +110,32 @@ _RECORD = (
 
 @dataclass
 class ParsedAnnotation:
-    """What an annotator's text says.
+    """The records in an annotator's text.
 
-    `records` is keyed by the 1-based step. `surplus` counts records about steps that do not exist, `duplicates`
-    second and later records about one step (the first counts). `parsed` is False where there was no record at all.
+    `records` is keyed by the step's number, from 1. `surplus` counts records about steps that do not exist,
+    `duplicates` second and later records about a step, of which the first counts.
     """
 
     records: dict[int, StepJudgement] = field(default_factory=dict)
     surplus: int = 0
     duplicates: int = 0
-    parsed: bool = False
 
 
 def parse(text: str, n_steps: int) -> ParsedAnnotation:
-    """Read the records out of a model's text, whatever the text is; never raises.
+    """Read the records in a model's text, which may be any text; never raises.
 
-    Text around the records is passed over, and a record that is no valid JSON (cut short, wrong quotes) is repaired
-    where that is possible. LaTeX in a string is kept as it was meant, also where its backslash is not escaped: "\\frac"
-    is no form feed. A field of the wrong type is read as empty, a label other than the two words as unknown (None), and
-    an object without a readable step number is no record.
+    Text around the records is ignored, and a record that is no valid JSON (cut short, wrong quotes) is repaired where
+    possible. LaTeX whose backslash is not escaped is kept: "\\frac" is no form feed. A field of the wrong type is read
+    as empty, a label other than the two words as unknown (None), and an object without a step number is no record.
 
-    The time is linear in the text: twice as many records as there are steps are looked at, and 64 more, each of at most
-    16,000 characters, or 8,000 where it must be repaired, and 64,000 of these in all.
+    In linear time: at most 2 n_steps + 64 records are read, of at most 16,000 characters each, and of those that need
+    repair 8,000 characters each and 64,000 in all.
     """
     parsed = ParsedAnnotation()
     for row in _objects(_escaped(text), 2 * n_steps + 64):
         step = _id(row.get("student_step"))
         if step is None:
             continue
-        parsed.parsed = True
         if not 1 <= step <= n_steps:
             parsed.surplus += 1
         elif step in parsed.records:
@@ -158,11 +153,11 @@ def parse(text: str, n_steps: int) -> ParsedAnnotation:
     return parsed
 
 
-# What follows a backslash in a string: a character of JSON's, or letters, which may be LaTeX's.
+# A backslash in a string and what follows: an escape of JSON, or letters, which may be a LaTeX command.
 _ESCAPE = re.compile(r"""\\(?:(["\\/]|u[0-9A-Fa-f]{4})|([A-Za-z]+)|.?)""", re.DOTALL)
 _CODE_POINTS = {"b": "\\u0008", "f": "\\u000c", "n": "\\u000a", "r": "\\u000d", "t": "\\u0009"}
-# Commands that begin with a letter which JSON reads as a line end, a carriage return or a tab; a backspace and a form
-# feed nobody means.
+# Commands whose first letter JSON reads as a line end, a carriage return or a tab. (Those that begin with b or f need
+# no list: nobody writes a backspace or a form feed.)
 _LATEX = frozenset(
     re.findall(
         r"\w+",
@@ -180,13 +175,13 @@ _LATEX = frozenset(
 
 
 def _is_latex(match: re.Match[str]) -> bool:
-    """Whether an escape that JSON knows is a command of LaTeX's whose backslash nobody escaped."""
+    """Whether an escape of JSON is rather a LaTeX command whose backslash is not escaped."""
     letters = match[2] or ""
     return len(letters) > 1 and (letters[0] in "bf" or (letters[0] in "nrt" and letters in _LATEX))
 
 
 def _escaped(text: str) -> str:
-    """`text` with a second backslash before LaTeX and whatever else JSON has no escape for."""
+    """`text` with the backslashes doubled that begin a LaTeX command or no escape of JSON."""
 
     def mended(match: re.Match[str]) -> str:
         known = match[1] or (match[2] and match[2][0] in _CODE_POINTS and not _is_latex(match))
@@ -201,8 +196,8 @@ _LONGEST_REPAIR, _ALL_REPAIRS, _DEEPEST_REPAIR = 8_000, 64_000, 30
 
 
 def _objects(text: str, most: int) -> Iterator[dict[str, Any]]:
-    """Objects with a key "student_step", in the order of the text: the valid ones, and repaired ones between them. At
-    most `most` places that name the key are looked at."""
+    """Objects with a key "student_step", in the order of the text: valid ones, and repaired ones between them. Only the
+    first `most` occurrences of the key are looked at."""
     gap, repairs = 0, [_ALL_REPAIRS]
     for key in itertools.islice(_KEY.finditer(text), most):
         if key.start() < gap:
@@ -221,15 +216,15 @@ def _objects(text: str, most: int) -> Iterator[dict[str, Any]]:
 
 
 def _openings(text: str, start: int, end: int) -> list[int]:
-    """Where an object may begin that has a key at `end`: the eight braces before it, the farthest first."""
-    found: list[int] = []
-    while len(found) < 8 and (end := text.rfind("{", start, end)) >= 0:
-        found.append(end)
-    return found[::-1]
+    """Where the object with a key at `end` may begin: at the eight opening braces before it, the farthest first."""
+    braces: list[int] = []
+    while len(braces) < 8 and (end := text.rfind("{", start, end)) >= 0:
+        braces.append(end)
+    return braces[::-1]
 
 
 def _repaired(text: str, most: int, left: list[int]) -> Iterator[dict[str, Any]]:
-    """The same from text that holds no valid record. Each broken record is repaired by itself; `left` holds how many
+    """The objects in text without a valid record, each repaired by itself. `left`, a list of one, holds how many
     characters may still be repaired."""
     starts = [match.start() for match in itertools.islice(_RECORD_START.finditer(text), most)]
     for start, end in itertools.pairwise([*starts, len(text)]):
@@ -237,7 +232,7 @@ def _repaired(text: str, most: int, left: list[int]) -> Iterator[dict[str, Any]]
         left[0] -= len(record)
         try:
             value = json_repair.loads(record, skip_json_loads=True) if record else None
-        except Exception:  # somebody else's parser on a model's text: whatever it stumbles on, there is no record
+        except Exception:  # a library's parser on a model's text may raise anything: there is no record then
             continue
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict) and "student_step" in item:
@@ -245,7 +240,7 @@ def _repaired(text: str, most: int, left: list[int]) -> Iterator[dict[str, Any]]
 
 
 def _shallow(text: str) -> str:
-    """`text` up to where its brackets are nested too deep for a record: a repair takes very long there."""
+    """`text` up to where its brackets are nested deeper than in any record: there a repair would take very long."""
     depth = 0
     for match in re.finditer(r"[\[\]{}()]", text):
         depth = max(0, depth + (1 if match[0] in "[{(" else -1))
@@ -268,7 +263,7 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 def _items(value: Any) -> list[Any]:
-    """A list as it is, a lone value as a list of one, null as none."""
+    """A list as it is, another value as a list of one, null as an empty list."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

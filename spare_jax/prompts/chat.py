@@ -1,4 +1,4 @@
-"""Messages and text to token ids. The only place that calls a tokenizer's encoder and its chat template."""
+"""Messages and text to token ids. No other module calls a tokenizer's encoder or its chat template."""
 
 import dataclasses
 import functools
@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 
-MAX_END_IDS = 16  # ids that end a text; a request has room for so many and those of a line's end
+MAX_END_IDS = 16  # the most ids that may end a text; a request has room for these and for those that end a line
 
 
 def encode(tokenizer: "Tokenizer", text: str) -> list[int]:
-    """Ids of `text` alone: nothing is put before or after it, and a special token's name in it is mere text."""
+    """Ids of `text` alone: no special tokens are added, and the name of one in the text is encoded as text."""
     return cast(list[int], tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
 
 
 def end_ids(tokenizer: "Tokenizer") -> tuple[int, ...]:
-    """The ids that end an answer, each once: the one that closes the assistant's turn in the chat template, the
-    tokenizer's end-of-sequence token, and those that generation_config.json of its directory names. The first is what
-    an answer is trained to end with."""
+    """The ids that end an answer: the one that closes the assistant's turn in the chat template, the end-of-sequence
+    token, and those that generation_config.json names. Training ends an answer with the first."""
     generation = cast(Mapping[str, Any], getattr(tokenizer, "generation_config", None) or {})
     named = generation.get("eos_token_id")
     turn = None if tokenizer.chat_template is None else _chat(tokenizer)[1]
@@ -37,7 +36,7 @@ def end_ids(tokenizer: "Tokenizer") -> tuple[int, ...]:
 
 
 def token_bytes(tokenizer: "Tokenizer") -> list[bytes]:
-    """The bytes that each id adds to a text; none for special tokens, which are in no text.
+    """The bytes that each id adds to a text; none for special tokens.
 
     Raises:
       ValueError: the tokenizer is neither a byte-level BPE nor one of sentencepiece's.
@@ -51,22 +50,22 @@ def token_bytes(tokenizer: "Tokenizer") -> list[bytes]:
         )
     added = {token["id"]: token for token in backend["added_tokens"]}
     vocabulary = tokenizer.get_vocab()
-    found = [b""] * (1 + max(vocabulary.values(), default=-1))
+    pieces = [b""] * (1 + max(vocabulary.values(), default=-1))
     for text, i in vocabulary.items():
         if i in added:
-            found[i] = b"" if added[i]["special"] else text.encode()
+            pieces[i] = b"" if added[i]["special"] else text.encode()
         elif "ByteLevel" in kinds:
-            found[i] = bytes(_BYTE_OF[character] for character in text)
+            pieces[i] = bytes(_BYTE_OF[character] for character in text)
         elif match := re.fullmatch("<0x([0-9A-F]{2})>", text):
-            found[i] = bytes([int(match[1], 16)])
+            pieces[i] = bytes([int(match[1], 16)])
         else:
-            found[i] = text.replace("\u2581", " ").encode()
-    return found
+            pieces[i] = text.replace("\u2581", " ").encode()
+    return pieces
 
 
 def _byte_names() -> dict[str, int]:
-    """Which byte each character of a byte-level BPE's vocabulary stands for: printable Latin-1 for itself, the others
-    in their order for the characters from U+0100 on (GPT-2's published table)."""
+    """The byte that each character in a byte-level BPE's vocabulary stands for, by GPT-2's published table: printable
+    Latin-1 characters for themselves, those from U+0100 on for the other bytes in their order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -76,12 +75,11 @@ _BYTE_OF = _byte_names()
 
 
 def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
-    """Ids of a conversation as the tokenizer's chat template renders it, the same on any day.
+    """Ids of a conversation by the tokenizer's chat template; the date in it is always the same.
 
-    Names of special tokens inside a message are encoded as text, so no message can forge the end of its turn. What the
-    template does not write as it is given is given otherwise (`arrangement`): a system message that it would refuse or
-    lose stands at the head of the first user turn. Without a template: the beginning-of-sequence token, if there is
-    one, and every content followed by a newline.
+    Names of special tokens in a message are encoded as text, so no message can forge the end of its turn. A system
+    message that the template would refuse or drop is put before the first user message (`arrangement`). Without a
+    template: the beginning-of-sequence token, if there is one, and every content followed by a newline.
 
     Raises:
       ChatTemplateError: the template fails, or changes a message.
@@ -106,8 +104,8 @@ def encode_chat(tokenizer: "Tokenizer", messages: Sequence[Message], add_generat
 
 
 def shared_prefix(tokenizer: "Tokenizer", messages: Sequence[Message], ids: Sequence[int]) -> Prefix | None:
-    """What `ids`, the encoded conversation, has in common with those whose last turn says something else: guidelines
-    and exemplars. None where that is nothing."""
+    """The beginning of `ids`, the encoded conversation, that does not depend on its last message: guidelines and
+    exemplars. None where it is empty."""
     other = encode_chat(tokenizer, [*messages[:-1], {**messages[-1], "content": ""}])
     pairs = enumerate(zip(ids, other, strict=False))
     length = next((i for i, (a, b) in pairs if a != b), min(len(ids), len(other)))
@@ -116,16 +114,16 @@ def shared_prefix(tokenizer: "Tokenizer", messages: Sequence[Message], ids: Sequ
 
 @dataclasses.dataclass(frozen=True)
 class Arrangement:
-    """How messages are given to a chat template so that it loses none: whether a system message stands at the head of
-    the user's turn behind it, and whose contents are lists of parts. `lost` are the roles whose messages it does not
-    write nevertheless; no model directory is loaded with such a template."""
+    """The form in which messages are given to a chat template so that it writes all of them: with `system_in_user` the
+    system message begins the user message; the contents of the roles in `parts` are lists of parts. `lost`: the roles
+    whose messages it drops nevertheless; a model directory with such a template is refused."""
 
     system_in_user: bool = False
     parts: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
 
     def __call__(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
-        """The messages as the template gets them."""
+        """The messages in this form."""
         if self.system_in_user:
             system, user, *rest = messages
             messages = [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
@@ -136,11 +134,11 @@ class Arrangement:
 
 
 def arrangement(tokenizer: "Tokenizer", roles: Sequence[str], add_generation_prompt: bool = True) -> Arrangement:
-    """The first way to give a conversation of these roles to the chat template in which it writes every content, or the
-    most of them, tried on words that no template knows.
+    """The first form of a conversation with these roles in which the chat template writes every content, or most of
+    them; found by trying all forms on made-up words.
 
     Raises:
-      ChatTemplateError: the template fails in every way.
+      ChatTemplateError: the template fails in every form.
     """
     return _arrangement(_chat(tokenizer)[0], tuple(roles), add_generation_prompt)
 
@@ -158,7 +156,7 @@ _ARRANGEMENTS = (
 @functools.lru_cache(maxsize=1024)
 def _arrangement(chat: "_Chat", roles: tuple[str, ...], add_generation_prompt: bool) -> Arrangement:
     messages = [{"role": role, "content": f"zq{number}xw"} for number, role in enumerate(roles)]
-    found: list[Arrangement] = []
+    candidates: list[Arrangement] = []
     failures: list[ChatTemplateError] = []
     for way in _ARRANGEMENTS:
         if way.system_in_user and roles[:2] != ("system", "user"):
@@ -173,23 +171,23 @@ def _arrangement(chat: "_Chat", roles: tuple[str, ...], add_generation_prompt: b
         lost = [message["role"] for message in messages if message["content"] not in text]
         if not lost:
             return way
-        found.append(dataclasses.replace(way, lost=tuple(dict.fromkeys(lost))))
-    if not found:
+        candidates.append(dataclasses.replace(way, lost=tuple(dict.fromkeys(lost))))
+    if not candidates:
         raise failures[0]
-    return min(found, key=lambda way: len(way.lost))
+    return min(candidates, key=lambda way: len(way.lost))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chat:
-    """A tokenizer's chat template, the special tokens that it is given by their names, and what finds the tokens that a
-    message may not write."""
+    """A tokenizer's chat template, its special tokens as (name, token), and a pattern of the control tokens, which no
+    message may write."""
 
     template: str
     tokens: tuple[tuple[str, str], ...]
     control: re.Pattern[str]
 
 
-# By tokenizer: what it was when it was looked at, its chat, and the id that closes an assistant's turn.
+# By tokenizer: its state when it was looked at, its chat, and the id that closes an assistant's turn.
 _KNOWN: weakref.WeakKeyDictionary[Any, tuple[Any, _Chat, int | None]] = weakref.WeakKeyDictionary()
 
 
@@ -213,7 +211,7 @@ def _chat(tokenizer: "Tokenizer") -> tuple[_Chat, int | None]:
 
 
 def _behind_the_assistant(chat: _Chat) -> str:
-    """What the template writes behind an assistant's message, without white space before it."""
+    """The text that the template writes after an assistant's message, without white space before it."""
     messages = [{"role": "user", "content": "zq0xw"}, {"role": "assistant", "content": "zq1xw"}]
     try:
         way = _arrangement(chat, ("user", "assistant"), False)
@@ -223,7 +221,7 @@ def _behind_the_assistant(chat: _Chat) -> str:
 
 
 def _variables(chat: _Chat, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> dict[str, Any]:
-    """What a template is given."""
+    """The variables of a template."""
     return dict(chat.tokens) | {
         "messages": messages,
         "tools": None,

@@ -1,7 +1,5 @@
-"""A conversation as ids without a tokenizer: an id is a code point of the text, or a mark for the turns.
-
-So programs, which speak in ids, can ask a server that takes text (engines/endpoint.py).
-"""
+"""A conversation as ids without a tokenizer: code points of the text, and marks that begin the turns. With it programs,
+which handle ids, can ask a server that takes text (engines/endpoint.py)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +10,7 @@ END = 0x110003
 
 
 class CodePoints:
-    """The part of a tokenizer that prompts and judges use, over code points and turns."""
+    """The part of a tokenizer's interface that prompts and judges use."""
 
     eos_token_id = END
     bos_token_id = None
@@ -25,19 +23,19 @@ class CodePoints:
         return [ord(character) for character in text]
 
     def decode(self, ids: Sequence[int], **_: Any) -> str:
-        """The characters of ids; marks are none."""
+        """The text of ids, without marks."""
         return "".join(chr(i) for i in ids if i < 0x110000)
 
     def apply_chat_template(
         self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = False, **_: Any
     ) -> list[int]:
-        """Every turn behind the mark of its role, at last the mark of the assistant's."""
+        """Every message after the mark of its role; at the end, if asked for, the mark of the assistant's turn."""
         ids = [i for message in messages for i in (_MARKS[message["role"]], *self.encode(message["content"]))]
         return [*ids, _MARKS["assistant"]] if add_generation_prompt else ids
 
 
 def messages_of(ids: Sequence[int]) -> list[dict[str, str]]:
-    """The conversation that `CodePoints` has encoded; an assistant's turn that has not begun is left out."""
+    """The conversation that `CodePoints` has encoded, without an empty last turn of the assistant."""
     messages: list[dict[str, str]] = []
     for i in ids:
         if i in _ROLE_OF:

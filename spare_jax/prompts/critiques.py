@@ -1,8 +1,7 @@
-"""What reward models read that write before they judge: ThinkPRM (arXiv 2504.16828) and GenPRM (arXiv 2504.00891).
+"""Prompts of reward models that write a critique first: ThinkPRM (arXiv 2504.16828) and GenPRM (arXiv 2504.00891).
 
-A critique is the model's text and so is hostile: it is cut at the marks where it would go on by itself, searched for
-its verdicts, and never run. GenPRM's own recipe executes the Python that the model writes; here its analysis is
-followed by the judgement at once.
+A critique is cut where the model would go on beyond it, and searched for verdicts. GenPRM's own recipe executes Python
+that the model writes; here the judgement follows the analysis at once, and nothing is executed.
 """
 
 import re
@@ -33,28 +32,28 @@ _VERDICT = re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*(correct|incorrect)\s*\}", r
 
 
 def think_prompt(tokenizer: "Tokenizer", problem: Problem, steps: Sequence[str]) -> list[int]:
-    """The ids before a critique of ThinkPRM: the numbered steps, and the words with which it begins."""
+    """The prompt of ThinkPRM as ids: problem, numbered steps, and the first words of the critique."""
     solution = "\n".join(numbered(unnumbered(step, i), i) for i, step in enumerate(steps, 1))
     content = _THINK_TASK.format(problem=_question(problem), solution=solution)
     return encode_chat(tokenizer, [{"role": "user", "content": content}]) + encode(tokenizer, _THINK_START)
 
 
 def think_marks(n_steps: int) -> tuple[str, ...]:
-    """Where a critique of ThinkPRM has gone too far: it decides, stops thinking, or invents another step."""
+    """Texts at which a critique of ThinkPRM is cut: it decides, ends its thinking, or invents another step."""
     return (THINK_DECISION.strip(), "</think>", f"Step {n_steps + 1}:")
 
 
 def think_verdicts(text: str, n_steps: int) -> list[bool | None]:
-    """What a critique says of each step: its boxes in order; None for steps that it says nothing of."""
-    found: list[bool | None] = [word.lower() == "correct" for word in _VERDICT.findall(text)[:n_steps]]
-    return found + [None] * (n_steps - len(found))
+    """The verdict of a critique on each step, from its boxes in order; None for steps without one."""
+    verdicts: list[bool | None] = [word.lower() == "correct" for word in _VERDICT.findall(text)[:n_steps]]
+    return verdicts + [None] * (n_steps - len(verdicts))
 
 
 def gen_prompt(
     tokenizer: "Tokenizer", problem: Problem, steps: Sequence[str], judged: Sequence[tuple[str, bool]]
 ) -> list[int]:
-    """The ids before GenPRM's analysis of the next step; `judged` has the analyses of the steps before it and whether
-    each was found right. Of `steps` the first len(judged) + 1 are shown."""
+    """The prompt for GenPRM's analysis of step len(judged), from 0, as ids; `judged` has the analysis of every step
+    before it and whether the step was found right. Later steps are not shown."""
     messages: list[Message] = [{"role": "system", "content": _GEN_SYSTEM}]
     for number, step in enumerate(steps[: len(judged) + 1]):
         messages.append({"role": "user", "content": step if number else f"{_question(problem)}\n{step}"})
@@ -66,9 +65,9 @@ def gen_prompt(
 
 
 def cut(tokenizer: "Tokenizer", ids: Sequence[int], marks: Sequence[str]) -> list[int]:
-    """The ids before the first of `marks` in their text, all of them where there is none."""
+    """The ids before the first of `marks` in their text; all ids where there is none."""
     text = decode(tokenizer, ids)
-    end = min((found for mark in marks if (found := text.find(mark)) >= 0), default=len(text))
+    end = min((at for mark in marks if (at := text.find(mark)) >= 0), default=len(text))
     kept = len(ids)
     while kept and len(decode(tokenizer, ids[:kept])) > end:
         kept -= 1

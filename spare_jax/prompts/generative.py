@@ -1,4 +1,4 @@
-"""What generative reward models write (SPARK, arXiv 2512.03244, stage II): four kinds, one question.
+"""What SPARK's generative reward models write (arXiv 2512.03244, stage II): four kinds.
 
 orm      Yes                                    (or No), of the answer
 prm      Step 1: Correct                        (or Incorrect), a line per step
@@ -7,8 +7,8 @@ prm      Step 1: Correct                        (or Incorrect), a line per step
 prm_cot  a verification with its analyses, as prompts/verify.py has it
 prm_critique  such a verification, a critique of it, and the verification anew
 
-All are asked as a verifier is (`verify.render`): the system message alone says what to write. Each parser gives a
-ParsedVerification; what a kind does not say is left open there.
+All have the prompt of a verifier (`verify.render`); only the system message differs. Each is parsed to a
+ParsedVerification, where what the kind does not write is None.
 """
 
 import re
@@ -34,7 +34,7 @@ BRIEF_GUIDELINES = {
     "prm_cot": verify.BRIEF_GUIDELINES,
     "prm_critique": "Verify each step, criticise it, and verify again.",
 }
-"""For models that are small and learn the rest."""
+"""The guidelines that small models are trained with."""
 
 GUIDELINES = {
     "orm": f"""\
@@ -74,16 +74,16 @@ def format_labels(labels: Sequence[bool], answer: bool) -> str:
 
 
 def format_critique(verification: str, critique: str, merged: str) -> str:
-    """The text of kind "prm_critique", and of every target that came of a meta-critique."""
+    """The text of kind "prm_critique", and of every target that was made by meta-critique."""
     return f"{verification}\n\n{critique.strip()}\n\n{merged}"
 
 
 def target(kind: str, judgement: Judgement) -> str | None:
-    """The text that a model of `kind` learns to write of a judged solution, None where the judgement is not whole.
+    """The text that a model of `kind` learns to write about a judged solution, None where the judgement has none.
 
-    Whole is one with a verdict on the answer and, but for "orm", a label for every step. That of "prm_cot" is the last
-    verification of the judgement's own text, which must say just these; that of "prm_critique" is the whole text, which
-    must have another verification before.
+    The judgement needs a verdict on the answer and, but for "orm", a label for every step. For "prm_cot" the text is
+    the last verification in the judgement's own text, which must have just these verdicts; for "prm_critique" it is the
+    whole text, which must have an earlier verification too.
     """
     labels = [step.label for step in judgement.steps]
     if judgement.outcome is None or (kind != "orm" and None in labels):
@@ -93,8 +93,8 @@ def target(kind: str, judgement: Judgement) -> str | None:
     if kind == "prm":
         return format_labels([bool(label) for label in labels], judgement.outcome)
     parsed = parse(kind, judgement.text, len(labels))
-    said = [parsed.steps[number].correct for number in sorted(parsed.steps)]
-    whole = (said, parsed.answer, parsed.surplus, parsed.duplicates) == (labels, judgement.outcome, 0, 0)
+    verdicts = [parsed.steps[number].correct for number in sorted(parsed.steps)]
+    whole = (verdicts, parsed.answer, parsed.surplus, parsed.duplicates) == (labels, judgement.outcome, 0, 0)
     start = verify.last_verification(judgement.text)
     if not whole or (kind == "prm_critique" and not verify.ANSWER_VERDICT.search(judgement.text, 0, start)):
         return None
@@ -102,7 +102,7 @@ def target(kind: str, judgement: Judgement) -> str | None:
 
 
 def grammar(kind: str, n_steps: int) -> Grammar:
-    """Exactly the texts that a model of `kind` should write about `n_steps` steps."""
+    """The grammar of what a model of `kind` should write about `n_steps` steps."""
     if kind == "orm":
         return Grammar("(Yes|No)")
     if kind == "prm":
@@ -115,10 +115,10 @@ def grammar(kind: str, n_steps: int) -> Grammar:
 
 
 def parse(kind: str, text: str, n_steps: int) -> ParsedVerification:
-    """Read the verdicts out of a model's text, whatever the text is; never raises.
+    """Read the verdicts in a model's text, which may be any text; never raises.
 
-    "orm": the word must be the whole text. "prm": lines of other forms are passed over, and of several lines on a step
-    the first counts. The others: the last verification counts, which begins where step 1 is last begun.
+    "orm": the text must be the one word. "prm": other lines are ignored, and of several lines on a step the first
+    counts. Other kinds: the last verification counts, from the last heading of step 1 on.
     """
     if kind in ("prm_cot", "prm_critique"):
         return verify.parse_last(text, n_steps)
@@ -141,14 +141,13 @@ def parse(kind: str, text: str, n_steps: int) -> ParsedVerification:
     return parsed
 
 
-# Where a verdict is read as a probability
+# Verdicts as probabilities
 
 
 @dataclass(frozen=True)
 class VerdictTokens:
-    """The tokens by which a tokenizer tells the two words of a verdict apart: the first in which their texts differ.
-
-    `lead` characters of these tokens stand before the word (a blank, say).
+    """The first token in which the texts of the two verdicts differ. `lead` characters of it come before the word of
+    the verdict (a blank, for instance).
     """
 
     wrong: int
@@ -160,7 +159,7 @@ def verdict_tokens(tokenizer: "Tokenizer", kind: str) -> tuple[VerdictTokens | N
     """The tokens of a step's verdict (None for "orm") and of the answer's.
 
     Raises:
-      ValueError: the tokenizer has no token to tell the words of a verdict apart.
+      ValueError: the tokenizer has no tokens that distinguish the words of a verdict.
     """
     if kind == "orm":
         return None, _tokens(tokenizer, "{}", "No", "Yes")
@@ -187,9 +186,10 @@ def _tokens(tokenizer: "Tokenizer", template: str, wrong: str, right: str) -> Ve
 def verdict_place(
     tokenizer: "Tokenizer", ids: Sequence[int], begins: int, right: bool, tokens: VerdictTokens
 ) -> int | None:
-    """The index in `ids` of the token that decides a verdict whose word begins at character `begins` of their text.
+    """The index in `ids` of the token that decides a verdict, whose word begins at character `begins` of their text.
 
-    None where the text was written in other tokens than its own encoding has: no two of them can be compared then.
+    None where the token there is not that of `tokens`: the text was sampled in other tokens than its encoding, and the
+    probabilities of the two verdicts cannot be compared.
     """
     place, end = 0, len(ids)
     while place < end:  # the first token whose end lies behind that character

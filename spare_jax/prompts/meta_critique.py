@@ -1,7 +1,7 @@
-"""SPARK's meta-critique (arXiv 2512.03244, stage I): a verification is criticised and written anew.
+"""SPARK's meta-critique (arXiv 2512.03244, stage I): a verification is criticised and written again.
 
-The conversation of prompts/verify.py goes on: the verifier's own answer stands in it, then it is asked for a critique,
-then for the merged verification, which has the grammar of any other.
+The conversation of prompts/verify.py goes on after the verifier's answer: the verifier is asked for a critique of it,
+and then for the merged verification, which has the grammar of any verification.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from spare_jax.prompts.chat import Message
 
 BRIEF_CRITIQUE = "Criticise your verification."
 BRIEF_MERGE = "Verify each step again."
-"""For embedded models, which are asked in a line."""
+"""The instructions for embedded models."""
 
 CRITIQUE = """\
 Now criticise your verification. Go through it step by step, work out again what you claimed, and name every fault of \
@@ -28,5 +28,5 @@ found and keep what it did not object to. Do not mention the critique: the text 
 
 
 def go_on(asked: Sequence[Message], answer: str, instruction: str) -> list[Message]:
-    """The conversation `asked` with its `answer` and what is asked next."""
+    """The conversation `asked`, the `answer` to it, and the next instruction."""
     return [*asked, {"role": "assistant", "content": answer}, {"role": "user", "content": instruction}]

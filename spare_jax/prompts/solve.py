@@ -1,7 +1,7 @@
-"""Solving a problem step by step, and the same text with step tags for a reward model.
+"""The prompt for a solution, the steps of sampled solutions, and the text with step tags that a reward model reads.
 
-What a step is the task says (`Task.split_steps`). Its span over the sampled ids is found from those ids and never by
-encoding the text again: encoding what was decoded gives other ids.
+The task cuts text into steps (`Task.split_steps`). The span of a step over the sampled ids is found from these ids, and
+not by encoding its text again, which may give other ids.
 """
 
 import bisect
@@ -21,7 +21,7 @@ Span = tuple[int, int]
 
 
 def render(task: "Task", problem: Problem) -> list[Message]:
-    """The task's instruction, then the context sentences and the question, each on its line."""
+    """The task's instruction, then the context sentences and the question, each on a line."""
     return [
         {"role": "system", "content": task.instruction},
         {"role": "user", "content": "\n".join((*problem.context, problem.question))},
@@ -36,9 +36,9 @@ def split_solution(
 ) -> tuple[tuple[str, ...], tuple[Span, ...], str]:
     """Cut sampled ids into steps, where `split` (such as `Task.split_steps`) cuts their text.
 
-    The answer ends before the first id of `stop_ids`. No id is cut: one that holds the end of a step and what follows
-    belongs to the step that it ends, and so does one that holds the newline before the next step and its first
-    characters. An id that is all blank belongs to no step where it, or one like it, holds a newline between two steps.
+    The solution ends before the first id of `stop_ids`. An id that holds the end of a step and what follows it, as the
+    newline and the first characters of the next step, belongs to the step that it ends. Ids of blanks alone belong to
+    no step where a newline is among them.
 
     Returns:
       The steps' texts, one half-open span over `token_ids` per step, and the whole text. A step's text is what its
@@ -61,8 +61,12 @@ def split_solution(
 
 
 def _stretches(texts: Sequence[str], reached: Sequence[int], cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """For each step where it stops and the next one starts, from ids' texts and how many characters, blanks aside, the
-    text has up to every id's end and up to every cut."""
+    """For each step the index of the id at which it stops and of that at which the next one starts.
+
+    Args:
+      texts: of each id.
+      reached, cuts: the characters of the text, without blanks, up to the end of every id and up to every cut.
+    """
     behind = 0
     for cut in cuts:
         last = bisect.bisect_left(reached, cut) if cut else -1  # the id that ends the step
@@ -88,8 +92,8 @@ def _stretches(texts: Sequence[str], reached: Sequence[int], cuts: Sequence[int]
 
 
 def _characters(tokenizer: "Tokenizer", ids: Sequence[int], texts: Sequence[str]) -> list[int]:
-    """How many characters that are no blanks each id ends. Several ids may make one character: the last one ends it."""
-    found, i = [_solid(text) for text in texts], 0
+    """How many characters, without blanks, end with each id. Of several ids that make up a character it is the last."""
+    counts, i = [_solid(text) for text in texts], 0
     while i < len(ids):
         if _BROKEN not in texts[i]:
             i += 1
@@ -98,15 +102,15 @@ def _characters(tokenizer: "Tokenizer", ids: Sequence[int], texts: Sequence[str]
         while end < len(ids) and _BROKEN in texts[end]:
             end += 1
         while i < end:
-            # At most four bytes make a character; what no four ids make whole is no character, and is taken together.
+            # A character has at most four bytes; ids of which no four make a character are taken together.
             sizes = range(1, min(4, end - i) + 1)
             size = next((n for n in sizes if not decode(tokenizer, ids[i : i + n]).endswith(_BROKEN)), end - i)
-            found[i : i + size] = [0] * (size - 1) + [_solid(decode(tokenizer, ids[i : i + size]))]
+            counts[i : i + size] = [0] * (size - 1) + [_solid(decode(tokenizer, ids[i : i + size]))]
             i += size
-    return found
+    return counts
 
 
-_BROKEN = "\ufffd"  # what a part of a character decodes to
+_BROKEN = "\ufffd"  # a part of a character decodes to this
 
 
 def _solid(text: str) -> int:
@@ -114,20 +118,20 @@ def _solid(text: str) -> int:
 
 
 def decode(tokenizer: "Tokenizer", token_ids: Sequence[int]) -> str:
-    """The text of ids as it is: special tokens shown, blanks untouched."""
+    """The text of ids, with special tokens, and with blanks as they are."""
     return cast(str, tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def one_line(text: str) -> str:
-    """`text` with a single blank for every run of white space, newlines of every kind among it."""
+    """`text` on one line: every run of white space becomes one blank."""
     return " ".join(text.split())
 
 
 def step_ids(tokenizer: "Tokenizer", steps: Sequence[str]) -> list[list[int]]:
-    """Ids of steps that nobody sampled, cut as a sampled solution is.
+    """Ids of steps that were not sampled, cut as a sampled solution is.
 
-    The steps are encoded together: a token such as ".\\n" then ends a step here as it does in a sampled solution, and
-    a reward model cannot tell the two apart by it.
+    The steps are encoded together: a token such as ".\\n" then ends a step as in a sampled solution, so that a reward
+    model cannot tell the two apart by it.
     """
     lines = [one_line(step) for step in steps]
     ids = encode(tokenizer, "\n".join(lines))
@@ -138,17 +142,15 @@ def step_ids(tokenizer: "Tokenizer", steps: Sequence[str]) -> list[list[int]]:
 
 
 def solution_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str) -> list[list[int]]:
-    """Ids of every step of `solution`: those sampled, where they are this tokenizer's; `step_ids` of its text else."""
+    """Ids of every step of `solution`: the sampled ones if they are of this tokenizer, else `step_ids` of its text."""
     if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
         return [list(solution.token_ids[start:stop]) for start, stop in solution.spans]
     return step_ids(tokenizer, solution.steps)
 
 
 def piece_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str) -> list[list[int]]:
-    """Ids of every step with what stands between it and the next one, so that a policy can go on behind any of them.
-
-    The sampled ids where they are this tokenizer's, up to the end of the last step; else each step's and a newline,
-    which the last step has not.
+    """Ids of every step with those between it and the next one, so that a policy can continue after any of them: the
+    sampled ids if they are of this tokenizer, else each step's and, but for the last one, a newline.
     """
     if solution.tokenizer == tokenizer_digest and len(solution.spans) == len(solution.steps):
         return cut_pieces(solution.token_ids, solution.spans)
@@ -157,7 +159,7 @@ def piece_ids(tokenizer: "Tokenizer", solution: Solution, tokenizer_digest: str)
 
 
 def cut_pieces(token_ids: Sequence[int], spans: Sequence[Span]) -> list[list[int]]:
-    """Sampled ids cut where a step's span begins, up to the end of the last one: one piece per step."""
+    """Sampled ids up to the end of the last step, cut where each step but the first begins: one piece per step."""
     ends = [*(start for start, _ in spans[1:]), *(end for _, end in spans[-1:])]
     return [list(token_ids[a:b]) for a, b in itertools.pairwise([0, *ends])]
 
@@ -169,10 +171,10 @@ def _ends_line(tokenizer: "Tokenizer", ids: Sequence[int]) -> bool:
 def prm_ids(
     tokenizer: "Tokenizer", task: "Task", problem: Problem, steps: Sequence[Sequence[int]], tag_id: int
 ) -> tuple[list[int], list[int]]:
-    """The text of a process reward model (arXiv 2506.15498) as ids, and the index of every step's tag in it.
+    """The text that a process reward model reads (arXiv 2506.15498), as ids, and the index of every step's tag in it.
 
-    Solve prompt, then per step its ids, the tag, a newline. `steps` are ids: the spans of a sampled solution, or
-    what `step_ids` makes of text. Ids are joined, not strings, so there is one tag per step whatever the text.
+    Solve prompt, then per step its ids, the tag, a newline. `steps` are ids (`solution_ids`). Ids are joined and not
+    strings, so that there is one tag per step whatever the text.
     """
     ids = encode_chat(tokenizer, render(task, problem))
     newline = encode(tokenizer, "\n")
@@ -187,7 +189,7 @@ def prm_ids(
 def orm_ids(
     tokenizer: "Tokenizer", task: "Task", problem: Problem, steps: Sequence[Sequence[int]], tag_id: int
 ) -> tuple[list[int], list[int]]:
-    """The text of an outcome reward model: as `prm_ids`, with a single tag, at the end of the last step."""
+    """The text that an outcome reward model reads: as `prm_ids`, but with one tag, after the last step."""
     newline = encode(tokenizer, "\n")
     joined = [token for step in steps[:-1] for token in (*step, *newline)] + [*(steps[-1] if steps else ())]
     return prm_ids(tokenizer, task, problem, [joined], tag_id)

@@ -1,8 +1,8 @@
-"""The process behind `templates.render`: renders chat templates that strangers wrote.
+"""The process behind `templates.render`: renders chat templates, which come with models and may do anything.
 
 usage: python -P template_worker.py SOCKET CPU_SECONDS BYTES, where SOCKET is the number of an inherited socket. A line
-in is [template, variables, most characters]; a line out is [text, ""], or [null, why there is none]. It is run as a
-file and imports nothing of this package. A rendering that takes CPU_SECONDS, or BYTES of memory, ends the process.
+in is [template, variables, most characters]; a line out is [text, ""], or [null, reason]. It imports nothing of this
+package. A rendering that takes more than CPU_SECONDS, or than BYTES of memory, ends the process.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ def main() -> None:
             resource.setrlimit(limit, (value, value))
     connection.sendall(b"\n")
     for line in connection.makefile("rb"):
-        # Nobody handles the alarm: the kernel ends the process, inside a C function too. It counts this process's own
-        # time, so a busy machine changes nothing.
+        # The alarm has no handler: the kernel ends the process, also inside a C function. It counts CPU time of this
+        # process alone, so that a busy machine makes no difference.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         answer = render(*json.loads(line))
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -51,17 +51,16 @@ def render(template: str, variables: dict, most: int) -> tuple[str | None, str]:
                 return None, f"it writes more than {most:,} characters"
         return "".join(parts), ""
     except MemoryError:
-        raise  # what is left of this process is not to be trusted
+        raise  # ends the process, whose state is unknown now
     except jinja2.TemplateSyntaxError as error:
         return None, f"line {error.lineno}: {str(error.message)[:1000]}"
-    except Exception as error:  # what a template does to its messages raises anything
+    except Exception as error:  # a template may raise anything
         return None, str(error)[:1000] or type(error).__name__
 
 
 @functools.lru_cache(maxsize=16)
 def compiled(template: str) -> jinja2.Template:
-    """A template as transformers understands it: blocks leave no white space, loops can be left, and it has the same
-    functions and filters, with one exception: it is always the same day."""
+    """A template with the options, functions and filters that transformers gives it, and a fixed date."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, Generation]
     )

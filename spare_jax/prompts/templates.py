@@ -1,7 +1,7 @@
-"""Chat templates, which strangers wrote, are rendered outside this process, within limits (template_worker.py).
+"""Chat templates are rendered in another process (template_worker.py), within limits of time, memory and output.
 
-A template is a program: jinja's sandbox keeps it from files and from Python's insides, but not from a loop without end
-or a text of gigabytes, and it meets every message of a run, so no trial at the start says what it will do.
+A template is a program that comes with a model. jinja's sandbox keeps it from files and from Python's internals, but
+not from an endless loop or a text of gigabytes, and a trial at the start does not show what other messages do.
 """
 
 import atexit
@@ -20,7 +20,7 @@ import jinja2
 CPU_SECONDS = 2.0  # of one rendering; a prompt takes a thousandth
 MEMORY = 2**29  # bytes of the whole process
 MAX_TEMPLATE = 2**20  # characters of a template
-_START_LIMIT = 120.0  # seconds until the process is there; and until an answer, should the machine be stuck
+_START_LIMIT = 120.0  # seconds until the process has started; and until an answer, should the machine be stuck
 _FAILS = "the chat template cannot be rendered"
 DATE = "26 Jul 2024"  # today, for every template: a prompt must not change over night
 
@@ -30,15 +30,15 @@ class ChatTemplateError(jinja2.TemplateError, ValueError):
 
 
 class ChatTemplateLimit(ChatTemplateError):
-    """A rendering that took more than it may; another try would take as much."""
+    """A rendering exceeded a limit; another try would too."""
 
 
 def render(template: str, variables: Mapping[str, Any]) -> str:
-    """The text of a template with `variables`, which hold what JSON can. The same text every day.
+    """The text of a template with `variables`, JSON values.
 
     Raises:
-      ChatTemplateError: it is no template, raises an error of its own, or writes more than 1 MiB and four times what it
-        was given. ChatTemplateLimit: it takes more than CPU_SECONDS or MEMORY.
+      ChatTemplateError: it is no template, raises an error of its own, or writes more than 1 MiB and four times the
+        size of `variables`. ChatTemplateLimit: it takes more than CPU_SECONDS or MEMORY.
       RuntimeError: the process that renders does not start.
     """
     if len(template) > MAX_TEMPLATE:
@@ -55,14 +55,14 @@ def render(template: str, variables: Mapping[str, Any]) -> str:
 
 
 class _Worker:
-    """The process that renders: started by the first request, replaced after it died, ended with this one."""
+    """The process that renders: started with the first request, replaced when it has died, ended with this one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running: tuple[subprocess.Popen[bytes], socket.socket, Any] | None = None
 
     def ask(self, line: bytes, most: int) -> tuple[str | None, str]:
-        """The text that `line` asks for, or None and why there is none. Raises ChatTemplateLimit."""
+        """The text that `line` asks for, or None and the reason. Raises ChatTemplateLimit."""
         with self._lock:
             _, connection, answers = self._running or self._start()
             try:
@@ -101,19 +101,19 @@ class _Worker:
         return self._running
 
     def _end(self) -> int:
-        """End the process; returns its exit status, negative for the signal that it died of."""
+        """End the process; returns its exit status, negative where a signal ended it."""
         assert self._running is not None
         (process, connection, answers), self._running = self._running, None
         answers.close()
         connection.close()
         try:
-            return process.wait(1)  # one that died says of what
+            return process.wait(1)  # one that has died has its own status
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
 
     def close(self) -> None:
-        """End the process; another request would start a new one."""
+        """End the process; a later request starts a new one."""
         with self._lock:
             if self._running is not None:
                 self._end()

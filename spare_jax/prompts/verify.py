@@ -1,7 +1,7 @@
 """SPARK's verification of a solution (arXiv 2512.03244, stage I): every step analysed and judged, then the answer.
 
-The user turn has context, question and the student's steps under ids, as an annotation's has (prompts/annotate.py), but
-no reference. In the answer a step is a heading, lines of analysis and a verdict; a line on the answer ends the text:
+The user turn is that of an annotation without the reference (prompts/annotate.py). The verification has, for each step,
+a heading, lines of analysis and a verdict; a verdict on the answer ends it:
 
     ## Step 1: <title>
     <analysis>
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
 BRIEF_GUIDELINES = "Verify each step."
-"""What the embedded teachers were trained with: they know the rest."""
+"""The guidelines that the embedded teachers were trained with."""
 
 ROLE = """\
 You are a teacher who checks a student's solution. You are given the sentences of the problem [c1], [c2], ... (and the \
@@ -60,12 +60,12 @@ ANSWER_VERDICT = re.compile(
 VERDICTS = re.compile(
     r"\*\*(?:This step is|Verification: Is the answer correct \(Yes/No\)\?) (correct|incorrect|Yes|No)\b"
 )
-"""A verdict on a step or on the answer, wherever it stands."""
+"""A verdict on a step or on the answer, anywhere in a text."""
 
 
 @dataclass(frozen=True)
 class StepVerification:
-    """What a verification says of one step; `correct` is None where it has no verdict."""
+    """A verification's section on one step; `correct` is None where it has no verdict."""
 
     title: str
     analysis: str
@@ -74,11 +74,12 @@ class StepVerification:
 
 @dataclass
 class ParsedVerification:
-    """What a verifier's text says.
+    """The sections and verdicts in a verifier's text.
 
-    `steps` is keyed by the 1-based step, `answer` is the Yes or No on the answer, None where there is none. `surplus`
-    counts sections about steps that do not exist, `duplicates` second and later sections about one step (the first
-    counts). `verdicts` and `answer_verdict` say where in the text the word of each verdict begins.
+    `steps` is keyed by the step's number, from 1; `answer` is the verdict on the answer, None where there is none.
+    `verdicts` (by step) and `answer_verdict` are the characters of the text at which the words of the verdicts begin.
+    `surplus` counts sections about steps that do not exist, `duplicates` second and later sections about a step, of
+    which the first counts.
     """
 
     steps: dict[int, StepVerification] = field(default_factory=dict)
@@ -89,8 +90,8 @@ class ParsedVerification:
     duplicates: int = 0
 
     def is_whole(self, n_steps: int) -> bool:
-        """Whether there is one section with a verdict for each of `n_steps` steps, nothing about others, and a verdict
-        on the answer."""
+        """Whether there is one section with a verdict for each of `n_steps` steps, no other section, and a verdict on
+        the answer."""
         judged = [number for number, step in self.steps.items() if step.correct is not None]
         return (
             sorted(judged) == list(range(1, n_steps + 1))
@@ -102,9 +103,8 @@ class ParsedVerification:
 def render(
     task: "Task", problem: Problem, steps: Sequence[str], guidelines: str, answers: Sequence[str] = ()
 ) -> list[Message]:
-    """The conversation that asks for a verification: guidelines, then problem and steps, each on its line.
-
-    The accepted `answers` are shown in the reference-guided control alone, on one more line.
+    """The conversation that asks for a verification: guidelines, then problem and steps, a line each. The accepted
+    `answers` are shown, on one more line, in the reference-guided control alone.
     """
     shown = annotate.instance(task, problem, (), steps)
     if answers:
@@ -113,18 +113,18 @@ def render(
 
 
 def from_judgement(steps: Sequence[StepJudgement]) -> tuple[StepVerification, ...]:
-    """The verification that says what judged steps say; what stands before a colon in an explanation is its title."""
-    found = []
+    """Judged steps as a verification; the part of an explanation before a colon becomes the title."""
+    verifications = []
     for number, step in enumerate(steps, 1):
         title, colon, analysis = step.explanation.partition(": ")
         title, analysis = (title, analysis) if colon else (f"step {number}", step.explanation)
-        found.append(StepVerification(title, analysis, step.label))
-    return tuple(found)
+        verifications.append(StepVerification(title, analysis, step.label))
+    return tuple(verifications)
 
 
 def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:
-    """The text that a perfect verifier writes. Raises ValueError for a step without a verdict, or with a title or an
-    analysis that the grammar does not have: each line of an analysis has text and begins with neither "#" nor "*"."""
+    """The text of a verification. Raises ValueError for a step without a verdict, or with a title or an analysis that
+    does not fit the grammar: each line of an analysis has text and begins with neither "#" nor "*"."""
     sections = []
     for number, step in enumerate(steps, 1):
         if step.correct is None:
@@ -141,7 +141,7 @@ def format_verification(steps: Sequence[StepVerification], answer: bool) -> str:
 
 
 def grammar(n_steps: int) -> Grammar:
-    """Exactly the texts that `format_verification` writes about `n_steps` steps."""
+    """The grammar of a verification: what `format_verification` writes of `n_steps` steps."""
     return Grammar("".join((*(_SECTION % step for step in range(1, n_steps + 1)), ANSWER_PATTERN)))
 
 
@@ -151,10 +151,10 @@ ANSWER_PATTERN = r"\*\*Verification: Is the answer correct \(Yes/No\)\? (Yes|No)
 
 
 def parse(text: str, n_steps: int, start: int = 0) -> ParsedVerification:
-    """Read the verdicts out of a model's text from `start` on, whatever the text is; never raises.
+    """Read the verdicts in a model's text, which may be any text, from character `start` on; never raises.
 
-    A section goes from its heading to the next one. Of several verdicts in a section, or on the answer, the last one
-    counts: it is the conclusion.
+    A section extends from its heading to the next one. Of several verdicts in a section, or on the answer, the last
+    one, the conclusion, counts.
     """
     parsed = ParsedVerification()
     headings = list(_HEADING.finditer(text, start))
@@ -178,11 +178,10 @@ def parse(text: str, n_steps: int, start: int = 0) -> ParsedVerification:
 
 
 def last_verification(text: str) -> int:
-    """Where the last verification of a text begins: where step 1 is last begun; 0 where it never is."""
+    """The character at which a text's last verification, its last heading of step 1, begins; 0 without one."""
     return max((heading.start() for heading in _FIRST_HEADING.finditer(text)), default=0)
 
 
 def parse_last(text: str, n_steps: int) -> ParsedVerification:
-    """As `parse`, from where the last verification begins: a model may verify, criticise what it wrote, and verify
-    again, and what it says last is what it says."""
+    """As `parse`, of the last verification alone: a model may verify, criticise its verification, and verify again."""
     return parse(text, n_steps, last_verification(text))

@@ -1,4 +1,4 @@
-"""The page of a file of judged solutions: what the judge said, step by step."""
+"""The page of a file of judged solutions: counts, and the judge's labels step by step."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,28 +8,32 @@ from spare_jax.evaluation.statistics import mean_or_none
 from spare_jax.records import LabelledSolution
 from spare_jax.report.document import document
 from spare_jax.report.markup import count, percent, table, text
-from spare_jax.report.steps import example_of, solution_view
+from spare_jax.report.steps import example_of, judged_step, solution_view
 
-SHOWN = 60  # solutions with an error first
+SHOWN = 60  # solutions; those with an error come first
 
 
-def render(found: Sequence[LabelledSolution], judge: str, labels: Sequence[Sequence[bool | None]], source: str) -> str:
+def render(
+    solutions: Sequence[LabelledSolution], judge: str, labels: Sequence[Sequence[bool | None]], source: str
+) -> str:
     """The page as HTML text, to be written as UTF-8.
 
     Args:
-      found: the solutions with the judge's judgements.
+      solutions: with the judge's judgements.
       judge, source: the judge's name, and what file the solutions are from.
       labels: one label per step of each solution, as they are written for training.
     """
-    missing = tally(why_not_judged(item.judgement) for item in found)
-    judged = [item.judgement for item in found if not item.judgement.failure]
+    missing = tally(why_not_judged(item.judgement) for item in solutions)
+    judged = [item.judgement for item in solutions if not item.judgement.failure]
     known = [label for several in labels for label in several if label is not None]
     wrong = sum(False in several for several in labels)
-    unlabelled = sum(None in of and not item.judgement.failure for item, of in zip(found, labels, strict=True))
+    unlabelled = sum(
+        None in step_labels and not item.judgement.failure for item, step_labels in zip(solutions, labels, strict=True)
+    )
     tokens = mean_or_none([judgement.prompt_tokens + judgement.generated_tokens for judgement in judged])
     rows = [
-        ("", ("solutions", count(len(found)))),
-        ("", ("steps", count(sum(len(item.solution.steps) for item in found)))),
+        ("", ("solutions", count(len(solutions)))),
+        ("", ("steps", count(sum(len(item.solution.steps) for item in solutions)))),
         ("", ("steps labelled correct", text(percent(sum(known) / len(known))) if known else "&ndash;")),
         ("", ("solutions with a step labelled incorrect", count(wrong))),
         ("", ("solutions that were not judged", count(sum(missing.values())))),
@@ -37,15 +41,15 @@ def render(found: Sequence[LabelledSolution], judge: str, labels: Sequence[Seque
         ("", ("other solutions with a step without a label", count(unlabelled))),
         ("", ("tokens per judged solution, prompt and answer", "&ndash;" if tokens is None else count(tokens))),
     ]
-    pairs = sorted(zip(found, labels, strict=True), key=lambda pair: False not in pair[1])[:SHOWN]
+    pairs = sorted(zip(solutions, labels, strict=True), key=lambda pair: False not in pair[1])[:SHOWN]
     views = "".join(
         solution_view(_example(item, several, judge), is_open=i < 2) for i, (item, several) in enumerate(pairs)
     )
-    more = f"<p>{count(len(found) - SHOWN)} more are in the files.</p>" if len(found) > SHOWN else ""
+    more = f"<p>{count(len(solutions) - SHOWN)} more are in the files.</p>" if len(solutions) > SHOWN else ""
     title = f"Steps as {text(judge)} labels them"
     lede = (
-        f"{count(len(found))} solutions of {text(source)}. c marks sentences of the problem, r steps of the reference, "
-        "s steps of the solution; the bar at the left is the label."
+        f"{count(len(solutions))} solutions of {text(source)}. c marks sentences of the problem, r steps of the "
+        "reference, s steps of the solution; the bar at the left is the label."
     )
     return document(
         title,
@@ -62,17 +66,8 @@ def _example(item: LabelledSolution, labels: Sequence[bool | None], judge: str) 
         item,
         judge,
         [
-            {
-                "text": step,
-                "label": label,
-                "score": said.score,
-                "explanation": said.explanation,
-                "context": said.context,
-                "steps": said.steps,
-                "reference": said.reference,
-                "errors": said.errors,
-            }
-            for step, label, said in zip(item.solution.steps, labels, item.judgement.steps, strict=True)
+            judged_step(step, judged, label=label)
+            for step, label, judged in zip(item.solution.steps, labels, item.judgement.steps, strict=True)
         ],
         item.judgement.failure,
     )

@@ -1,10 +1,10 @@
-"""The frame of every page: one file that loads nothing and runs nothing, as its content security policy says too."""
+"""The frame of every page: one file that loads nothing and runs nothing, which its content security policy enforces."""
 
 from spare_jax.report.style import STYLE
 
 
 def document(title: str, body: str) -> str:
-    """A whole HTML page. `title` and `body` are markup: what comes from elsewhere is escaped before (markup.py)."""
+    """A whole HTML page. `title` and `body` are HTML; the caller has escaped other text in them (markup.py)."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
+from spare_jax.report.steps import judged_step
 from spare_jax.selection.aggregate import aggregate
 
 SHOWN = 6
@@ -16,8 +17,8 @@ def choose(
     judgements: Mapping[str, Mapping[str, Judgement]],
     aggregation: str,
 ) -> list[dict[str, Any]]:
-    """Annotated test solutions, one per problem: wrong ones first, then right ones, as many as the page shows. Those
-    that were not judged, or whose outcome is undecided, are left to the files.
+    """`SHOWN` annotated test solutions, one per problem, wrong ones first; none that was not judged, whose outcome is
+    undecided, or that has fewer than three steps.
 
     Args:
       judgements: by judge, then by solution id.
@@ -27,8 +28,8 @@ def choose(
         s
         for s in solutions
         if s.problem_id.startswith("test")
-        and (said := judgements["spare"].get(s.id)) is not None
-        and not said.failure
+        and (judgement := judgements["spare"].get(s.id)) is not None
+        and not judgement.failure
         and len(s.steps) > 2
     ]
     picked: list[Solution] = []
@@ -48,27 +49,16 @@ def _example(problem: Problem, gold: Gold, solution: Solution, judgements, aggre
     truth = judgements["truth"].get(solution.id)
     prm = judgements["prm"].get(solution.id)
     nothing = (StepJudgement(),) * len(solution.steps)
-    steps = []
-    for text, said, real, scored in zip(
-        solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
-    ):
-        steps.append(
-            {
-                "text": text,
-                "truth": real.label,
-                "label": said.label,
-                "score": scored.score,
-                "explanation": said.explanation,
-                "context": list(said.context),
-                "steps": list(said.steps),
-                "reference": list(said.reference),
-                "errors": list(said.errors),
-            }
+    steps = [
+        judged_step(step, judged, truth=real.label, score=scored.score)
+        for step, judged, real, scored in zip(
+            solution.steps, spare.steps, truth.steps if truth else nothing, prm.steps if prm else nothing, strict=True
         )
+    ]
     return {
         "question": problem.question,
-        "context": list(problem.context),
-        "reference": list(gold.steps),
+        "context": problem.context,
+        "reference": gold.steps,
         "answer": solution.answer,
         "gold_answer": gold.answers[0],
         "outcome": judgements["outcome"][solution.id].outcome,

@@ -1,7 +1,7 @@
 """The report's figures: line charts as inline SVG, bars and intervals as HTML, all without scripts.
 
-Colours and type sizes live in style.py under the class names used here, so figures follow light and dark mode.
-Every figure carries its numbers in a table too: inside it (bars, intervals) or folded below it (charts).
+Colours and type sizes are in style.py, under the class names used here. The numbers of every figure are in a table too:
+within it (bars, intervals) or folded below it (charts).
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ _LABEL_GAP = 14
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of a chart: `kind` is its class in style.py, points are (x, y), y a fraction; either may be None."""
+    """One line of a chart: `kind` is its class in style.py, `points` are (x, y), y a fraction; either may be None."""
 
     label: str
     kind: str
@@ -32,7 +32,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """One row of a bar table; `value` is a fraction or None, `shown` the HTML printed beside the bar."""
+    """One row of a bar table; `value` is a fraction or None, `shown` the HTML beside the bar."""
 
     label: str
     kind: str
@@ -42,7 +42,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A difference of two fractions with its interval; HTML of the label and of the number beside it."""
+    """A difference of two fractions with its interval; `shown` is the HTML beside it."""
 
     label: str
     mean: float | None
@@ -62,23 +62,20 @@ def line_chart(
     x_mark: tuple[float, str] | None = None,
     y_mark: tuple[float, str] | None = None,
     dots: bool = True,
-    x_format: Callable[[float], str] | None = None,
 ) -> str:
     """Lines over a common x axis, each labelled at its right end; "" where no line has a point.
 
     Args:
-      lines: drawn in this order, so give the one that matters last; y is a fraction, shown in per cent.
-      title: what the chart says, for readers who do not see it.
+      lines: drawn in this order, later ones on top; y is a fraction, shown in per cent.
+      title: a description of the chart for screen readers.
       x_label, y_label: the axes' names.
       x_range, y_range: the axes' extent; fitted to the data where None.
       x_mark, y_mark: a vertical and a horizontal rule, (position, label).
       dots: mark every point of the lines.
-      x_format: how x is written at the ticks and in the table.
     """
     drawn = [line for line in lines if line.known]
     if not drawn:
         return ""
-    write_x = x_format or _axis_number
     xs = [x for line in drawn for x, _ in line.known]
     ys = [y for line in drawn for _, y in line.known] + ([y_mark[0]] if y_mark else [])
     x_low, x_high = x_range or (min(xs), max(xs))
@@ -94,7 +91,7 @@ def line_chart(
             parts.append(_label("tick end", _LEFT - 6, y + 4, f"{100 * tick:.0f}"))
     for tick in _ticks(x_low, x_high, at_most=6):
         if x_low - 1e-9 <= tick <= x_high + 1e-9:
-            parts.append(_label("tick middle", x_of(tick), _HEIGHT - _BOTTOM + 17, write_x(tick)))
+            parts.append(_label("tick middle", x_of(tick), _HEIGHT - _BOTTOM + 17, _axis_number(tick)))
     parts.append(_rule("axis", _LEFT, _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM))
     parts.append(_label("axis-name middle", (_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_label))
     ends: list[tuple[float, float, str, str]] = []
@@ -110,7 +107,7 @@ def line_chart(
         placed = [(x_of(x), y_of(y)) for x, y in line.known]
         parts.append(f'<polyline class="line {line.kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in placed)}"/>')
         for (x, y), (px, py) in zip(line.known, placed, strict=True) if dots or len(placed) == 1 else ():
-            tip = text(f"{line.label}, {write_x(x)}: {percent(y)}")
+            tip = text(f"{line.label}, {_axis_number(x)}: {percent(y)}")
             parts.append(
                 f'<circle class="dot {line.kind}" cx="{px:.1f}" cy="{py:.1f}" r="2.6"><title>{tip}</title></circle>'
             )
@@ -124,15 +121,15 @@ def line_chart(
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text(title)}">'
         f"{''.join(parts)}</svg>"
     )
-    return f'<p class="y-name">{text(y_label)}</p>{svg}{_chart_table(drawn, x_label, write_x)}'
+    return f'<p class="y-name">{text(y_label)}</p>{svg}{_chart_table(drawn, x_label)}'
 
 
 def reliability_chart(bins: Sequence[tuple[float, float, int]], *, title: str) -> str:
     """Observed share of right steps over the score, one disc per bin with its area by the number of steps.
 
     Args:
-      bins: (mean score, share of right steps, steps), fractions.
-      title: what the chart says, for readers who do not see it.
+      bins: (mean score, share of right steps, number of steps).
+      title: a description of the chart for screen readers.
     """
     if not bins:
         return ""
@@ -195,7 +192,7 @@ def interval_table(intervals: Sequence[Interval], caption: str) -> str:
 
 
 def interval_text(mean: float, low: float | None, high: float | None, p: float | None = None) -> str:
-    """ "+6.1 [3.0, 9.2] p 0.012" with mean and interval in percentage points."""
+    """Mean and interval in percentage points, as HTML: "+6.1 [3.0, 9.2] p 0.012"."""
     bounds = "" if low is None or high is None else f" <small>[{points(low)}, {points(high)}]</small>"
     tested = "" if p is None else f" <small>p {'&lt; 0.001' if p < 0.001 else decimal(p, 3)}</small>"
     return f"{points(mean)}{bounds}{tested}"
@@ -207,7 +204,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
 
 
 def _ticks(low: float, high: float, at_most: int) -> list[float]:
-    """Round numbers that span [low, high], a little beyond it at both ends."""
+    """Round numbers at equal distances, the first not above `low` and the last not below `high`."""
     if high - low < 1e-12:
         low, high = low - 0.05 * (abs(low) or 1), high + 0.05 * (abs(high) or 1)
     magnitude = 10.0 ** math.floor(math.log10((high - low) / at_most))
@@ -216,7 +213,7 @@ def _ticks(low: float, high: float, at_most: int) -> list[float]:
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Sorted heights of labels, moved until none overlaps the next and none hangs below the plot."""
+    """Sorted heights of labels, moved apart so that none overlaps the next or lies below the plot."""
     placed = list(heights)
     for i in range(1, len(placed)):
         placed[i] = max(placed[i], placed[i - 1] + _LABEL_GAP)
@@ -241,17 +238,17 @@ def _label(kind: str, x: float, y: float, label: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{text(label)}</text>'
 
 
-def _chart_table(lines: Sequence[Line], x_label: str, write_x: Callable[[float], str]) -> str:
-    """The chart's numbers; lines over the same x share rows, others follow one another."""
+def _chart_table(lines: Sequence[Line], x_label: str) -> str:
+    """The numbers of a chart as a table: a row per x where all lines have the same x, else a row per point."""
     if all([x for x, _ in line.points] == [x for x, _ in lines[0].points] for line in lines):
         rows = []
         for i, (x, _) in enumerate(lines[0].points):
             if not is_number(x):
                 continue
             values = [line.points[i][1] for line in lines]
-            rows.append((write_x(x), *(DASH if v is None or not is_number(v) else percent(v) for v in values)))
+            rows.append((_axis_number(x), *(DASH if v is None or not is_number(v) else percent(v) for v in values)))
         return _folded((x_label, *(line.label for line in lines)), rows)
-    rows = [(line.label, write_x(round(x)), percent(y)) for line in lines for x, y in line.known]
+    rows = [(line.label, _axis_number(round(x)), percent(y)) for line in lines for x, y in line.known]
     return _folded(("", x_label, "value"), rows)
 
 

@@ -4,7 +4,8 @@ from spare_jax.report.numbers import Numbers
 
 
 def pair(*charts: tuple[str, str, str], beside: str = "", numbers: Numbers) -> str:
-    """Charts, (svg, caption, metrics path), side by side where there is room; why a chart without data is missing."""
+    """Charts, (svg, caption, metrics path), side by side where there is room, with the HTML `beside` before them; and
+    why a chart without data is missing."""
     shown = f"<div>{beside}</div>" if beside else ""
     shown += "".join(f"<figure><figcaption>{caption}</figcaption>{svg}</figure>" for svg, caption, _ in charts if svg)
     for svg, _, path in charts:

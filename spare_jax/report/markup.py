@@ -1,4 +1,4 @@
-"""Text and numbers as HTML. Everything that comes from a model or a file passes through `text`."""
+"""Text and numbers as HTML. All text from a model or a file goes through `text`."""
 
 import html
 import math
@@ -10,11 +10,11 @@ _LONGEST = 4000  # characters of one text; a model that never stopped must not f
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _THIN_SPACE = "\u202f"
 _MINUS = "\u2212"
-DASH = "\u2013"  # stands where a figure is missing
+DASH = "\u2013"  # in the place of a missing figure
 
 
 def text(value: Any) -> str:
-    """Any value as inert HTML text, safe inside elements and quoted attributes, and always encodable as UTF-8."""
+    """Any value as escaped HTML text, safe inside elements and quoted attributes, and always encodable as UTF-8."""
     plain = str(value)
     if len(plain) > _LONGEST:
         plain = plain[:_LONGEST] + " \u2026"
@@ -23,7 +23,7 @@ def text(value: Any) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """A finite int or float; bools are no numbers here."""
+    """Whether a value is a finite int or float, and no bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -44,7 +44,7 @@ def decimal(value: float, digits: int = 2) -> str:
 
 
 def count(value: float) -> str:
-    """A whole number with its thousands set apart."""
+    """A number rounded to a whole one, with spaces between thousands."""
     return f"{round(value):,}".replace(",", _THIN_SPACE).replace("-", _MINUS)
 
 

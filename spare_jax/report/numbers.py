@@ -1,4 +1,4 @@
-"""The figures of metrics.json by name, and an account of those that are not there."""
+"""The figures of metrics.json by path, and the reasons of those that are missing."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from spare_jax.report.markup import DASH, count, is_number, percent, text
 
 @dataclasses.dataclass
 class Numbers:
-    """Metrics by dotted path; remembers what was missing, for the section that asked."""
+    """Metrics by dotted path; remembers which were missing until the section that asked explains them."""
 
     metrics: Mapping[str, Any]
     absent: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def get(self, path: str) -> Any:
-        """Whatever lies at the path, None where nothing does."""
+        """The value at the path, None where there is none."""
         value: Any = self.metrics
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -32,43 +32,45 @@ class Numbers:
         return self.dash(path) if value is None else text(write(value))
 
     def quoted(self, path: str) -> str:
-        """A figure that stands alone, in per cent; a dash where metrics.json refuses it as a headline."""
+        """A headline figure, in per cent; a dash where metrics.json refuses it (evaluation/missing.py)."""
         return self.dash(f"headline.{path}") if self.is_refused(path) else self.show(path)
 
     def is_refused(self, path: str) -> bool:
-        """Are too many rows missing behind the figure at the path (evaluation/missing.py)?"""
+        """Whether metrics.json refuses the figure as a headline, since too many rows are missing from it."""
         reasons = self.metrics.get("reasons")
         return isinstance(reasons, Mapping) and f"headline.{path}" in reasons
 
     def missing(self, path: str) -> str:
-        """ " 4 missing: judge failed 3, undecided 1", what the figures of the group at the path are not over; "" where
-        nothing is missing."""
-        found = self.get(f"{path}.missing")
-        counted = {why: n for why, n in found.items() if is_number(n) and n > 0} if isinstance(found, Mapping) else {}
+        """How many rows are missing from the figures at the path and why, " 4 missing: judge failed 3, undecided 1";
+        "" where none are."""
+        tallied = self.get(f"{path}.missing")
+        counted = (
+            {why: n for why, n in tallied.items() if is_number(n) and n > 0} if isinstance(tallied, Mapping) else {}
+        )
         if not counted:
             return ""
         words = ", ".join(f"{text(why)} {count(n)}" for why, n in counted.items())
         return f" <small>{count(sum(counted.values()))} missing: {words}</small>"
 
     def range_of(self, path: str) -> str:
-        """ " [52.1, 70.8]", the interval of the group at the path ("low", "high"), in per cent; "" without one."""
+        """The interval at the path ("low", "high") in per cent, " [52.1, 70.8]"; "" where there is none."""
         low, high = self.number(f"{path}.low"), self.number(f"{path}.high")
         return "" if low is None or high is None else f" <small>[{100 * low:.1f}, {100 * high:.1f}]</small>"
 
     def dash(self, path: str) -> str:
-        """A dash in the place of the figure, or group of figures, at the path."""
+        """A dash in the place of the figure at the path, which is remembered as missing."""
         self.absent.append((path, self._reason(path)))
         return f'<span class="absent" title="{text(self._reason(path))}">{DASH}</span>'
 
     def has_any(self, path: str) -> bool:
-        """Is there any figure at the path or below it? Where not, the path is remembered as missing."""
-        found = _holds_number(self.get(path))
-        if not found:
+        """Whether there is any figure at the path or below it; if not, the path is remembered as missing."""
+        holds = _holds_number(self.get(path))
+        if not holds:
             self.absent.append((path, self._reason(path)))
-        return found
+        return holds
 
     def why_absent(self) -> str:
-        """A line that explains the dashes since the last call, and forgets them."""
+        """A line that explains the figures that were missing since the last call."""
         by_reason: dict[str, list[str]] = {}
         for path, reason in dict.fromkeys(self.absent):
             by_reason.setdefault(reason, []).append(path)
@@ -80,7 +82,8 @@ class Numbers:
         return f'<p class="why-absent">{"<br>".join(lines)}</p>' if lines else ""
 
     def _reason(self, path: str) -> str:
-        """The metrics' own reason for this path or the nearest group that holds it, else what can be told from here."""
+        """Why a figure is missing: the reason that metrics.json gives for its path or the nearest one above it, else
+        whether it is null or absent."""
         keys = path.split(".")
         reasons = self.metrics.get("reasons")
         if isinstance(reasons, Mapping):

@@ -1,7 +1,7 @@
-"""The report: metrics, costs and a handful of judged solutions as one self-contained HTML page.
+"""The report of the main job: metrics, costs and a few judged solutions as one self-contained HTML page.
 
-The page loads nothing and runs nothing (its content security policy says so too). Every text and every figure may
-be missing: a figure that is null or absent shows as a dash, and its section says why.
+The page loads nothing and runs nothing. Any text or figure may be missing: a figure that is null or absent shows as a
+dash, and its section says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _RANKERS = {
 }
 # At the ends of lines, where there is little room.
 _BRIEFLY = {"prm_at_init": "PRM untrained", "position_only": "position only", "length_only": "length only"}
-# Whose word on right answers with a wrong step is shown: (class, label, where).
+# The judges whose verdicts on right answers with a wrong step are shown: (class, label, metrics path).
 _HIDDEN = (
     ("prm", "PRM", "prm.right_answer_wrong_process"),
     ("", "SPARE", "judges.spare.right_answer_wrong_process"),
@@ -56,12 +56,11 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         reasons: why a figure is null, by its dotted path ("selection.orm.weighted.last"), and under "headline.<path>"
         why one is not quoted at the head of the page.
       examples: solutions for the step view, each with question, context, reference (lists of sentences), answer,
-        gold_answer, outcome (bool), score, chosen_by (list of rules) and steps: a list of {text, truth, label (bools),
-        score, explanation, context, steps, reference (lists of ids), errors (list of names)}.
-      meta: title, task, generated (are the problems generated and the models embedded?), trained (False where an
-        existing PRM was given), config, command, version, device, models ({role: name}; generator, judge and prm are
-        named in the text), counts ({what: number}), notes (list of sentences) and runs: rows of {stage, seconds,
-        prompt_tokens, generated_tokens}, one or several per stage, added up.
+        gold_answer, outcome (bool), score and steps: a list of {text, truth, label (bools), score, explanation,
+        context, steps, reference (lists of ids), errors (list of names)}.
+      meta: task, generated (are the problems generated and the models embedded?), trained (False where an existing PRM
+        was given), device, models ({role: path}), counts ({what is counted: number}) and runs: rows of {stage, seconds,
+        prompt_tokens, generated_tokens}, of which those of one stage are added up.
     """
     numbers = Numbers(metrics)
     sections = [
@@ -81,22 +80,14 @@ def render(metrics: Mapping[str, Any], examples: Sequence[Mapping[str, Any]], me
         f'<div class="body">{content}</div></section>'
         for key, title, (aside, content) in sections
     )
-    title = text(meta.get("title") or "A process reward model from single\u2011pass annotation")
+    title = "A process reward model from single\u2011pass annotation"
+    seed = f" &middot; seed {text(metrics['seed'])}" if is_number(metrics.get("seed")) else ""
     return document(
         title,
-        f'<header><p class="kicker">{_kicker(metrics, meta)}</p><h1>{title}</h1>{_headline(numbers, meta)}'
+        f'<header><p class="kicker">spare_jax{seed}</p><h1>{title}</h1>{_headline(numbers, meta)}'
         f'<nav aria-label="Contents"><ul>{contents}</ul></nav></header>'
         f"<main>{body}</main><footer>{_footer(meta)}</footer>",
     )
-
-
-def _kicker(metrics: Mapping[str, Any], meta: Mapping[str, Any]) -> str:
-    parts = ["spare_jax"]
-    if meta.get("config"):
-        parts.append(text(meta["config"]))
-    if is_number(metrics.get("seed")):
-        parts.append(f"seed {text(metrics['seed'])}")
-    return " &middot; ".join(parts)
 
 
 def _headline(numbers: Numbers, meta: Mapping[str, Any]) -> str:
@@ -178,7 +169,7 @@ def _selection(numbers: Numbers) -> tuple[str, str]:
     for rule, words in (("best_of_n", "best of n"), ("weighted", "weighted vote")):
         table_rows.append(("group", (words, *[""] * len(AGGREGATIONS))))
         for key, label in rankers.items():
-            cells = [numbers.show(f"selection.{key}.{rule}.{how}") for how in AGGREGATIONS]
+            cells = [numbers.show(f"selection.{key}.{rule}.{aggregation}") for aggregation in AGGREGATIONS]
             table_rows.append((key, (label, *cells)))
     return aside, (
         bar_table(bars, "Problems answered right, with 95 % intervals")
@@ -233,8 +224,8 @@ def _judge(numbers: Numbers) -> tuple[str, str]:
 def _shift(numbers: Numbers) -> tuple[str, str]:
     aside = "Templates, names and lengths that no training has seen, next to those it has."
     groups = ("policy.out_of_distribution", "selection.out_of_distribution", "prm.out_of_distribution")
-    found = [numbers.has_any(path) for path in (*groups, "judges.spare_out_of_distribution")]  # asks for every one
-    if not any(found):
+    measured = [numbers.has_any(path) for path in (*groups, "judges.spare_out_of_distribution")]  # asks for every one
+    if not any(measured):
         return aside, numbers.why_absent()
     rows = []
     for label, inside, outside in (
@@ -318,27 +309,22 @@ def _notes(meta: Mapping[str, Any]) -> tuple[str, str]:
         "What could not be sampled, compared or judged is in no figure, and counted as missing beside it. A solution "
         "that states no answer is wrong.",
     ]
-    extra = meta.get("notes")
-    notes += [str(note) for note in extra] if isinstance(extra, list | tuple) else []
     items = "".join(f"<li>{text(note)}</li>" for note in notes)
     return "What these figures can carry, and what they cannot.", f'<div class="notes"><ul>{items}</ul></div>'
 
 
 def _footer(meta: Mapping[str, Any]) -> str:
     parts = []
-    if meta.get("command"):
-        parts.append(f"<code>{text(meta['command'])}</code>")
     for key in ("models", "counts"):
         group = meta.get(key)
         if isinstance(group, Mapping) and group:
             shown = (f"{text(k)} {text(count(v) if is_number(v) else v)}" for k, v in group.items())
             parts.append(", ".join(shown))
-    machine = " ".join(text(meta[key]) for key in ("version", "device") if meta.get(key))
-    if machine:
-        parts.append(machine)
+    if meta.get("device"):
+        parts.append(text(meta["device"]))
     return "<br>".join(parts)
 
 
 def _named(models: Mapping[str, Any], role: str) -> str:
-    """The model of a role in brackets, by the last part of its path; the footer has the whole of it."""
+    """The last part of the path of a role's model, in brackets; the footer has the whole path."""
     return f" ({text(str(models[role]).rstrip('/').rsplit('/', 1)[-1])})" if models.get(role) else ""

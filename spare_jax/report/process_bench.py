@@ -1,4 +1,4 @@
-"""The page of a judge on ProcessBench: its first errors beside the people's and beside what needs no judge."""
+"""The page of a judge on ProcessBench: its first errors beside the annotators' and beside trivial baselines."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from spare_jax.report.numbers import Numbers
 from spare_jax.report.step_scores import calibration, first_error
 from spare_jax.report.steps import example_of, solution_view
 
-SHOWN = 20  # solutions whose first error the judge misses come first
+SHOWN = 20  # solutions; those whose first error the judge misses come first
 
 
 def render(
     metrics: Mapping[str, Any],
     judge: str,
-    found: Sequence[LabelledSolution],
+    rows: Sequence[LabelledSolution],
     judgements: Sequence[Judgement],
     labels: Sequence[Sequence[bool | None]],
     source: str,
@@ -26,7 +26,7 @@ def render(
     Args:
       metrics: as `evaluation.process_bench.process_bench_metrics` makes them.
       judge, source: the judge's name, and what file the rows are from.
-      found: the rows with the people's labels.
+      rows: with the annotators' labels.
       judgements, labels: the judge's, one of each per row; a label per step, at the threshold where it only scores.
     """
     numbers = Numbers(metrics)
@@ -34,7 +34,7 @@ def render(
     sections = [
         ("first-error", "Finding the first error", first_error(numbers, hidden, "test", "threshold", judge)),
         ("calibration", "Calibration", calibration(numbers, "test.calibration", judge)),
-        ("steps", "Step by step", _steps(judge, found, judgements, labels)),
+        ("steps", "Step by step", _steps(judge, rows, judgements, labels)),
     ]
     body = "".join(
         f'<section id="{key}"><header><h2>{title}</h2><p>{aside}</p></header>'
@@ -60,7 +60,7 @@ def render(
 
 def _steps(
     judge: str,
-    found: Sequence[LabelledSolution],
+    rows: Sequence[LabelledSolution],
     judgements: Sequence[Judgement],
     labels: Sequence[Sequence[bool | None]],
 ) -> tuple[str, str]:
@@ -68,14 +68,14 @@ def _steps(
         "Solutions in which the judge's first error is not the people's come first, those that it did not judge last. "
         "The bar at the left is the people's label; they gave none behind the first error."
     )
-    rows = sorted(
-        zip(found, judgements, labels, strict=True),
+    ordered = sorted(
+        zip(rows, judgements, labels, strict=True),
         key=lambda row: (
-            not any(said is not None for said in row[2]),
+            not any(label is not None for label in row[2]),
             _first_wrong(row[0].labels) == _first_wrong(row[2]),
         ),
     )[:SHOWN]
-    views = [solution_view(_example(judge, *row), is_open=i == 0) for i, row in enumerate(rows)]
+    views = [solution_view(_example(judge, *row), is_open=i == 0) for i, row in enumerate(ordered)]
     return aside, "".join(views) or "<p>The file holds no solution.</p>"
 
 
@@ -95,10 +95,10 @@ def _example(
                 "text": step,
                 "truth": real,
                 "label": label,
-                "score": said.score if said else None,
-                "explanation": said.explanation if said else "",
+                "score": judged.score if judged else None,
+                "explanation": judged.explanation if judged else "",
             }
-            for step, real, label, said in zip(
+            for step, real, label, judged in zip(
                 item.solution.steps, item.labels, labels or nothing, judgement.steps or nothing, strict=True
             )
         ],

@@ -12,7 +12,7 @@ _X = {"n": "samples per problem", "tokens": "tokens per problem"}
 
 
 def scaling(numbers: Numbers, rankers: Mapping[str, str]) -> tuple[str, str]:
-    """What stands beside the section, and the section; `rankers` are the labels of those that get a line."""
+    """The section's introduction, and the section. `rankers`: name -> label of the rankers that get a line."""
     aside = (
         "Subsets of the samples, without replacement, averaged. pass@N is the bound of every choice among N samples. "
         "Reward models read every sample again: over tokens, what the policy wrote and what the reward model read are "
@@ -28,12 +28,12 @@ def scaling(numbers: Numbers, rankers: Mapping[str, str]) -> tuple[str, str]:
         numbers=numbers,
     )
     for rule, words in _RULES.items():
-        of_prm = [(how, f"prm how-{how}", f"prm.{rule}.{how}", "prm") for how in reversed(AGGREGATIONS)]
+        of_prm = [(name, f"prm how-{name}", f"prm.{rule}.{name}", "prm") for name in reversed(AGGREGATIONS)]
         shown += pair(*(_chart(numbers, x, [*common, *of_prm], f"the PRM's {words}") for x in _X), numbers=numbers)
     return aside, shown
 
 
-def _chart(numbers: Numbers, x: str, rows: list[tuple[str, str, str, str]], what: str) -> tuple[str, str, str]:
+def _chart(numbers: Numbers, x: str, rows: list[tuple[str, str, str, str]], subject: str) -> tuple[str, str, str]:
     """(svg, caption, path of metrics.json); rows are (label, class, accuracies, whose tokens), paths in `curves`."""
     lines = []
     for label, kind, path, spender in rows:
@@ -44,5 +44,5 @@ def _chart(numbers: Numbers, x: str, rows: list[tuple[str, str, str, str]], what
         if isinstance(xs, list) and isinstance(accuracy, list):
             lines.append(Line(label, kind, tuple(zip(xs, accuracy, strict=False))))
     over = "samples" if x == "n" else "tokens"
-    caption = f"{what[0].upper()}{what[1:]}, over {over}"
+    caption = f"{subject[0].upper()}{subject[1:]}, over {over}"
     return line_chart(lines, title=caption, x_label=_X[x], y_label="answered right, %"), caption, "curves"

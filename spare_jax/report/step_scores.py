@@ -1,6 +1,6 @@
-"""The sections on a judge of steps: first errors beside what needs no judge, errors behind right answers, calibration.
+"""Sections on a judge of steps: first errors beside trivial baselines, errors behind right answers, calibration.
 
-They read what evaluation/step_scores.py makes: `prm` of the main job's metrics.json, `test` of ProcessBench's.
+They show what evaluation/step_scores.py measures: `prm` of the main job's metrics.json, `test` of ProcessBench's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ def first_error(
     chosen_at: str = "prm.threshold",
     judge: str = "PRM",
 ) -> tuple[str, str]:
-    """What stands beside the section, and the section.
+    """The section's introduction, and the section.
 
     Args:
-      hidden: (class, label, path) of everyone whose word on right answers with a wrong step is shown.
-      path: of the measured part in metrics.json.
-      chosen_at: of the threshold; where it was chosen stands beside it.
-      judge: its name.
+      hidden: (class, label, metrics path) of the judges whose verdicts on right answers with a wrong step are shown.
+      path: metrics path of the measured part.
+      chosen_at: metrics path of the threshold; that path with "_chosen_on" says where it was chosen.
+      judge: the judge's name.
     """
     aside = (
         "The first error is the first step that is called wrong or, by a judge that only scores, the first whose score "
@@ -106,7 +106,7 @@ def _hidden(numbers: Numbers, hidden: Sequence[tuple[str, str, str]]) -> str:
 
 
 def calibration(numbers: Numbers, path: str = "prm.calibration", judge: str = "PRM") -> tuple[str, str]:
-    """What stands beside the section, and the section; `path` of the figures, and the judge's name."""
+    """The section's introduction, and the section, from the figures at `path` and the judge's name."""
     aside = "Of the steps with a given score, how many are right? A calibrated model lies on the diagonal."
     if not numbers.has_any(path):
         return aside, numbers.why_absent()

@@ -1,15 +1,19 @@
-"""The step view: a solution beside the truth, the judge's words and the reward model's scores."""
+"""The step view: a solution step by step, with the truth, the judge's labels and the reward model's scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spare_jax.records import LabelledSolution
+from spare_jax.records import LabelledSolution, StepJudgement
 from spare_jax.report.markup import decimal, is_number, text
 
 
 def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str, Any]], failure: str) -> dict[str, Any]:
-    """A labelled solution as `solution_view` takes it, with what `scorer` says of its steps, or why it has not judged
-    them (`failure`)."""
+    """A labelled solution as an example for `solution_view`.
+
+    Args:
+      scorer: the name of the judge whose labels and scores `steps` hold.
+      failure: why it did not judge the solution, "" where it did.
+    """
     gold = item.gold
     return {
         "question": item.problem.question,
@@ -24,8 +28,15 @@ def example_of(item: LabelledSolution, scorer: str, steps: Sequence[Mapping[str,
     }
 
 
+def judged_step(step: str, judged: StepJudgement, **shown: Any) -> dict[str, Any]:
+    """A step of an example with all of its judgement, of which `shown` replaces some fields or adds "truth"."""
+    names = ("label", "score", "explanation", "context", "steps", "reference", "errors")
+    return {"text": step, **{name: getattr(judged, name) for name in names}, **shown}
+
+
 def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
-    """One solution, folded unless `is_open`; see `page.render` for what `example` holds. Anything may be missing."""
+    """One solution as HTML, folded unless `is_open`. `example` is as `page.render` takes it, or with "scorer" and
+    "failure" from `example_of`; anything may be missing."""
     outcome = example.get("outcome")
     answer = example.get("answer")
     head = [f"answer {_model(answer)}" if answer not in (None, "") else "no answer"]
@@ -34,8 +45,7 @@ def solution_view(example: Mapping[str, Any], is_open: bool) -> str:
         head.append(f"not judged: {_model(failure)}")
     if isinstance(outcome, bool) and not outcome and example.get("gold_answer") is not None:
         head.append(f"gold {_model(example['gold_answer'])}")
-    if chosen := [text(rule) for rule in _list(example.get("chosen_by"))]:
-        head.append(f"chosen by {', '.join(chosen)}")
+
     if is_number(example.get("score")):
         head.append(f"solution score {decimal(example['score'])}")
     given = "".join(
@@ -93,7 +103,7 @@ def _step(number: int, step: Mapping[str, Any], scorer: str) -> str:
 
 
 def _verdict(is_right: bool, yes: str = "correct", no: str = "incorrect") -> str:
-    """A verdict as colour, sign and word, so that none of them is needed alone."""
+    """A verdict as a word in a colour, with a sign."""
     return f'<b class="right">&#10003; {yes}</b>' if is_right else f'<b class="wrong">&#10007; {no}</b>'
 
 

@@ -6,8 +6,8 @@ its judgements, in the order of its cases. Writing them is the stage's.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerFast
 
@@ -17,23 +17,23 @@ from spare_jax.evaluation.process_errors import choose_threshold, said_first_err
 from spare_jax.formats import files
 from spare_jax.judges import conventions, ensemble
 from spare_jax.judges.alignment import alignment
-from spare_jax.judges.conventions import ProgramReader, Reader
+from spare_jax.judges.conventions import Reader
 from spare_jax.judges.generative import GenerativeSettings, generative
 from spare_jax.judges.outcome import outcome, require_answers
 from spare_jax.judges.reward_model import RewardModelSettings
-from spare_jax.judges.rollouts import RolloutSettings, rollouts
+from spare_jax.judges.rollouts import rollouts
 from spare_jax.judges.spare import SpareSettings, spare
 from spare_jax.judges.tree_search import TreeSettings, tree_search
 from spare_jax.judges.truth import Flips, truth
 from spare_jax.judges.verify import VerifySettings, verify
+from spare_jax.keys import FileName
 from spare_jax.models import huggingface
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.prompts.generative import verdict_tokens
 from spare_jax.records import Case, Gold, Judgement, LabelledSolution, StepJudgement, not_judged
 from spare_jax.runs import models
+from spare_jax.runs.models import EngineSettings, WithJudge, WithJudges
 from spare_jax.runs.run import Engine, Run, StageFailed, answer
-from spare_jax.runs.settings import Config
-from spare_jax.targets.labels import LabelPolicy
 from spare_jax.tasks.task import Task
 
 JUDGES = (
@@ -51,28 +51,55 @@ class Judge:
     engines: Mapping[str, Engine] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Judges:
+    """How every judge is asked, and the models that they ask."""
+
+    is_group: ClassVar[bool] = True  # each is a part of the config
+
+    models: WithJudges = WithJudges()
+    engine: EngineSettings = EngineSettings()
+    annotate: SpareSettings = SpareSettings()  # judge spare
+    verify: VerifySettings = VerifySettings()
+    generative: GenerativeSettings = GenerativeSettings()
+    rollouts: TreeSettings = TreeSettings()  # judges rollouts and tree_search
+    flips: Flips = Flips()  # judge truth
+    threshold: float = 0.5  # from here on a step that a judge only scores is right
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """Which judges are asked, and by which rule they are combined (judges/ensemble.py).
+
+    The rule "weighted" learns on labelled solutions: the file `truth`, of a `format` (docs/formats.md). It says nothing
+    of a step where the probability lies as near to the threshold as `margin`.
+    """
+
+    members: tuple[str, ...] = ("spare", "rollouts")
+    rule: str = "agreement"
+    truth: FileName = ""
+    format: str = "processbench"
+    margin: float = 0.0
+
+
 def ask(
-    run: Run, stage: str, judge: str | Judge, cases: Sequence[Case] | Mapping[str, Case], name: str = ""
+    run: Run, stage: str, judge: Judge, cases: Sequence[Case] | Mapping[str, Case], name: str = ""
 ) -> list[Judgement]:
     """The judgements of a judge on cases, in their order; resumable under the journal of `stage`.
 
     `name` names the judgements where it is another one than the judge's, as where a stage asks it in several ways. What
     a judge draws depends on the ids of its programs: those of a mapping, else `name` and the place of the case. A case
     that could not be judged has a judgement that says why (`failure`).
-
-    Raises:
-      ValueError: there is no such judge.
     """
-    asked = ready(run, judge) if isinstance(judge, str) else judge
-    name = name or asked.name
+    name = name or judge.name
     of = cases if isinstance(cases, Mapping) else {f"{name}/{i:08d}": case for i, case in enumerate(cases)}
-    started = {i: functools.partial(asked.start, case) for i, case in of.items()}
-    judged = answer(run, stage, name, asked.engines, started, lambda i, why: not_judged(of[i].solution, name, why))
+    started = {i: functools.partial(judge.start, case) for i, case in of.items()}
+    judged = answer(run, stage, name, judge.engines, started, lambda i, why: not_judged(of[i].solution, name, why))
     return [replace(judgement, judge=name) for judgement in judged]
 
 
-def ready(run: Run, name: str) -> Judge:
-    """The judge of a name, with the models and the settings of the config.
+def ready(run: Run, name: str, judges: Judges) -> Judge:
+    """The judge of a name.
 
     `verify` and `generative` see nothing of the gold, `reward_model` the reference steps, for the one convention that
     reads them.
@@ -82,7 +109,7 @@ def ready(run: Run, name: str) -> Judge:
     """
     if name not in _READY:
         raise ValueError(f"judge={name!r} is unknown: choose among {', '.join(JUDGES)}")
-    return _READY[name](run)
+    return _READY[name](run, judges)
 
 
 def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:
@@ -95,52 +122,34 @@ def with_answers(task: Task, item: LabelledSolution) -> LabelledSolution:
     return replace(item, gold=gold, solution=replace(item.solution, answer=stated))
 
 
-def label_policy(config: Config) -> LabelPolicy:
-    """The switches of `config.annotate` as a policy."""
-    return LabelPolicy(**{field.name: config.annotate[field.name] for field in fields(LabelPolicy)})
-
-
-def spare_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> SpareSettings:
-    """How `config.annotate` asks the annotator."""
-    how = run.config.annotate
-    return SpareSettings(
-        max_length=models.max_length(run, checkpoint),
-        max_tokens=how.max_tokens,
-        votes=how.votes,
-        temperature=how.temperature,
-        top_p=how.top_p,
-        guidelines=how.guidelines,
-        exemplars=how.exemplars,
-        draws=how.draws,
-        seed=run.config.seed,
-        grammar=how.grammar and not isinstance(checkpoint, Endpoint),  # servers have no common word for it
-        policy=label_policy(run.config),
-        model="judge",
-    )
-
-
-def reader(run: Run, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader | ProgramReader:
+def reader(task: Task, checkpoint: Checkpoint, name: str = "", whole: bool = False) -> Reader:
     """How a reward model reads a solution; `name` of a convention where its directory does not say."""
     convention = conventions.of_model(checkpoint.path, name)
     if isinstance(convention, conventions.GenerativeConvention):
         raise huggingface.ModelError(
             f"{checkpoint.path} is a generative reward model and reads no tags: set config.judge='generative' and "
-            "config.models.verifier.path"
+            "config.models.generative.path"
         )
     if isinstance(convention, conventions.TokenTagConvention):
         digest = huggingface.tokenizer_digest(checkpoint.tokenizer)
-        return convention.reader(checkpoint.tokenizer, run.task, digest, whole)
+        return convention.reader(checkpoint.tokenizer, task, digest, whole)
     return convention.reader(checkpoint.tokenizer)
 
 
-def _spare(run: Run) -> Judge:
-    checkpoint = models.load_to_ask(run, "judge")
-    settings = spare_settings(run, checkpoint)
+def annotator(run: Run, roles: WithJudge, sizes: EngineSettings, how: SpareSettings) -> Judge:
+    """Judge spare."""
+    checkpoint = models.load_to_ask(run, roles.judge, roles.generator)
+    settings = replace(
+        how,
+        max_length=models.max_length(checkpoint, sizes),
+        seed=run.seed,
+        grammar=how.grammar and not isinstance(checkpoint, Endpoint),  # servers have no common word for it
+    )
 
     def start(case: Case) -> programs.Program:
         return spare(run.task, case.problem, case.gold_for("spare"), case.solution, checkpoint.tokenizer, settings)
 
-    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+    engine = models.engine(run, checkpoint, sizes, settings.max_tokens, grammars=settings.grammar)
     return Judge("spare", start, {settings.model: engine})
 
 
@@ -153,17 +162,17 @@ class Verifier:
     engines: Mapping[str, Engine]
 
 
-def verifier(run: Run) -> Verifier:
-    """The model that `config.verify` asks."""
-    checkpoint = models.load_to_ask(run, "judge")
-    settings = VerifySettings(max_length=models.max_length(run, checkpoint), **run.config.verify)
-    settings = replace(settings, grammar=settings.grammar and not isinstance(checkpoint, Endpoint))
-    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+def verifier(run: Run, roles: WithJudge, sizes: EngineSettings, how: VerifySettings) -> Verifier:
+    """The model that is prompted to verify."""
+    checkpoint = models.load_to_ask(run, roles.judge, roles.generator)
+    grammar = how.grammar and not isinstance(checkpoint, Endpoint)
+    settings = replace(how, max_length=models.max_length(checkpoint, sizes), grammar=grammar)
+    engine = models.engine(run, checkpoint, sizes, settings.max_tokens, grammars=grammar)
     return Verifier(checkpoint.tokenizer, settings, {settings.model: engine})
 
 
-def _verify(run: Run) -> Judge:
-    asked = verifier(run)
+def _verify(run: Run, judges: Judges) -> Judge:
+    asked = verifier(run, judges.models, judges.engine, judges.verify)
 
     def start(case: Case) -> programs.Program:
         return verify(run.task, case.problem, case.solution, asked.tokenizer, asked.settings)
@@ -171,69 +180,50 @@ def _verify(run: Run) -> Judge:
     return Judge("verify", start, asked.engines)
 
 
-def _rollout_settings(run: Run, checkpoint: Checkpoint | Endpoint, judge: str) -> RolloutSettings:
-    how = run.config.rollouts
-    return RolloutSettings(
-        max_length=models.max_length(run, checkpoint),
-        max_tokens=how.max_tokens,
-        samples=how.samples,
-        temperature=how.temperature,
-        top_p=how.top_p,
-        threshold=how.threshold,
-        judge=judge,
-    )
+def _by_rollouts(name: str, judge: Callable[..., programs.Program]) -> Callable[[Run, Judges], Judge]:
+    """A judge that has the policy go on behind steps: `rollouts`, or `tree_search`."""
+
+    def ready(run: Run, judges: Judges) -> Judge:
+        checkpoint = models.load_to_ask(run, judges.models.generator)
+        tokenizer, digest = checkpoint.tokenizer, huggingface.tokenizer_digest(checkpoint.tokenizer)
+        max_length = models.max_length(checkpoint, judges.engine)
+        settings = replace(judges.rollouts, max_length=max_length, judge=name)
+
+        def start(case: Case) -> programs.Program:
+            return judge(run.task, case.problem, case.gold_for(name), case.solution, tokenizer, digest, settings)
+
+        return Judge(name, start, {settings.model: models.engine(run, checkpoint, judges.engine, settings.max_tokens)})
+
+    return ready
 
 
-def _rollouts(run: Run) -> Judge:
-    checkpoint = models.load_to_ask(run, "generator")
-    tokenizer, digest = checkpoint.tokenizer, huggingface.tokenizer_digest(checkpoint.tokenizer)
-    settings = _rollout_settings(run, checkpoint, "rollouts")
-
-    def start(case: Case) -> programs.Program:
-        gold = case.gold_for("rollouts")
-        return rollouts(run.task, case.problem, gold, case.solution, tokenizer, digest, settings)
-
-    return Judge("rollouts", start, {settings.model: models.engine(run, checkpoint, settings.max_tokens)})
-
-
-def _tree_search(run: Run) -> Judge:
-    checkpoint = models.load_to_ask(run, "generator")
-    tokenizer, digest = checkpoint.tokenizer, huggingface.tokenizer_digest(checkpoint.tokenizer)
-    how = _rollout_settings(run, checkpoint, "tree_search")
-    settings = TreeSettings(how, run.config.rollouts.searches)
-
-    def start(case: Case) -> programs.Program:
-        gold = case.gold_for("tree_search")
-        return tree_search(run.task, case.problem, gold, case.solution, tokenizer, digest, settings)
-
-    return Judge("tree_search", start, {how.model: models.engine(run, checkpoint, how.max_tokens)})
-
-
-def scorer(run: Run, checkpoint: Checkpoint, how: Reader | ProgramReader, name: str = "reward_model") -> Judge:
+def scorer(run: Run, checkpoint: Checkpoint, sizes: EngineSettings, how: Reader, name: str = "reward_model") -> Judge:
     """A reward model that is read so, as a judge."""
-    settings = RewardModelSettings(models.max_length(run, checkpoint))
+    settings = RewardModelSettings(models.max_length(checkpoint, sizes))
 
     def start(case: Case) -> programs.Program:
         return how.program(case.problem, case.solution, settings, case.gold.steps if case.gold else ())
 
-    return Judge(name, start, {settings.model: models.engine(run, checkpoint, how.max_tokens, how.read_out)})
+    return Judge(name, start, {settings.model: models.engine(run, checkpoint, sizes, how.max_tokens, how.read_out)})
 
 
-def _reward_model(run: Run) -> Judge:
-    checkpoint = models.load(run, "prm")
-    return scorer(run, checkpoint, reader(run, checkpoint, run.config.models.prm.convention))
+def _reward_model(run: Run, judges: Judges) -> Judge:
+    entry = judges.models.prm
+    checkpoint = models.load(run, entry, judges.models.generator)
+    return scorer(run, checkpoint, judges.engine, reader(run.task, checkpoint, entry.convention))
 
 
-def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> GenerativeSettings:
-    """How `config.generative` asks a generative reward model, of the kind that it names or the model's directory.
+def generative_settings(
+    checkpoint: Checkpoint | Endpoint, sizes: EngineSettings, how: GenerativeSettings
+) -> GenerativeSettings:
+    """How a generative reward model is asked, of the kind that is named or the model's directory.
 
     Raises:
       ValueError: probabilities are asked of a server, or of a tokenizer that cannot tell verdicts apart.
     """
-    how = run.config.generative.to_dict()
     server = isinstance(checkpoint, Endpoint)
-    said = conventions.of_verifier(checkpoint.model if server else checkpoint.path, how.pop("kind"))
-    settings = GenerativeSettings(models.max_length(run, checkpoint), **asdict(said), **how)
+    said = conventions.of_verifier(checkpoint.model if server else checkpoint.path, how.kind)
+    settings = replace(how, max_length=models.max_length(checkpoint, sizes), **asdict(said))
     if server:
         if settings.scoring == "probability":
             raise ValueError("a server gives no probabilities of verdicts: set config.generative.scoring='verdict'")
@@ -243,53 +233,54 @@ def generative_settings(run: Run, checkpoint: Checkpoint | Endpoint) -> Generati
     return settings
 
 
-def _generative(run: Run) -> Judge:
-    checkpoint = models.load_to_ask(run, "verifier")
-    settings = generative_settings(run, checkpoint)
+def _generative(run: Run, judges: Judges) -> Judge:
+    checkpoint = models.load_to_ask(run, judges.models.generative, judges.models.generator)
+    settings = generative_settings(checkpoint, judges.engine, judges.generative)
 
     def start(case: Case) -> programs.Program:
         return generative(run.task, case.problem, case.solution, checkpoint.tokenizer, settings)
 
-    engine = models.engine(run, checkpoint, settings.max_tokens, grammars=settings.grammar)
+    engine = models.engine(run, checkpoint, judges.engine, settings.max_tokens, grammars=settings.grammar)
     return Judge("generative", start, {settings.model: engine})
 
 
-def _without_model(name: str, judge: Callable[[Run, Case, Gold], Judgement]) -> Callable[[Run], Judge]:
+def _without_model(name: str, judge: Callable[[Run, Judges, Case, Gold], Judgement]) -> Callable[[Run, Judges], Judge]:
     """A judge that asks nobody, as one that does; it compares with the gold."""
 
-    def ready(run: Run) -> Judge:
+    def ready(run: Run, judges: Judges) -> Judge:
         def start(case: Case) -> programs.Program:
             yield []
-            return judge(run, case, case.gold_for(name))
+            return judge(run, judges, case, case.gold_for(name))
 
         return Judge(name, start)
 
     return ready
 
 
-def _outcome(run: Run, case: Case, gold: Gold) -> Judgement:
+def _outcome(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
     """The outcome, with nothing said of any step."""
     require_answers(gold, "outcome")
     said = outcome(run.task, gold, case.solution)
     return replace(said, steps=not_judged(case.solution, said.judge, "").steps)
 
 
-def _truth(run: Run, case: Case, gold: Gold) -> Judgement:
-    flips = Flips(run.config.flips.correct, run.config.flips.incorrect, run.config.seed)
-    return truth(run.task, case.problem, gold, case.solution, flips)
+def _truth(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
+    return truth(run.task, case.problem, gold, case.solution, replace(judges.flips, seed=run.seed))
 
 
-_READY: dict[str, Callable[[Run], Judge]] = {
-    "spare": _spare,
+def _alignment(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
+    return alignment(run.task, case.problem, gold, case.solution)
+
+
+_READY: dict[str, Callable[[Run, Judges], Judge]] = {
+    "spare": lambda run, judges: annotator(run, judges.models, judges.engine, judges.annotate),
     "verify": _verify,
-    "rollouts": _rollouts,
-    "tree_search": _tree_search,
+    "rollouts": _by_rollouts("rollouts", rollouts),
+    "tree_search": _by_rollouts("tree_search", tree_search),
     "reward_model": _reward_model,
     "generative": _generative,
     "truth": _without_model("truth", _truth),
-    "alignment": _without_model(
-        "alignment", lambda run, case, gold: alignment(run.task, case.problem, gold, case.solution)
-    ),
+    "alignment": _without_model("alignment", _alignment),
     "outcome": _without_model("outcome", _outcome),
 }
 
@@ -303,18 +294,17 @@ class Ensemble:
     learned: Mapping[str, Any] | None
 
 
-def ask_ensemble(run: Run, stage: str, cases: Sequence[Case]) -> Ensemble:
-    """Ask the members of `config.ensemble` one after another, and combine what they say by its rule.
+def ask_ensemble(run: Run, stage: str, cases: Sequence[Case], judges: Judges, how: EnsembleSettings) -> Ensemble:
+    """Ask the members one after another, and combine what they say.
 
     Raises:
       StageFailed: there is no case that all of them have judged.
     """
-    how = run.config.ensemble
     if "ensemble" in how.members or len(how.members) < 2:
         raise ValueError("config.ensemble.members needs two or more judges, none of them an ensemble")
-    learned = _learned(run, stage) if how.rule == "weighted" else None
+    learned = _learned(run, stage, judges, how) if how.rule == "weighted" else None
     weighed = {"weights": learned[0], "threshold": learned[1], "margin": how.margin} if learned else {}
-    members = {member: ask(run, stage, member, cases) for member in how.members}
+    members = {member: ask(run, stage, ready(run, member, judges), cases) for member in how.members}
     combined = [ensemble.combine(several, how.rule, **weighed) for several in zip(*members.values(), strict=True)]
     if combined and all(judgement.failure for judgement in combined):
         raise StageFailed(
@@ -324,20 +314,21 @@ def ask_ensemble(run: Run, stage: str, cases: Sequence[Case]) -> Ensemble:
     return Ensemble(combined, members, learned and learned[2])
 
 
-def _learned(run: Run, stage: str) -> tuple[ensemble.Weights, float, dict[str, Any]]:
-    """Weights and threshold of a weighted ensemble, learned on the solutions of `config.ensemble.truth`, which the
-    members judge too; and both as they are written down."""
-    how = run.config.ensemble
+def _learned(
+    run: Run, stage: str, judges: Judges, how: EnsembleSettings
+) -> tuple[ensemble.Weights, float, dict[str, Any]]:
+    """Weights and threshold of a weighted ensemble, learned on the solutions of `how.truth`, which the members judge
+    too; and both as they are written down."""
     if not how.truth:
         raise ValueError(
             "config.ensemble.rule='weighted' learns on labelled solutions: set config.ensemble.truth to a file of them"
         )
     known = [with_answers(run.task, item) for item in files.read(how.truth, how.format)]
-    cases = [item.case for item in known]
-    judged = {
-        member: [replace(said, judge=member) for said in ask(run, stage, member, cases, f"{member}_on_truth")]
-        for member in how.members
-    }
+    judged: dict[str, list[Judgement]] = {}
+    for member in how.members:
+        judge = ready(run, member, judges)
+        said = ask(run, stage, judge, [item.case for item in known], f"{member}_on_truth")
+        judged[member] = [replace(judgement, judge=member) for judgement in said]
     weights, threshold = learn_ensemble(judged, [item.judgement for item in known])
     return weights, threshold, {"truth": how.truth, "solutions": len(known), "threshold": threshold, **asdict(weights)}
 

@@ -10,22 +10,17 @@ from spare_jax.models.decoder import Decoder
 from spare_jax.models.huggingface import Checkpoint
 from spare_jax.runs.models import export
 from spare_jax.runs.run import Run, progress_bar
-from spare_jax.runs.settings import Config
 from spare_jax.training import batches, loop, losses
+from spare_jax.training.setup import TrainConfig
 
 logger = logging.getLogger(__name__)
-
-
-def train_config(run: Run, settings: Mapping[str, Any]) -> loop.TrainConfig:
-    """Settings of the config as a TrainConfig, with the run's seed unless they name one."""
-    return loop.TrainConfig(**{"seed": run.config.seed, **settings})
 
 
 def train(
     run: Run,
     description: str,
     directory: Path,
-    config: loop.TrainConfig,
+    config: TrainConfig,
     model: Decoder,
     loss: losses.Loss,
     train_rows: batches.Packed,
@@ -62,7 +57,7 @@ def fine_tune(
     start: Checkpoint,
     loss: losses.Loss,
     rows: Sequence[batches.Packed],
-    how: Config,
+    how: TrainConfig,
     counted: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Train `start` on the rows of train and dev by the settings `how`, and write checkpoints/, what `export` does
@@ -78,7 +73,8 @@ def fine_tune(
             f"{train_rows.counts.too_long} are longer than row_length={how.row_length}: give more problems, more "
             "samples or longer rows"
         )
-    checkpoints, config = run.work.path / directory / "checkpoints", train_config(run, how)
+    checkpoints = run.work.path / directory / "checkpoints"
+    config = dataclasses.replace(how, seed=run.seed)
     result = train(run, description, checkpoints, config, start.model, loss, train_rows, dev_rows)
     written = write_training(run, directory, result, counted or {})
     return [*export(run, directory, result.model, start), written]

@@ -1,5 +1,6 @@
 """Solutions of problems by a policy, written as records."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +10,6 @@ from spare_jax.models.huggingface import Checkpoint
 from spare_jax.records import Problem
 from spare_jax.runs import models
 from spare_jax.runs.run import Run, answer
-from spare_jax.runs.settings import Config
 from spare_jax.solvers import sample
 
 
@@ -18,7 +18,8 @@ def solve(
     stage: str,
     checkpoint: Checkpoint | Endpoint,
     problems: Sequence[Problem],
-    how: Config,
+    engine: models.EngineSettings,
+    how: sample.SolveSettings,
     begun: Mapping[str, Sequence[int]] | None = None,
     kind: str = "solutions",
 ) -> None:
@@ -26,19 +27,13 @@ def solve(
 
     `begun` has the token ids that a problem's solutions begin with, by its id; the others begin with nothing.
     """
-    settings = sample.SolveSettings(
-        samples=how.samples,
-        temperature=how.temperature,
-        top_p=how.top_p,
-        max_tokens=how.max_tokens,
-        tokenizer_digest=huggingface.tokenizer_digest(checkpoint.tokenizer),
-    )
+    settings = dataclasses.replace(how, tokenizer_digest=huggingface.tokenizer_digest(checkpoint.tokenizer))
     started = {
         f"{stage}/{p.id}": functools.partial(
             sample.solutions, run.task, p, checkpoint.tokenizer, settings, (begun or {}).get(p.id, ())
         )
         for p in problems
     }
-    engines = {"generator": models.engine(run, checkpoint, how.max_tokens)}
+    engines = {"generator": models.engine(run, checkpoint, engine, how.max_tokens)}
     found = answer(run, stage, "", engines, started, or_else=lambda *_: [])
     run.work.write(kind, (solution for several in found for solution in several))

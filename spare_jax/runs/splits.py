@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from spare_jax.formats import files
 from spare_jax.formats.fields import prompt
+from spare_jax.keys import FileName
 from spare_jax.records import Gold, LabelledSolution, Problem
-from spare_jax.runs.settings import Config
 from spare_jax.tasks import arithmetic, competition, gsm8k, math, multihop, musique, sparp, spatial, stepgame
 from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
@@ -25,6 +25,38 @@ _LOADERS = {
 TASKS = (*WORLDS, *_LOADERS)
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitSizes:
+    """How many problems of train and dev are taken; None: all there are."""
+
+    train_problems: int | None = None
+    dev_problems: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemData(SplitSizes):
+    """Where problems come from, and how many of each split are taken.
+
+    `path` is the directory of a real data set's files, which no world has. A malformed line is an error, or with
+    `on_error` "skip" counted. Of a world's test problems there are `held_out_problems` per kind that all training has
+    held out.
+    """
+
+    test_problems: int | None = None
+    held_out_problems: int = 0
+    path: FileName = ""
+    on_error: str = "raise"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelData(SplitSizes):
+    """A file of labelled solutions, or a hub id, and its format (docs/formats.md)."""
+
+    labels: FileName = ""
+    format: str = "trl_stepwise"
+    on_error: str = "raise"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +78,7 @@ def task_of(name: str) -> Task:
         return {"musique": musique, "sparp": sparp, "stepgame": stepgame}[name].task()
     if name in competition.NAMES:
         return competition.task(name, MathVerifier())
-    return {"gsm8k": gsm8k, "math": math, "math500": math}[name].task(MathVerifier())
+    return dataclasses.replace({"gsm8k": gsm8k, "math": math, "math500": math}[name].task(MathVerifier()), name=name)
 
 
 def split_of(problem_id: str) -> str:
@@ -59,36 +91,32 @@ def group_of(problem_id: str) -> str:
     return problem_id.rsplit("-", 1)[0]
 
 
-def load(config: Config) -> Loaded:
-    """All problems of the run, every split cut to the config's number."""
-    if config.task in WORLDS:
-        return _generated(config)
-    return _read(config)
+def load(task: str, seed: int, data: ProblemData) -> Loaded:
+    """All problems of a task, every split cut to its number."""
+    return _generated(task, seed, data) if task in WORLDS else _read(task, seed, data)
 
 
-def _sizes(config: Config) -> dict[str, int | None]:
-    """Problems per split; with an existing PRM nothing is trained, so nothing is solved for it."""
-    train = 0 if config.prm.path else config.data.train_problems
-    return {"train": train, "dev": config.data.dev_problems, "test": config.data.test_problems}
+def _sizes(data: ProblemData) -> dict[str, int | None]:
+    return {"train": data.train_problems, "dev": data.dev_problems, "test": data.test_problems}
 
 
-def _generated(config: Config) -> Loaded:
-    world = world_of(task_of(config.task))
+def _generated(task: str, seed: int, data: ProblemData) -> Loaded:
+    world = world_of(task_of(task))
     seen: set[str] = set()
     pairs: list[tuple[Problem, Gold]] = []
-    for split, size in _sizes(config).items():
+    for split, size in _sizes(data).items():
         if size is None:
             raise ValueError(f"config.data.{split}_problems is not set: a world has no end, give a number")
-        pairs += world.generate(config.seed, split, size, avoid=seen)
+        pairs += world.generate(seed, split, size, avoid=seen)
     for kind, distribution in world.held_out.items():
-        pairs += world.generate(config.seed, f"{HELD_OUT}-{kind}", config.data.held_out_problems, distribution, seen)
+        pairs += world.generate(seed, f"{HELD_OUT}-{kind}", data.held_out_problems, distribution, seen)
     return Loaded([p for p, _ in pairs], [g for _, g in pairs], [])
 
 
-def _read(config: Config) -> Loaded:
+def _read(task: str, seed: int, data: ProblemData) -> Loaded:
     malformed: list[str] = []
-    train, test = (_read_split(config, split, malformed) for split in ("train", "test"))
-    random.Random(f"split/{config.seed}").shuffle(train)
+    train, test = (_read_split(task, data, split, malformed) for split in ("train", "test"))
+    random.Random(f"split/{seed}").shuffle(train)
     dev = round(DEV_SHARE * len(train))
     found = {"train": train[dev:], "dev": train[:dev], "test": test}
     seen: set[str] = set()
@@ -101,7 +129,7 @@ def _read(config: Config) -> Loaded:
             if problem.question not in seen:
                 seen.add(problem.question)
                 kept.append((problem, answer))
-        for problem, answer in kept[: _sizes(config)[split]]:
+        for problem, answer in kept[: _sizes(data)[split]]:
             name = f"{split}-{problem.id}"
             problems.append(dataclasses.replace(problem, id=name))
             gold.append(dataclasses.replace(answer, problem_id=name))
@@ -111,16 +139,15 @@ def _read(config: Config) -> Loaded:
     return Loaded(problems, gold, notes)
 
 
-def _read_split(config: Config, split: str, malformed: list[str]) -> list[tuple[Problem, Gold]]:
-    """A split of the data at `config.data.path`; nothing where there is no such split, or nobody asks for it."""
-    sizes = _sizes(config)
-    if split == "train" and (config.task in competition.NAMES or sizes["train"] == sizes["dev"] == 0):
+def _read_split(task: str, data: ProblemData, split: str, malformed: list[str]) -> list[tuple[Problem, Gold]]:
+    """A split of the data; nothing where there is no such split, or nobody asks for it."""
+    if split == "train" and (task in competition.NAMES or data.train_problems == data.dev_problems == 0):
         return []
-    return list(_LOADERS[config.task](config.data.path, split, config.data.on_error, malformed))
+    return list(_LOADERS[task](data.path, split, data.on_error, malformed))
 
 
-def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
-    """The labelled solutions of `config.data.labels`, split into train and dev, and sentences about what was left out.
+def read_labels(data: LabelData, seed: int) -> tuple[list[LabelledSolution], list[str]]:
+    """The labelled solutions of a file, split into train and dev, and sentences about what was left out.
 
     A tenth of the problems is dev, by their texts: what repeats a problem stays in its split. Where the file does not
     know whether the answer is right, the last step's label says so.
@@ -128,7 +155,6 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
     Raises:
       ValueError: no file is named, or two rows have the same id; StoreError as `files.read`.
     """
-    data = config.data
     if not data.labels:
         raise ValueError("config.data.labels is empty: name a file of labelled solutions, or a hub id")
     malformed: list[str] = []
@@ -136,12 +162,11 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
     if not any(isinstance(item, LabelledSolution) and set(item.labels) != {None} for item in read):
         raise ValueError(f"config.data.format={data.format!r} holds no step labels: choose another")
     texts = sorted({prompt(item.problem) for item in read})
-    random.Random(f"split/{config.seed}").shuffle(texts)
+    random.Random(f"split/{seed}").shuffle(texts)
     dev = set(texts[: round(DEV_SHARE * len(texts))])
-    sizes = _sizes(config)
     chosen = {
-        split: set(part[: sizes[split]])
-        for split, part in (("dev", [t for t in texts if t in dev]), ("train", [t for t in texts if t not in dev]))
+        "dev": {*[t for t in texts if t in dev][: data.dev_problems]},
+        "train": {*[t for t in texts if t not in dev][: data.train_problems]},
     }
     found: dict[str, LabelledSolution] = {}
     for item in read:
@@ -164,9 +189,8 @@ def read_labels(config: Config) -> tuple[list[LabelledSolution], list[str]]:
     return list(found.values()), notes
 
 
-def measured(config: Config, problems: Sequence[Problem]) -> set[str]:
-    """Ids of the test and held-out problems whose solutions are annotated to measure the annotator."""
-    count = config.annotate.measured_problems
+def measured(count: int, problems: Sequence[Problem]) -> set[str]:
+    """Ids of `count` test problems, and as many of the held-out ones in all."""
     chosen: set[str] = set()
     groups = {group_of(p.id) for p in problems if split_of(p.id) in ("test", HELD_OUT)}
     for group in sorted(groups):
@@ -175,10 +199,10 @@ def measured(config: Config, problems: Sequence[Problem]) -> set[str]:
     return chosen
 
 
-def controls(config: Config, problems: Sequence[Problem]) -> dict[str, str]:
-    """The measured test problems that the controls use, each with another one, whose reference is wrong for it."""
+def controls(count: int, problems: Sequence[Problem]) -> dict[str, str]:
+    """The first `count` test problems, each with another one, whose reference is wrong for it."""
     members = sorted(p.id for p in problems if split_of(p.id) == "test")
-    chosen = members[: min(config.annotate.measured_problems, config.annotate.control_problems)]
+    chosen = members[:count]
     return (
         {problem_id: members[i + 1 - len(members)] for i, problem_id in enumerate(chosen)} if len(members) > 1 else {}
     )

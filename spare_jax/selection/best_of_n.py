@@ -1,4 +1,4 @@
-"""The answer of the candidate solution that a reward model scores highest."""
+"""Best of n: the answer of the candidate solution that a reward model scores highest."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def best_of_n(
 ) -> str | None:
     """The answer of the top-scored candidate that has one; None where none has.
 
-    Candidates without a score come after all that have one. Ties are broken as in voting.py.
+    Candidates without a score rank below all that have one. Ties are broken as in voting.py.
 
     Raises:
       ValueError: a score is not finite, or there are more or fewer scores than answers.
@@ -28,10 +28,10 @@ def top_scored(choice: Ballot, scores: Sequence[float | None], drawn: np.ndarray
     Args:
       choice: the answers of the problem.
       scores: any finite number per candidate, or None.
-      drawn: bool, [draws, candidates], whom each choice is made from; all of them once where None.
+      drawn: bool, [draws, candidates]: the subsets; all candidates once where None.
 
     Returns:
-      int, [draws]: an index into `choice.answers`, -1 where nobody drawn has an answer.
+      int, [draws]: an index into `choice.answers`, -1 where no candidate of the subset has an answer.
     """
     drawn = everyone(choice) if drawn is None else drawn
     values = np.nan_to_num(check_scores(choice, scores), nan=-np.inf)

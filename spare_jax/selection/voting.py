@@ -1,8 +1,8 @@
 """Majority and weighted votes over the answers of one problem's candidate solutions.
 
-Answers come as keys: equal strings are the same answer (`candidates` makes them so, by the task's comparison). None and
-blank strings are "no answer" and win nothing while any candidate has one. Ties are broken at random, by a digest
-of seed, problem id and answer: never by the position of a candidate.
+Answers are compared as strings; `candidates` first gives answers that the task calls equal the same string. None and
+blank strings are "no answer" and never win. Ties are broken at random, by a digest of seed, problem id and answer, so
+that the order of the candidates does not matter.
 """
 
 import dataclasses
@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# Weights are counted in units of their maximum / 2**40, so that a sum does not depend on the order of its terms.
+# Weights are rounded to whole multiples of their maximum / 2**40, so that the order of a sum does not change it.
 _WEIGHT_BITS = 40
 
 
-# Per problem: comparisons, and how many of them may stay undecided, before answers count by their text alone.
+# Per problem: after so many comparisons, or so many undecided ones, the other answers are compared as text alone.
 _MOST_COMPARISONS = 2000
 _MOST_UNDECIDED = 4
 
@@ -25,13 +25,12 @@ _MOST_UNDECIDED = 4
 def candidates(
     answers: Sequence[str | None], equal: Callable[[str | None, Sequence[str]], bool | None]
 ) -> tuple[str | None, ...]:
-    r"""The answers of one problem with one text for all that are equal: "\frac{1}{2}", "0.5" and "\dfrac12" are "0.5".
+    r"""The answers of one problem, each class of equal ones as one text: "\frac{1}{2}", "0.5", "\dfrac12" all as "0.5".
 
-    The text is the shortest one, of these the first by the alphabet. The distinct answers are taken in this order,
-    and each joins the first class whose text it is equal to: so the order of `answers` does not show, and where
-    equality is not transitive ("x=5", "5", "y=5") the classes are the same every time. An undecided comparison joins
-    nothing. After 2,000 comparisons, or 4 undecided ones, what is left counts by its text: slow answers are few, or an
-    attack.
+    Distinct answers are taken by length and then alphabetically, and each joins the first class whose first answer it
+    equals, which is the text of the class. So the order of `answers` does not matter, also where equality is not
+    transitive ("x=5", "5", "y=5"). An undecided comparison joins nothing. After 2,000 comparisons, or 4 undecided ones,
+    the other answers are compared as text, which bounds the time of a hostile set.
 
     Args:
       equal: the task's `answers_equal`.
@@ -56,9 +55,8 @@ def candidates(
 
 @dataclasses.dataclass(frozen=True)
 class Ballot:
-    """The distinct answers of one problem, in the order in which ties are broken.
-
-    `cast[i]` is the index into `answers` of candidate i's answer, -1 where it gave none; int, [candidates].
+    """The distinct answers of one problem, the first of which wins a tie; `cast`, int, [candidates], has the index in
+    `answers` of each candidate's answer, -1 where it has none.
     """
 
     answers: tuple[str, ...]
@@ -66,7 +64,7 @@ class Ballot:
 
 
 def ballot(answers: Sequence[str | None], problem_id: str, seed: int = 0) -> Ballot:
-    """Group the candidates' answers; the order of `answers` does not show in the result's `answers`."""
+    """Group the candidates' answers. The order of `answers` does not change the order of the distinct ones."""
     given = [answer if answer is not None and answer.strip() else None for answer in answers]
     distinct = sorted({a for a in given if a is not None}, key=lambda answer: _digest(seed, problem_id, answer))
     index = {answer: i for i, answer in enumerate(distinct)}
@@ -97,10 +95,13 @@ def winners(choice: Ballot, scores: Sequence[float | None], drawn: np.ndarray | 
     Args:
       choice: the answers of the problem.
       scores: a weight >= 0 per candidate; a candidate without a score adds nothing to its answer.
-      drawn: bool, [draws, candidates], who takes part in each vote; all of them once where None.
+      drawn: bool, [draws, candidates]: the subsets; all candidates once where None.
 
     Returns:
-      int, [draws]: an index into `choice.answers`, -1 where nobody drawn has an answer.
+      int, [draws]: an index into `choice.answers`, -1 where no candidate of the subset has an answer.
+
+    Raises:
+      ValueError: as for `weighted`.
     """
     drawn = everyone(choice) if drawn is None else drawn
     weights = check_scores(choice, scores)

@@ -1,20 +1,22 @@
 """Search guided by a process reward model, step by step: beam search, diverse trees, lookahead.
 
-A candidate is a solution that may not have ended. In every round each beam is continued by several next steps, the
-reward model reads each new step behind what it has read before, and the best go on:
+A candidate is a solution or the beginning of one. In every round each beam, a candidate that was kept, is continued by
+several next steps; the reward model scores each new step; and the best candidates are kept:
 
-beam       one tree: of all its candidates the best `beams` go on (arXiv 2408.03314, section 5.2)
-dvts       diverse verifier tree search: `beams` trees that never meet, the best candidate of each goes on (Beeching,
-           Tunstall and Rush, "Scaling test-time compute with open models", 2024)
-lookahead  with either: a candidate is worth what greedy decoding comes to, `lookahead` steps further (2408.03314, 5.2)
+beam       one tree, in which the best `beams` candidates are kept (arXiv 2408.03314, section 5.2)
+dvts       diverse verifier tree search: `beams` independent trees, in each of which the best candidate is kept
+           (Beeching, Tunstall and Rush, "Scaling test-time compute with open models", 2024)
+lookahead  with either: a candidate's value is that of its greedy continuation by `lookahead` steps (2408.03314, 5.2)
 """
 
 import itertools
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spare_jax.judges.reward_model import LayOut
+from spare_jax.keys import unlisted
 from spare_jax.programs import Completion, Prefix, Program, Request, Sample, Score, tokens_written
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat, end_ids
@@ -27,35 +29,42 @@ if TYPE_CHECKING:
 
 METHODS = ("beam", "dvts")
 
-# Texts whose last token commonly ends a line. A line that ends in another token is cut there once it is sampled; what
-# came behind was sampled in vain, and engines take only a few stop ids.
+# The last tokens of these texts commonly end a line; they are the stop ids of a step, since engines take only a few. A
+# line that ends in another token is cut behind it once it has been sampled, and the tokens behind it are wasted.
 _LINE_ENDS = ("\n", ".\n", "\n\n", ".\n\n", ")\n", "]\n", "$\n")
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How a search goes: `beams` candidates, each continued in `width` ways per round, for `max_steps` rounds at most.
+    """How a search proceeds.
 
-    A next step has `max_tokens` at most; `max_length` is the context of policy and reward model. `aggregation` makes a
-    candidate's value of its step scores (selection/aggregate.py). `model` and `prm` name the engines.
+    Attributes:
+      max_length: the context of policy and reward model, in tokens.
+      max_tokens: most tokens of a step.
+      tokenizer_digest: of the policy's tokenizer, noted in the solutions.
+      method, lookahead: see the module's description.
+      beams, width: candidates that are kept per round, and continuations of each.
+      max_steps: most rounds.
+      aggregation: how step scores become a candidate's value (selection/aggregate.py).
+      model, prm: the names of the policy's and the reward model's engines.
 
     Raises:
       ValueError: a setting is out of its range.
     """
 
-    max_length: int
-    max_tokens: int
-    tokenizer_digest: str
+    max_length: int = unlisted(sys.maxsize)
+    max_tokens: int = unlisted(64)
+    tokenizer_digest: str = unlisted("")
     method: str = "beam"
     beams: int = 4
     width: int = 4
-    lookahead: int = 0
-    max_steps: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
+    lookahead: int = unlisted(0)
+    max_steps: int = unlisted(16)
+    temperature: float = unlisted(1.0)
+    top_p: float = unlisted(1.0)
     aggregation: str = "last"
-    model: str = "generator"
-    prm: str = "prm"
+    model: str = unlisted("generator")
+    prm: str = unlisted("prm")
 
     def __post_init__(self):
         for name, known in (("method", METHODS), ("aggregation", AGGREGATIONS)):
@@ -67,12 +76,12 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search came to, the best first: the solutions that ended, or where none did those on their way; and the
-    reward model's judgement of each.
+class SearchResult:
+    """The solutions of a search, best first, and the reward model's judgement of each.
 
-    Tokens: `generated_tokens` were sampled, `scored_tokens` read by the reward model and `prompt_tokens` by the policy
-    before the first step; what stands behind the same text is read once.
+    They are those that ended; if none did, the unfinished candidates. `generated_tokens` were sampled, `scored_tokens`
+    read by the reward model and `prompt_tokens` by the policy before the first step; a text that several candidates
+    begin with counts once.
     """
 
     solutions: tuple[Solution, ...] = ()
@@ -85,12 +94,14 @@ class Found:
 def search(
     task: "Task", problem: Problem, tokenizer: "Tokenizer", lay_out: LayOut, settings: SearchSettings
 ) -> Program:
-    """The program that searches for solutions of `problem`; returns what it Found.
+    """The program that searches for solutions of `problem`; returns a SearchResult.
 
-    The first round samples beams * width steps in all. Candidates of a tree that say the same are one candidate, and
-    those that have ended keep their place among the beams while their value lets them; the search ends when no beam
-    goes on. `lay_out` (judges/conventions.py) says how the reward model reads a solution. Where what it gives for some
-    steps begins what it gives for more of them, each step is read once; else the whole text is read again.
+    The first round samples beams * width steps in all. Equal candidates of a tree are one candidate. A candidate that
+    has ended stays among the beams as long as it is among the best; the search is over when all beams have ended.
+
+    Args:
+      lay_out: how the reward model reads a solution (judges/conventions.py). If the ids of a solution's first steps
+        begin the ids of more steps, each step is read by the reward model once; else the whole text is read again.
 
     Raises:
       ValueError: the prompt fills the context.
@@ -118,7 +129,7 @@ def search(
         beams = [c for tree in range(trees) for c in [c for c in ranked if c.tree == tree][:kept]]
     best = sorted(complete or beams, key=_rank)
     solutions = tuple(walk.solution(c, k) for k, c in enumerate(best))
-    return Found(
+    return SearchResult(
         solutions=solutions,
         judgements=tuple(_judgement(s, c.scores, settings.prm) for s, c in zip(solutions, best, strict=True)),
         generated_tokens=walk.generated_tokens,
@@ -128,7 +139,7 @@ def search(
 
 
 def read_before_steps(lay_out: LayOut, problem: Problem) -> tuple[int, ...]:
-    """The ids that a reward model reads before any step: up to where two solutions begin to differ."""
+    """The ids that a reward model reads before the first step: those with which the ids of two solutions begin."""
     one, other = (lay_out(problem, Solution("", problem.id, (step,), None, "stop"))[0] for step in ("A", "1"))
     pairs = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return tuple(token for token, _ in pairs)
@@ -136,27 +147,25 @@ def read_before_steps(lay_out: LayOut, problem: Problem) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A solution on its way, in a tree: the policy's text as a chain of pieces and the reward model's likewise; the
-    sampled ids; the steps that were scored and their scores, what it is worth, and why it went no further ("" while it
-    may)."""
+    """A solution or the beginning of one."""
 
     tree: int
-    text: Prefix
-    read: Prefix
-    ids: tuple[int, ...] = ()
-    steps: tuple[str, ...] = ()
-    scores: tuple[float, ...] = ()
+    text: Prefix  # prompt and sampled ids, as the policy reads them, a piece per step
+    read: Prefix  # what the reward model has read of it, a piece per request
+    ids: tuple[int, ...] = ()  # the sampled ids
+    steps: tuple[str, ...] = ()  # that have been scored
+    scores: tuple[float, ...] = ()  # one per scored step
     value: float | None = None
-    ended: str = ""
+    ended: str = ""  # the finish reason; empty while it may be continued
 
 
 def _rank(candidate: _Candidate) -> tuple[bool, float]:
-    """Sorts the best first, and those without a value last."""
+    """A key that sorts the greatest value first and candidates without a value last."""
     return candidate.value is None, -(candidate.value or 0.0)
 
 
 def _judgement(solution: Solution, scores: Sequence[float], judge: str) -> Judgement:
-    """The scores as a judgement; a step that was cut off has none."""
+    """The Judgement with these scores of the first steps; a last step that was cut off has none."""
     unread = (StepJudgement(),) * (len(solution.steps) - len(scores))
     return Judgement(solution.id, judge, (*(StepJudgement(score=score) for score in scores), *unread))
 
@@ -165,7 +174,7 @@ _Asking = Generator[list[Request], list[tuple[Completion, ...]], list[_Candidate
 
 
 class _Walk:
-    """What the rounds of one search share, and the tokens they have taken."""
+    """What the rounds of one search share, and the tokens that they have spent."""
 
     def __init__(
         self, task: "Task", problem: Problem, tokenizer: "Tokenizer", lay_out: LayOut, settings: SearchSettings
@@ -176,7 +185,7 @@ class _Walk:
         self._stop = tuple(dict.fromkeys((*self._end, *(encode(tokenizer, text)[-1] for text in _LINE_ENDS))))
         self.prompt = Prefix(tuple(encode_chat(tokenizer, solve.render(task, problem))))
         self.read_first = Prefix(read_before_steps(lay_out, problem))
-        # What was read and the scores of the steps that were new, by sampled ids and the number of known steps.
+        # By sampled ids and number of steps known before: what the reward model has read, and the new steps' scores.
         self._scored: dict[tuple[tuple[int, ...], int], tuple[Prefix, tuple[float, ...]]] = {}
         self.generated_tokens = 0
         self.scored_tokens = len(self.read_first.ids)
@@ -187,20 +196,20 @@ class _Walk:
         return min(self._settings.max_tokens, self._settings.max_length - used)
 
     def extend(self, parents: Sequence[_Candidate], width: int, greedy: bool = False) -> _Asking:
-        """Every parent continued by a step in `width` ways, in their order, not yet scored. Where the context is full a
-        parent stands for itself, ended."""
-        how = self._settings
+        """Every parent continued by one step in `width` ways, not yet scored; a parent whose context is full becomes
+        one candidate, ended."""
+        settings = self._settings
         answers = iter(
             (
                 yield [
                     Sample(
-                        model=how.model,
+                        model=settings.model,
                         ids=(),
                         max_tokens=self.room(parent),
                         prefix=parent.text,
                         n=width,
-                        temperature=0.0 if greedy else how.temperature,
-                        top_p=1.0 if greedy else how.top_p,
+                        temperature=0.0 if greedy else settings.temperature,
+                        top_p=1.0 if greedy else settings.top_p,
                         stop=self._stop,
                     )
                     for parent in parents
@@ -219,9 +228,11 @@ class _Walk:
         return grown
 
     def score(self, candidates: Sequence[_Candidate]) -> _Asking:
-        """The candidates with the scores of their new steps; a text that was scored before is not asked for again. A
-        line may end several steps, or go on with the last one, which is then read again. A blank line is no step and
-        leaves the value as it was; what was cut off has none."""
+        """The candidates with the scores of their new steps; a text is scored only once.
+
+        A sampled line may complete several steps, or continue the last one, which is then scored again. A blank line is
+        no step and leaves the value as it is; a candidate that was cut off has no value.
+        """
         scored, asked, places = list(candidates), {}, []
         for i, candidate in enumerate(candidates):
             partial = self.solution(candidate, 0)
@@ -260,7 +271,7 @@ class _Walk:
         return scored
 
     def look_ahead(self, candidates: Sequence[_Candidate]) -> _Asking:
-        """The candidates with the values that greedy decoding comes to, `lookahead` steps further."""
+        """The candidates with the values of their greedy continuations by `lookahead` steps."""
         ahead = list(candidates)
         for _ in range(self._settings.lookahead):
             live = [i for i, candidate in enumerate(ahead) if not candidate.ended]
@@ -271,7 +282,7 @@ class _Walk:
         return [replace(c, value=further.value) for c, further in zip(candidates, ahead, strict=True)]
 
     def solution(self, candidate: _Candidate, k: int) -> Solution:
-        """A candidate as a record; one that did not end has the finish reason "length"."""
+        """A candidate as solution number k; an unfinished one has the finish reason "length"."""
         steps, spans, _ = solve.split_solution(self._tokenizer, candidate.ids, self._end, self._task.split_steps)
         return Solution(
             id=f"{self._problem.id}/{k:03d}",
@@ -286,7 +297,7 @@ class _Walk:
         )
 
     def _continued(self, parent: _Candidate, completion: Completion) -> _Candidate:
-        """`parent` and one line more: what was sampled behind its end is dropped."""
+        """`parent` and one line more; ids that were sampled behind the line's end are dropped."""
         ids, ended = completion.ids, "length"
         for i, token in enumerate(completion.ids):
             if token in self._end or "\n" in solve.decode(self._tokenizer, [token]):

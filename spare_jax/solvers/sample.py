@@ -1,10 +1,11 @@
-"""A policy as a program: n solutions of a problem from one request."""
+"""The program that samples n solutions of a problem from a policy, by one request."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spare_jax.keys import unlisted
 from spare_jax.programs import Program, Sample, tokens_read
 from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode_chat, end_ids, shared_prefix
@@ -17,23 +18,24 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class SolveSettings:
-    """How solutions are sampled (arXiv 2506.15498: N = 20, temperature 1, top-p 1, 500 new tokens)."""
+    """How solutions are sampled (SPARE, arXiv 2506.15498: 20 per problem, temperature 1, top-p 1, 500 tokens at most).
+    `tokenizer_digest` is noted in the solutions; `model` names the engine."""
 
-    samples: int
-    temperature: float
-    top_p: float
-    max_tokens: int
-    tokenizer_digest: str
-    model: str = "generator"
+    samples: int = 20
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 500
+    tokenizer_digest: str = unlisted("")
+    model: str = unlisted("generator")
 
 
 def solutions(
     task: "Task", problem: Problem, tokenizer: "Tokenizer", settings: SolveSettings, begun: Sequence[int] = ()
 ) -> Program:
-    """The program that samples `settings.samples` solutions of `problem`; returns them as a list.
+    """The program that samples `settings.samples` solutions of `problem` and returns them as a list.
 
-    The ids of solutions are "<problem>/<k>" with k from 0, in digits that sort. `begun` are the token ids that every
-    solution begins with; they count as prompt, and have no part in the mean log-probability.
+    Solution k, from 0, has the id "<problem>/<k>" with k in three digits. Every solution begins with the token ids
+    `begun`, which count as prompt tokens and not in the mean log-probability.
     """
     messages = solve.render(task, problem)
     prompt = [*encode_chat(tokenizer, messages), *begun]
@@ -50,11 +52,11 @@ def solutions(
         stop=stop,
     )
     (completions,) = yield [request]
-    found, read = [], tokens_read(request, completions)
+    sampled, read = [], tokens_read(request, completions)
     for k, completion in enumerate(completions):
         ids = (*begun, *completion.ids)
         steps, spans, _ = solve.split_solution(tokenizer, ids, stop, task.split_steps)
-        found.append(
+        sampled.append(
             Solution(
                 id=f"{problem.id}/{k:03d}",
                 problem_id=problem.id,
@@ -68,4 +70,4 @@ def solutions(
                 prompt_tokens=read,
             )
         )
-    return found
+    return sampled

@@ -1,6 +1,6 @@
-"""The layout of a text that a model writes: what each line is, and which lines stand below which heading or item.
+"""The layout of a model's text: what each line is (heading, list item, prose, ...), and which block it belongs to.
 
-Mathematics, code and drawings are hidden first, so that a line of the text is a line of its layout.
+Mathematics, code and drawings are replaced by placeholders first, so that line ends within them do not count.
 """
 
 import bisect
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 _LONGEST_FORMULA = 5000  # the longest in MATH has 2,122 characters
 
-# What stands for a hidden character of a display (or code, or a drawing) and of a formula inside a line.
+# The placeholders: for a character of displayed mathematics, code or a drawing, and of a formula within a line.
 DISPLAY, INLINE = "\ue000", "\ue001"
 _FENCE = r"^[ \t]*(`{3,}|~{3,})"
 _OPENING = re.compile(
@@ -27,12 +27,12 @@ _CLOSED_BY = {"[asy]": "[/asy]", "$$": "$$", "\\[": "\\]", "\\(": "\\)", "[": "]
 
 
 def hide(text: str) -> str:
-    """`text` with private characters in place of mathematics, code and drawings, so that nobody cuts inside of them.
+    """`text`, of the same length, with placeholders for mathematics, code and drawings, so that nothing cuts them.
 
-    The length stays. The punctuation mark that a formula inside a line ends with is what stands for its end. A mark
-    that is never closed, or only after 5,000 characters, hides nothing, except that code goes on to the end of the
-    text. A dollar sign opens a formula only before and closes one only behind a character that is no blank, and not
-    before a digit: "$5 and $6" are prices.
+    Where a formula within a line ends in a punctuation mark its last placeholder is that mark. An opening mark that is
+    not closed within 5,000 characters hides nothing; code that is not closed extends to the end. A dollar sign opens a
+    formula only if no blank follows, and closes one only if no blank is before and no digit behind it: "$5 and $6" are
+    prices.
     """
     closing = defaultdict(list)
     for match in _CLOSING.finditer(text):
@@ -65,12 +65,11 @@ def hide(text: str) -> str:
 
 
 class Line(NamedTuple):
-    """A line that is not blank: its place, and what it is.
+    """A line that is not blank: where it is, from `start` to `end` without the blanks around it, and what it is.
 
-    `start` and `end` leave out the blanks around it. `spaced`: a blank line stands before it. `kind`: a heading is
-    "step", "title", "section" or "answer"; then there are "item" (of a numbered list), "bullet", "display" (or table),
-    "rule", and "" for prose. `level` orders headings, 1 the highest. `bare`: it says nothing by itself. `titled`:
-    nothing stands on it but a title.
+    `kind`: headings are "step", "title", "section" or "answer"; others "item" (of a numbered list), "bullet", "display"
+    (or table), "rule", and "" for prose. `level` is a heading's, 1 the highest; `number` an item's. `spaced`: a blank
+    line is before it. `bare`: it has no content of its own, only a mark or a heading. `titled`: only a title.
     """
 
     start: int
@@ -122,6 +121,7 @@ DRESS = " \t*_"
 
 
 def lines_of(hidden: str) -> list[Line]:
+    """The lines of a text after `hide`; a heading or item that begins within a line begins a new one."""
     tables = {match.start(1) for match in _TABLE_RULE.finditer(hidden) if "|" in match[1] and "-" in match[1]}
     first = len(hidden) - len(hidden.lstrip())
     starts, befores, ends = [first], [hidden[:first]], []
@@ -146,7 +146,7 @@ def lines_of(hidden: str) -> list[Line]:
 
 
 def _classified(place: Line, shown: str) -> Line:
-    """What a line is by what stands on it."""
+    """The line with its kind, by its text `shown`."""
     sign = shown[0]
     if sign.isalpha() or sign == INLINE:
         if sign in "SsAaFfTt" and (match := _PLAIN_HEADING.match(shown)):
@@ -199,7 +199,7 @@ def _heading(place: Line, shown: str) -> Line:
 
 
 def blocks_of(lines: Sequence[Line]) -> list[int]:
-    """For each line the index of the line at which its block begins, the heading or item it belongs to; -1 for none."""
+    """For each line the index of the first line of its block, a heading or an item; -1 where it is in no block."""
     following: dict[tuple[int, int], int] = {}
     has_next = [False] * len(lines)
     for i in range(len(lines) - 1, -1, -1):

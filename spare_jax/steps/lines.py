@@ -8,10 +8,8 @@ _LINE_END = re.compile(r"\n\s*")
 
 
 def cut_behind(boundary: re.Pattern[str], text: str) -> tuple[str, ...]:
-    """Cut `text` behind every match of `boundary`, which takes all blanks that follow; joining the pieces gives `text`
-    back.
-
-    Blanks stay with the piece before them, at the start with the one behind: no piece is blank unless all of `text` is.
+    """Cut `text` after every match of `boundary`, which must include the blanks that follow; joining the pieces gives
+    `text` back. Blanks at the start stay with the first piece: no piece is blank unless all of `text` is.
     """
     first = len(text) - len(text.lstrip())
     ends = [match.end() for match in boundary.finditer(text)]
@@ -25,10 +23,7 @@ def split_lines(text: str) -> tuple[str, ...]:
 
 
 def step_texts(split: Sequence[str]) -> tuple[str, ...]:
-    """What records hold of the pieces of a text: each on one line, without the blanks around it; blank ones are gone.
-
-    Splitting loses nothing. This is where line ends and outer blanks go, which no step of a record has.
-    """
+    """The pieces of a text as steps of a record: each on one line, without blanks around it, blank ones left out."""
     lines = (" ".join(line for line in map(str.strip, piece.split("\n")) if line) for piece in split)
     return tuple(step for step in lines if step)
 
@@ -38,7 +33,7 @@ def line_steps(text: str) -> tuple[str, ...]:
     return step_texts(split_lines(text))
 
 
-# Where a sentence may end: after its full stop, and closing quotes or brackets, before what can start another.
+# A sentence may end at a line end, or after a stop and closing quotes, before something that can start a sentence.
 _BOUNDARY = re.compile(r"""(?<=[.!?])["'”’)\]]*[^\S\n]+(?=["'“‘(\[]?[A-Z0-9$£€])|\n\s*""")
 
 
@@ -48,9 +43,9 @@ _ABBREVIATIONS = ("mr", "mrs", "ms", "dr", "prof", "st", "jr", "sr", "vs", "appr
 def split_sentences(text: str) -> tuple[str, ...]:
     """Cut `text` into sentences; each keeps the blanks behind it, so that joining them gives `text` back.
 
-    No piece is blank unless all of `text` is. A line end always ends a sentence. Titles and other common abbreviations
-    do not. A single letter does ("twice as many as jar B. How many"): in word problems it is a label far more often
-    than an initial.
+    No piece is blank unless all of `text` is. A line end always ends a sentence; the full stop of a title or another
+    common abbreviation does not. That of a single letter does ("twice as many as jar B. How many"): in word problems
+    the letter is a label far more often than an initial.
     """
     pieces, start, first = [], 0, len(text) - len(text.lstrip())
     for match in _BOUNDARY.finditer(text):
@@ -64,7 +59,7 @@ def split_sentences(text: str) -> tuple[str, ...]:
 
 
 def ends_in_abbreviation(text: str, end: int) -> bool:
-    """Whether `text`, up to the index `end`, ends in the full stop of an abbreviation."""
+    """Whether `text[:end]` ends with the full stop of an abbreviation."""
     if end < 1 or text[end - 1] != ".":
         return False
     word = text[max(0, end - 13) : end - 1].split()[-1:]

@@ -1,10 +1,10 @@
-"""The steps of a solution as people's models lay it out: sentences, lists, headings, displays, tables, code.
+"""The steps of a solution as language models write it: sentences, lists, headings, displayed mathematics, tables, code.
 
 Where the writer has marked steps, by headings ("## Step 2", "**Step 2:**", "Step 2:") or by a numbered or bulleted
-list, a step is a heading with what stands below it, or an item. Elsewhere a step is a sentence, and a line end ends a
-sentence. Displayed mathematics, a table and a block of code belong to the sentence before them. What says nothing by
-itself (a heading, a number, a rule, "We have:") goes with what follows it. At the end of the text a sentence that
-states the answer is a step, also below a heading or in an item.
+list, a step is a heading with all below it, or an item. Elsewhere a step is a sentence, and a line end ends a sentence.
+Displayed mathematics, a table and a block of code belong to the sentence before them. A piece without content of its
+own (a heading, a number, a rule, "We have:") belongs to what follows it. A sentence that states the answer at the end
+of the text is a step of its own, also below a heading or in an item.
 """
 
 import re
@@ -14,7 +14,7 @@ from spare_jax.steps.layout import DISPLAY, DRESS, INLINE, STEP_WORD, Line, bloc
 from spare_jax.steps.lines import cut_behind, ends_in_abbreviation, split_lines, split_sentences
 
 LONGEST = 100_000
-"""Characters of the longest text whose layout is read: of a longer one every line is a step."""
+"""Most characters of a text whose layout is read; of a longer text every line is a step."""
 
 _TAG = re.compile(r"(?:</step>|\bки\b)\s*", re.IGNORECASE)
 _BOUNDARY = re.compile(
@@ -32,14 +32,14 @@ _CONTINUES = re.compile(r"=|≈|≡|⇒|⟹|→|≤|≥|\\(?:implies|Rightarrow|
 _JOINS = re.compile(r"(?:where|which|and|or|with|for|since|because|giving|implying|that)\b")
 _DISPLAY_ENDS = (DISPLAY, *(DISPLAY + mark for mark in ".,;"))
 _LOWER = re.compile(r"[a-z]{2}")
-_HARD_WRAPPED = 60  # characters of a line that somebody may have broken to fit a page
+_HARD_WRAPPED = 60  # a line of so many characters may have been broken to fit a page, in mid sentence
 
 
 def split_steps(text: str) -> tuple[str, ...]:
-    """One piece per step of a solution in the layout of its writer; joining the pieces gives `text` back.
+    """Cut a solution into one piece per step, by its layout; joining the pieces gives `text` back.
 
-    Blanks stay with the piece before them; no piece is blank unless all of `text` is. A text that marks the ends of
-    its steps ("</step>", "ки") is cut there, and one of more than 100,000 characters into its lines.
+    Blanks stay with the piece before them; no piece is blank unless all of `text` is. A text with tags at the ends of
+    its steps ("</step>", "ки") is cut there, and one of more than `LONGEST` characters at its line ends.
     """
     if len(text) > LONGEST:
         return split_lines(text)
@@ -53,16 +53,18 @@ def split_steps(text: str) -> tuple[str, ...]:
 
 
 def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) -> list[int]:
-    """Where steps but the first begin."""
+    """Where steps begin, but for the first."""
     cuts: list[int] = []
-    inner: list[int] = []  # where sentences begin inside the last block
-    said = prose = listing = False  # of the step so far: says something; holds a sentence; is a list under a lead-in
+    inner: list[int] = []  # where sentences begin within the last block
+    has_content = prose = listing = (
+        False  # of the step so far; prose: it has a sentence; listing: a list with a lead-in
+    )
     for i, line in enumerate(lines):
         begins = blocks[i] == i
         before = hidden[lines[i - 1].start : lines[i - 1].end].rstrip(DRESS) if i else ""
         free = i > 0 and blocks[i - 1] < 0
         listing = line.kind == "bullet" and ((listing and blocks[i - 1] >= 0) or (free and before.endswith((":", ","))))
-        if not said or line.kind == "rule":
+        if not has_content or line.kind == "rule":
             joined = True
         elif begins or line.kind in ("section", "title"):
             joined = listing or (free and before.endswith(":"))
@@ -76,17 +78,17 @@ def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) 
                 inner = []
             else:
                 inner.append(line.start)
-            said = prose = False
+            has_content = prose = False
         if line.kind not in ("display", "rule"):
-            found = _sentence_starts(hidden, line)
+            starts = _sentence_starts(hidden, line)
             if blocks[i] < 0:
-                cuts += found
+                cuts += starts
             else:
-                inner += found
+                inner += starts
             prose = True
-        said = said or not line.bare
+        has_content = has_content or not line.bare
     head = lines[blocks[-1]] if lines and blocks[-1] >= 0 else None
-    if cuts and not said:  # a heading at the end, with nothing below it
+    if cuts and not has_content:  # a heading at the end, with nothing below it
         cuts.pop()
     elif inner and head is not None and head.kind != "answer":
         spaced = any(line.start == inner[-1] and line.spaced for line in lines[-8:])
@@ -99,12 +101,12 @@ def _cuts(text: str, hidden: str, lines: Sequence[Line], blocks: Sequence[int]) 
 
 
 def _is_row(hidden: str, line: Line) -> bool:
-    """Whether a line is a table's."""
+    """Whether a line is a row of a table."""
     return line.kind == "display" and hidden[line.start] != DISPLAY
 
 
 def _goes_on(hidden: str, line: Line, before: str, prose: bool) -> bool:
-    """Whether a line of prose goes on with the sentence of the line before it, which ends in no colon."""
+    """Whether a line of prose continues the sentence of the line `before`, which does not end in a colon."""
     if not before:
         return False
     if not hidden[line.start].isalnum() and _CONTINUES.match(hidden, line.start):
@@ -120,7 +122,7 @@ def _goes_on(hidden: str, line: Line, before: str, prose: bool) -> bool:
 
 
 def _sentence_starts(hidden: str, line: Line) -> list[int]:
-    """Where the sentences of a line but the first begin."""
+    """Where the sentences of a line begin, but for the first."""
     starts, start = [], line.start
     for match in _BOUNDARY.finditer(hidden, line.start, line.end):
         at = match.end()
@@ -154,7 +156,7 @@ _BOXED_CONCLUSION = re.compile(rf"\W*(?:{_CONCLUDING}|the)\b", re.IGNORECASE)
 
 
 def _states_answer(sentence: str, spaced: bool) -> bool:
-    """Whether the last sentence of a text states the answer; `spaced`: it is a paragraph of its own."""
+    """Whether the last sentence of a text states the answer; `spaced`: it begins a paragraph."""
     if _STATED.match(sentence):
         return True
     if "\\boxed" in sentence and _BOXED_CONCLUSION.match(sentence):
@@ -163,10 +165,8 @@ def _states_answer(sentence: str, spaced: bool) -> bool:
 
 
 def split_prose(text: str) -> tuple[str, ...]:
-    """One piece per sentence, never cut inside mathematics or a drawing; joining them gives `text` back.
-
-    A text of more than 100,000 characters is cut into its lines.
-    """
+    """Cut `text` into sentences, never within mathematics, code or a drawing; joining the pieces gives `text` back. A
+    text of more than `LONGEST` characters is cut at its line ends."""
     if len(text) > LONGEST:
         return split_lines(text)
     pieces, at = [], 0

@@ -1,13 +1,13 @@
 """From the N verifications of a solution to the one that a verifier learns from (SPARK, arXiv 2512.03244, stage I).
 
-single               the first verification, whatever the others say
-outcome_consistency  y* is the majority of the Yes and No on the answer; one verification that says y* is kept
-step_consistency     v_i* is the majority of the verdicts on step i; one verification whose verdicts are v* is kept
+single               the first verification, whatever the others are
+outcome_consistency  y* is the majority of the verdicts (Yes or No) on the answer; a verification with y* is kept
+step_consistency     v_i* is the majority of the verdicts on step i; a verification with all verdicts v* is kept
 
-Nobody is asked and nothing of the gold is seen. A verification that failed (the verifier could not be asked, or its
-text was cut off or unreadable) casts no vote and is never kept: the others decide, however few they are, and how many
-those were is told (`Choice.voted`). One that left a verdict out casts no vote on that. What the paper does with ties,
-without a match, and among several matches is not published: `ConsistencySettings` names our choices.
+The gold answer is not used. A verification that failed (the verifier could not be asked, or its text was cut off or
+unreadable) has no vote and is never kept; `Choice.voted` counts the others. One that left a verdict out has no vote on
+that. What the paper does with ties, without a match, and among several matches is not published: `ConsistencySettings`
+has a setting for each.
 """
 
 from collections.abc import Sequence
@@ -26,10 +26,9 @@ REASONS = (FAILED, "no_verdict", "tie", "no_match")
 class ConsistencySettings:
     """What the rules leave open.
 
-    `tie`: a vote that ends even drops the solution, or counts as "correct" (Yes) or "incorrect" (No). `no_match`: where
-    no verification has all verdicts of step-level consistency the solution is dropped, or the "closest" is kept, the
-    one with the fewest steps whose verdict is another or missing. `keep`: of several the "first" is kept, or the
-    "shortest" in tokens, of these the first.
+    `tie`: an even vote drops the solution, or counts as "correct" (Yes) or "incorrect" (No). `no_match`: where no
+    verification has all verdicts v* the solution is dropped, or the "closest" is kept, in which the fewest verdicts
+    differ or are missing. `keep`: of several matches the "first" is kept, or the "shortest" in tokens.
     """
 
     tie: str = "drop"
@@ -48,9 +47,9 @@ class ConsistencySettings:
 class Choice:
     """The verification that a rule keeps, None where it drops the solution.
 
-    `read` are the verifications that the rule looked at. `agreement` is the least share of the votes, over what the
-    rule votes on, that say what the kept one says; None where there was no vote. `tied` and `unmatched` say that a vote
-    ended even, or that no verification matched the consensus, whatever became of it.
+    `read`: the verifications that the rule looks at. `agreement`: the share of the votes that agree with the kept one,
+    the least over all that is voted on; None without a vote. `tied`: a vote was even; `unmatched`: no verification
+    matched the consensus; both also where the settings then kept one.
     """
 
     kept: Judgement | None
@@ -61,13 +60,13 @@ class Choice:
 
     @property
     def voted(self) -> int:
-        """How many of the verifications that were read are verifications, and no failures."""
+        """How many of the verifications `read` did not fail."""
         return len(_readable(self.read))
 
     @property
     def dropped(self) -> str:
-        """Which of REASONS, where nothing was kept; "failed": there was no verification, "no_verdict": there was
-        nothing in them to vote with."""
+        """Which of REASONS nothing was kept for, "" where something was; "failed": all verifications failed,
+        "no_verdict": a vote had no votes."""
         if self.kept:
             return ""
         if not self.voted:
@@ -76,30 +75,29 @@ class Choice:
 
 
 def single(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
-    """The first verification, nothing where it failed: the others cost more than this rule asks for. `settings` leave
-    nothing open."""
+    """The first verification, or none where that failed. The settings have no effect."""
     first = verifications[:1]
     return Choice(next(iter(_readable(first)), None), first)
 
 
 def outcome_consistency(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
-    """A verification that says of the answer what most do.
+    """A verification with the majority's verdict on the answer.
 
     Args:
       verifications: all of one solution, in their order; at least one.
     """
     readable = _readable(verifications)
-    share = _share([said.outcome for said in readable])
+    share = _share([verification.outcome for verification in readable])
     verdict = _verdict(share, settings)
     if share is None or verdict is None:
         return Choice(None, verifications, tied=share is not None)
-    kept = _keep([said for said in readable if said.outcome is verdict], settings)
+    kept = _keep([verification for verification in readable if verification.outcome is verdict], settings)
     agreement = share if verdict else 1 - share
     return Choice(_with_votes(kept, readable), verifications, agreement, tied=share == 0.5)
 
 
 def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySettings) -> Choice:
-    """A verification that says of every step what most do; its verdict on the answer is not looked at.
+    """A verification with the majority's verdict on every step, whatever its verdict on the answer.
 
     Args:
       verifications: all of one solution, in their order; at least one.
@@ -113,12 +111,13 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
     if None in consensus:
         return Choice(None, verifications, tied=tied)
     differ = [
-        sum(step.label is not verdict for step, verdict in zip(said.steps, consensus, strict=True)) for said in readable
+        sum(step.label is not verdict for step, verdict in zip(verification.steps, consensus, strict=True))
+        for verification in readable
     ]
     fewest = min(differ)
     if fewest and settings.no_match == "drop":
         return Choice(None, verifications, tied=tied, unmatched=True)
-    nearest = [said for said, count in zip(readable, differ, strict=True) if count == fewest]
+    nearest = [verification for verification, count in zip(readable, differ, strict=True) if count == fewest]
     kept = _with_votes(_keep(nearest, settings), readable)
     agreements = [
         0.0 if step.label is None else share if step.label else 1 - share
@@ -128,30 +127,37 @@ def step_consistency(verifications: Sequence[Judgement], settings: ConsistencySe
 
 
 def _readable(verifications: Sequence[Judgement]) -> list[Judgement]:
-    return [said for said in verifications if not said.failure]
+    return [verification for verification in verifications if not verification.failure]
 
 
 def _share(labels: Sequence[bool | None]) -> float | None:
-    """The share of True among the labels that there are."""
+    """The share of True among the labels that are not None; None where all are."""
     votes = [label for label in labels if label is not None]
     return sum(votes) / len(votes) if votes else None
 
 
 def _step_shares(verifications: Sequence[Judgement]) -> list[float | None]:
-    return [_share([step.label for step in said]) for said in zip(*(v.steps for v in verifications), strict=True)]
+    return [
+        _share([step.label for step in verification])
+        for verification in zip(*(v.steps for v in verifications), strict=True)
+    ]
 
 
 def _verdict(share: float | None, settings: ConsistencySettings) -> bool | None:
-    """What a vote comes to; None where nobody voted, or an even vote drops the solution."""
+    """The result of a vote by its share of True; None without votes, or where an even vote drops the solution."""
     return None if share is None else TIES[settings.tie] if share == 0.5 else share > 0.5
 
 
 def _keep(matching: Sequence[Judgement], settings: ConsistencySettings) -> Judgement:
-    return matching[0] if settings.keep == "first" else min(matching, key=lambda said: said.generated_tokens)
+    return (
+        matching[0]
+        if settings.keep == "first"
+        else min(matching, key=lambda verification: verification.generated_tokens)
+    )
 
 
 def _with_votes(kept: Judgement, verifications: Sequence[Judgement]) -> Judgement:
-    """`kept` with the share of "correct" among the votes on each step as the step's score."""
+    """`kept`, with the share of votes for "correct" on each step as its score."""
     shares = _step_shares(verifications)
     steps = (replace(step, score=share) for step, share in zip(kept.steps, shares, strict=True))
     return replace(kept, steps=tuple(steps))

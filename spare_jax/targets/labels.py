@@ -1,6 +1,6 @@
-"""From what an annotator wrote to training labels: the policies of SPARE (arXiv 2506.15498), each a switch.
+"""From an annotation to training labels: the choices that SPARE (arXiv 2506.15498) leaves open, each a setting.
 
-The annotator's text stays in its Judgement, so labels can be made anew under another policy without asking again.
+The annotator's text stays in the Judgement, so labels can be made again under another policy without asking it again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,15 +19,14 @@ REFERENCE = "/reference"
 
 @dataclass(frozen=True)
 class LabelPolicy:
-    """How a label is chosen where the annotator's word is missing or outranked.
+    """How a label is chosen where the annotator gave none, or the outcome replaces it. A solution that was not judged
+    has no labels under any policy.
 
-    All of them speak of an annotation that was read; what failed has no label under any policy.
-
-    `missed`: the label of a step without a record: "incorrect", the "outcome" of the solution, or "unknown" (masked).
-    `unknown_is_incorrect`: a record whose label is neither of the two words counts as incorrect; else it is masked.
-    `last_step_is_outcome`: the last step's label is the solution's outcome, whatever the annotator said.
-    `reference_as_sample`: the reference joins the training examples of its problem, all correct. Whether the paper
-    did this is not published, hence off.
+    `missed`: the label of a step that the annotation left out: "incorrect", the "outcome" of the solution, or "unknown"
+    (masked). `unknown_is_incorrect`: a label that is neither CORRECT nor INCORRECT counts as incorrect; otherwise it is
+    masked. `last_step_is_outcome`: the last step's label is the solution's outcome, whatever the annotator wrote.
+    `reference_as_sample`: the reference, all correct, joins the training examples of its problem; off, since it is not
+    published whether the paper did so.
     """
 
     missed: str = "incorrect"
@@ -42,11 +41,11 @@ class LabelPolicy:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What the policy had to do on one solution, or on many (`+` adds counts up).
+    """How often the policy chose a label, on one solution or on several (`+` adds counts).
 
-    `steps` in all; `missed` without a record; `unknown` with a record without a usable label; `overwritten` last steps
-    whose label the outcome changed; `surplus` records about no step, `duplicates` second ones about the same. `failed`
-    solutions were not judged: no policy speaks of them, and none of their steps is counted.
+    `solutions`, of which `failed` were not judged and count nowhere else; `steps`; `missed`: steps that the annotation
+    left out; `unknown`: steps whose label is neither word; `overwritten`: last steps whose label the outcome changed;
+    `surplus`: entries about steps that do not exist; `duplicates`: second entries about a step.
     """
 
     solutions: int = 0
@@ -65,7 +64,8 @@ class LabelCounts:
 def label_steps(
     annotation: ParsedAnnotation, n_steps: int, outcome: bool | None, policy: LabelPolicy
 ) -> tuple[tuple[StepJudgement, ...], LabelCounts]:
-    """One labelled entry per step, and what was counted on the way. An `outcome` of None overwrites nothing."""
+    """The labels of an annotation under a policy, one entry per step, and the counts. An `outcome` of None replaces no
+    label."""
     by_policy = {"incorrect": False, "outcome": outcome, "unknown": None}[policy.missed]
     steps = []
     for number in range(1, n_steps + 1):
@@ -90,8 +90,8 @@ def label_steps(
 
 
 def relabel(judgement: Judgement, policy: LabelPolicy) -> tuple[Judgement, LabelCounts]:
-    """The labels that SPARE's `judgement` has under `policy`, from the annotator's text that it keeps; one that failed
-    stays as it is."""
+    """A judgement of SPARE's with its labels under `policy`, made from its text, and the counts. A failed judgement is
+    returned as it is."""
     if judgement.failure:
         return judgement, LabelCounts(solutions=1, failed=1)
     annotation = parse(judgement.text, len(judgement.steps))
@@ -108,17 +108,17 @@ def training_examples(
     golds: Mapping[str, Gold],
     policy: LabelPolicy,
 ) -> Iterator[LabelledSolution]:
-    """Solutions with their labels, for TRAINING alone: with `reference_as_sample` they hold each problem's reference.
-
-    Where the policy outranks the judge's word on a step its score goes too, so that labels and soft labels agree there.
-    A solution that was not judged is left out.
+    """Solutions with their labels, for training alone: with `reference_as_sample` each problem's reference is among
+    them. A last step whose label is the outcome loses the judge's score, so that its soft label is the outcome too. A
+    solution that was not judged is left out.
 
     Args:
       problems, golds: by problem id.
-      judgements: of every solution, by its id, labelled under the policy already.
+      judgements: by solution id, one of every solution, labelled under the policy already.
 
     Raises:
-      ValueError: a judgement has another number of labels than its solution has steps, or a solution has none.
+      RecordError: a judgement has another number of labels than its solution has steps.
+      ValueError: a solution has no judgement.
     """
     with_reference: set[str] = set()
     for solution in solutions:
@@ -135,8 +135,8 @@ def training_examples(
             if (gold := golds.get(problem_id)) and gold.steps:
                 reference = reference_solution(task, gold)
                 all_correct = (StepJudgement(label=True),) * len(reference.steps)
-                said = Judgement(reference.id, "reference", all_correct, outcome=True)
-                yield LabelledSolution(problems[problem_id], reference, said)
+                judgement_of_reference = Judgement(reference.id, "reference", all_correct, outcome=True)
+                yield LabelledSolution(problems[problem_id], reference, judgement_of_reference)
 
 
 def _without_outranked(judgement: Judgement, policy: LabelPolicy) -> Judgement:
@@ -147,7 +147,7 @@ def _without_outranked(judgement: Judgement, policy: LabelPolicy) -> Judgement:
 
 
 def reference_solution(task: "Task", gold: Gold) -> Solution:
-    """The reference in the form of a solution; its id ends in "/reference" and it holds no sampled ids."""
+    """The reference as a solution; its id ends in "/reference", and it has no sampled ids."""
     return Solution(
         id=gold.problem_id + REFERENCE,
         problem_id=gold.problem_id,
@@ -158,11 +158,7 @@ def reference_solution(task: "Task", gold: Gold) -> Solution:
 
 
 def check_pool(solutions: Iterable[Solution]) -> None:
-    """Guard of an evaluation pool: no solution to be ranked or judged may be a reference.
-
-    Raises:
-      ValueError: one is.
-    """
+    """Raise ValueError if one of the solutions that are to be evaluated is a reference."""
     for solution in solutions:
         if solution.id.endswith(REFERENCE) or solution.finish_reason == "reference":
             raise ValueError(

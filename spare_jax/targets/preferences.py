@@ -1,14 +1,14 @@
 """Preference data: from the judged solutions of a problem to pairs of a better one and a worse one.
 
 SPARE scores a solution by its outcome y and its mean step label (arXiv 2506.15498, the part on SPARE-ORPO). A rule says
-which pairs these scores allow:
+which pairs are allowed:
 
 outcome  the chosen answer is right and the rejected one wrong (Outcome-ORPO)
-spare    and the mean step label of the chosen solution is the higher one: better in both, strictly (SPARE-ORPO)
-step     behind the same right steps, the first wrong step of a wrong solution against a right one: both solutions are
-         cut behind that step (Step-DPO, arXiv 2406.18629, section 3)
+spare    as outcome, and the chosen solution has the higher mean step label (SPARE-ORPO)
+step     after the same right steps, a right step against the first wrong step of a wrong solution; both solutions are
+         cut after that step (Step-DPO, arXiv 2406.18629, section 3)
 
-What is drawn for a problem is decided by the seed and its id, whatever the order of the records.
+The pairs that are drawn for a problem depend on the seed and its id, not on the order of the records.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spare_jax.formats import files
+from spare_jax.keys import unlisted
 from spare_jax.records import Gold, Judgement, LabelledSolution, Preference, Problem, Solution
 from spare_jax.storage.store import WorkDir
 from spare_jax.targets.labels import REFERENCE, reference_solution
@@ -26,30 +27,29 @@ from spare_jax.targets.labels import REFERENCE, reference_solution
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
-# What `Solution.finish_reason` says of the first steps of a solution: no end of text belongs behind them.
-CUT = "cut"
+CUT = "cut"  # the `finish_reason` of the first steps of a solution: no end-of-text token may follow them
 
 
 @dataclasses.dataclass(frozen=True)
 class PairSettings:
-    """Which pairs are made. A limit of None is none; the paper's are in brackets, for train and for dev.
+    """Which pairs are made. A limit may be None. Below are the paper's values for train and, in brackets, for dev.
 
     The paper draws up to 10 (1) unique pairs of a problem, adds the reference as chosen against each distinct rejected
-    solution, and says that this is resampled to 10 (2) per problem. We take it so: `sampled_pairs` limits the pairs
-    of samples before the reference's are added, `pairs_per_problem` both together, by a second draw that repeats
-    nothing. A problem with fewer pairs keeps what it has.
+    solution, and resamples these to 10 (2) per problem. Here `sampled_pairs` limits the pairs of samples, and
+    `pairs_per_problem` these together with the reference's, by a second draw without repetition. A problem with fewer
+    pairs keeps all of them.
 
-    `rule`: a key of RULES. `cap` limits the whole set (19,500 and 760): no problem loses a pair while another one has
-    two more. `reference_as_chosen`: the reference, all of whose steps count as right, is paired as chosen with every
-    distinct solution that the rule lets it win against, also where no sample was right.
+    `rule`: a key of RULES. `cap` limits the whole set (in the paper 19,500, 760): pairs are taken so that no problem
+    has two fewer than another because of it. `reference_as_chosen`: the reference, with all steps right, is the chosen
+    side against every distinct solution that the rule allows, also where no sample is right.
     """
 
-    rule: str = "spare"
+    rule: str = unlisted("spare")
     sampled_pairs: int | None = 10
     pairs_per_problem: int | None = 10
     cap: int | None = None
     reference_as_chosen: bool = True
-    seed: int = 0
+    seed: int = unlisted(0)
 
     def __post_init__(self):
         if self.rule not in RULES:
@@ -58,16 +58,15 @@ class PairSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PairCounts:
-    """What became of problems and solutions.
+    """How many problems, solutions and pairs there were, and why others were left out.
 
-    `not_sampled` are problems without any solution. Of `solutions`, those without steps, those that were `not_judged`
-    (the judge failed, or the comparison of answers was undecided) and those without outcome are left out, and
-    `duplicates`: those with the text of another one, or of the reference. Of the others `unlabelled` have no step with
-    a label, and `unmatched` are wrong and the rule lets nothing win against them. `no_right` and `no_wrong` are
-    problems some of whose samples have an outcome and none that one (duplicates count here), `no_pair` those that the
-    set has no pair of.
-    `candidates` are the pairs that the rule allows; `over_limit` of them were not drawn for their problem, `over_cap`
-    not for the set. `pairs` are the rest, `reference_pairs` those among them that have the reference as chosen.
+    `problems`: all; `not_sampled`: without solutions; `no_right`, `no_wrong`: none of the samples with an outcome is
+    right, or wrong; `no_pair`: without a pair in the set.
+    `solutions`: all; left out are `without_steps`, `not_judged` (the judge failed, or the outcome is undecided),
+    `without_outcome`, and `duplicates` (the same text as another one, or as the reference). Of the others `unlabelled`:
+    no step has a label; `unmatched`: wrong, and the rule allows no pair in which they are rejected.
+    `candidates`: pairs that the rule allows; `over_limit`: of these not drawn for their problem; `over_cap`: not taken
+    into the set; `pairs`: the rest; `reference_pairs`: of these with the reference as chosen.
     """
 
     problems: int = 0
@@ -91,7 +90,7 @@ class PairCounts:
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A solution with its score: its outcome, and one label per step (None where unknown), or none at all."""
+    """A solution with its outcome, and one label per step (None where unknown) or no labels."""
 
     solution: Solution
     outcome: bool
@@ -99,7 +98,7 @@ class Scored:
 
     @property
     def text(self) -> str:
-        """What tells solutions apart."""
+        """The solution's text; solutions with the same text count once."""
         return "\n".join(self.solution.steps)
 
     @property
@@ -110,7 +109,7 @@ class Scored:
 
     @property
     def first_error(self) -> int | None:
-        """Index of the first step labelled wrong, where all steps before it are labelled right; None else."""
+        """Index of the first step labelled wrong if all steps before it are labelled right, else None."""
         at = next((i for i, label in enumerate(self.labels) if label is not True), None)
         return at if at is not None and self.labels[at] is False else None
 
@@ -121,24 +120,25 @@ def outcome_allows(chosen: Scored, rejected: Scored) -> bool:
 
 
 def spare_allows(chosen: Scored, rejected: Scored) -> bool:
-    """SPARE-ORPO's pairs: strict Pareto order of outcome and mean step label. An unknown mean is above none and below
-    none."""
+    """SPARE-ORPO's pairs: the chosen solution is better in both outcome and mean step label (arXiv 2506.15498). Where a
+    mean is unknown there is no pair."""
     better, worse = chosen.mean_label, rejected.mean_label
     return outcome_allows(chosen, rejected) and better is not None and worse is not None and better > worse
 
 
 def step_allows(chosen: Scored, rejected: Scored) -> bool:
-    """Step-DPO's pairs on the first error of a wrong solution: the same steps before it, and another step in its place.
+    """Step-DPO's pairs on the first error of a wrong solution: `chosen` has the same steps before it and another step
+    in its place, all labelled right.
 
-    `chosen` has all of them labelled right. Step-DPO samples anew behind the right steps and trusts a continuation that
-    ends right; here it is one of the samples at hand, and the judge's label vouches for its step. Where no sample goes
-    on from the same steps there is no pair: a step behind other steps would be preferred for what it cannot see.
+    Step-DPO samples new continuations of the right steps and takes one that ends right; here one of the samples at hand
+    is taken, whose step the judge labels right. It must continue the same steps: a step after other steps might be
+    preferred for what comes before it.
     """
     at = rejected.first_error
     if rejected.outcome or at is None or len(chosen.labels) <= at:
         return False
-    ours, theirs = chosen.solution.steps, rejected.solution.steps
-    return all(chosen.labels[: at + 1]) and ours[:at] == theirs[:at] and ours[at] != theirs[at]
+    better, worse = chosen.solution.steps, rejected.solution.steps
+    return all(chosen.labels[: at + 1]) and better[:at] == worse[:at] and better[at] != worse[at]
 
 
 RULES: dict[str, Callable[[Scored, Scored], bool]] = {
@@ -156,33 +156,32 @@ def preference_pairs(
     judgements: Mapping[str, Judgement],
     settings: PairSettings,
 ) -> tuple[list[Preference], PairCounts]:
-    """The preferences of a split, sorted by problem and then by id, and what was counted on the way.
+    """The preferences of a split, sorted by problem and then by id, and the counts.
 
     Args:
-      problems, golds: by problem id. Solutions of other problems than `problems` are passed over, so these are the
-        split. A problem without gold or without reference steps has no reference.
-      judgements: of every solution, by its id, labelled under the policy already (`labels.relabel` labels
-        SPARE's anew under another one). Their outcome is y. The rule "outcome" needs no step labels. A solution whose
-        judgement is a failure is neither chosen nor rejected.
+      problems: of the split, by id; solutions of other problems are ignored.
+      golds: by problem id; where one is missing or has no steps the problem has no reference.
+      judgements: by solution id, one of every solution, labelled under the policy already; their outcome is y. The rule
+        "outcome" needs no step labels. A solution that was not judged is neither chosen nor rejected.
 
     Raises:
       RecordError: a judgement has another number of labels than its solution has steps.
-      ValueError: a solution without judgement.
+      ValueError: a solution has no judgement.
     """
     counts = Counter[str](problems=len(problems))
     of_problem: dict[str, list[Solution]] = {problem_id: [] for problem_id in sorted(problems)}
     for solution in solutions:
         if solution.problem_id in of_problem:
             of_problem[solution.problem_id].append(solution)
-    counts["not_sampled"] = sum(not found for found in of_problem.values())
+    counts["not_sampled"] = sum(not sampled for sampled in of_problem.values())
     drawn = []
-    for problem_id, found in of_problem.items():
+    for problem_id, sampled in of_problem.items():
         problem, gold = problems[problem_id], golds.get(problem_id)
         reference = None
         if settings.reference_as_chosen and gold and gold.steps:
             steps = reference_solution(task, gold)
             reference = Scored(steps, True, (True,) * len(steps.steps))
-        samples = _distinct(problem, found, judgements, reference, counts)
+        samples = _distinct(problem, sampled, judgements, reference, counts)
         drawn.append(_of_problem(problem, samples, reference, settings, counts))
     kept = _capped(drawn, settings)
     counts["pairs"] = len(kept)
@@ -193,10 +192,10 @@ def preference_pairs(
 
 
 def write(work: WorkDir, name: str, pairs: Iterable[Preference]) -> int:
-    """Write pairs as preferences/<name>.jsonl, and for TRL, with their step scores, as trl_preference/<name>.jsonl.
+    """Write pairs as preferences/<name>.jsonl, and in TRL's format as trl_preference/<name>.jsonl.
 
     Returns:
-      How many TRL's file lacks because a step is blank or holds a line end.
+      How many pairs are not in TRL's file because a step is blank or has a line end in it.
     """
     pairs = list(pairs)
     work.write(f"preferences/{name}", pairs)
@@ -206,7 +205,7 @@ def write(work: WorkDir, name: str, pairs: Iterable[Preference]) -> int:
 def allowed_pairs(
     problem: Problem, chosen: Sequence[Scored], rejected: Sequence[Scored], rule: str
 ) -> dict[tuple[str, str], Preference]:
-    """Every pair of two solutions that the rule allows, by its two texts; of pairs with the same texts the first."""
+    """The pairs that the rule allows, by the texts of chosen and rejected; of pairs with equal texts the first."""
     pairs: dict[tuple[str, str], Preference] = {}
     for better, worse in itertools.product(chosen, rejected):
         if RULES[rule](better, worse):
@@ -221,15 +220,15 @@ def allowed_pairs(
 
 def _distinct(
     problem: Problem,
-    found: Iterable[Solution],
+    solutions: Iterable[Solution],
     judgements: Mapping[str, Judgement],
     reference: Scored | None,
     counts: Counter[str],
 ) -> list[Scored]:
-    """A problem's solutions with their scores, by id: the first with each text, none with the reference's."""
+    """A problem's solutions with their scores, sorted by id: of equal texts the first, none equal to the reference."""
     texts, outcomes = {reference.text} if reference else set(), set()
     kept = []
-    for solution in sorted(found, key=lambda s: s.id):
+    for solution in sorted(solutions, key=lambda s: s.id):
         counts["solutions"] += 1
         if (judgement := judgements.get(solution.id)) is None:
             raise ValueError(f"solution {solution.id!r} has no judgement to make pairs by: run the stage judge first")
@@ -258,7 +257,7 @@ def _distinct(
 def _of_problem(
     problem: Problem, samples: Sequence[Scored], reference: Scored | None, settings: PairSettings, counts: Counter[str]
 ) -> list[Preference]:
-    """The pairs that are drawn for one problem, in the order of the draw."""
+    """The pairs that are drawn for one problem, in the order in which they are drawn."""
     sampled = allowed_pairs(problem, samples, samples, settings.rule)
     added = allowed_pairs(problem, [reference] if reference else [], samples, settings.rule)
     added = {texts: pair for texts, pair in added.items() if texts not in sampled}
@@ -276,7 +275,7 @@ def _of_problem(
 
 
 def _draw(pairs: Sequence[Preference], limit: int | None, rng: random.Random) -> list[Preference]:
-    """Up to `limit` pairs at random, of which each takes the two solutions that the pairs before it used least."""
+    """Up to `limit` pairs at random; each next one has the solutions that the pairs drawn before used least."""
     left, drawn, used = list(pairs), [], Counter[str]()
     rng.shuffle(left)
     while left and len(drawn) != limit:
@@ -287,8 +286,8 @@ def _draw(pairs: Sequence[Preference], limit: int | None, rng: random.Random) ->
 
 
 def _capped(drawn: Sequence[Sequence[Preference]], settings: PairSettings) -> list[Preference]:
-    """The first pair of every problem, then the second of those that have one, and so on up to `settings.cap`; where
-    the cap falls among pairs of the same place, these are drawn at random."""
+    """The first pair of every problem, then the second ones, and so on up to `settings.cap`; of the last round some at
+    random."""
     rng = random.Random(f"preferences/{settings.seed}")
     places = [(place, rng.random(), pair) for pairs in drawn for place, pair in enumerate(pairs)]
     return [pair for _, _, pair in sorted(places, key=lambda item: item[:2])[: settings.cap]]

@@ -1,14 +1,13 @@
 """The process behind `answers.MathVerifier`: reads pairs of answers, writes one byte of verdict for each.
 
 usage: python -P answer_worker.py SOCKET SECONDS BYTES, where SOCKET is the number of an inherited socket. "1" is equal,
-"0" different and "?" undecided. Pairs are compared in a child process that has everything imported already: one that
-takes SECONDS, or more than BYTES of memory, or dies, is killed and replaced at no cost to the pairs that follow.
+"0" different and "?" undecided. Pairs are compared in a forked child that has everything imported already. A child that
+takes longer than SECONDS or more than BYTES of memory, or dies, is killed and replaced.
 
-A pair is compared by `equality.py`, which knows what it reads. Sums, products, integrals and limits, which that cannot
-read, go to math-verify, which reads nearly everything, and not always as it stands there: it drops letters, and it
-calls equal what differs by little. So it is believed where it says "different", and where it says "equal" of two texts
-all of whose letters it has read and whose values agree in 40 digits. What else
-cannot be read equals nothing but itself.
+Pairs are compared by `equality.py`. Sums, products, integrals and limits, which it cannot read, go to math-verify. That
+reads nearly everything, but drops letters, and calls answers equal that differ a little. So its "different" is
+believed, and its "equal" only where it has read all letters of both texts and their values agree in 40 digits. Any
+other text that cannot be read equals only itself.
 """
 
 import contextlib
@@ -26,9 +25,9 @@ from pathlib import Path
 # Last, so that it shadows nothing; needed where the package is not installed but lies beside the parent's script.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from spare_jax.tasks.dressing import undressed
 from spare_jax.tasks.equality import same_answer
 from spare_jax.tasks.expressions import Unreadable
+from spare_jax.tasks.normalization import normalized
 
 _WARMING = (("1", "1"), (r"\sqrt{x}+\sin 2", r"\frac{a}{b}"), (r"\int_0^1 x dx", r"\frac12"), (r"\sum_{k=1}^3 k", "6"))
 
@@ -108,7 +107,7 @@ def _by_math_verify(first: str, second: str) -> bool | None:
 
     # The inner time limits are off: one that strikes answers False, which cannot be told from a verdict.
     one, other = (
-        parse(f"${undressed(text)}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+        parse(f"${normalized(text)}$", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
         for text in (first, second)
     )
     if not any(verify(*pair, timeout_seconds=None) for pair in ((one, other), (other, one))):
@@ -118,7 +117,7 @@ def _by_math_verify(first: str, second: str) -> bool | None:
     return _agree(one[0], other[0])
 
 
-# What math-verify is asked for. Of other texts that cannot be read it would take a part for the whole.
+# What math-verify is asked about. Of other texts that equality.py cannot read it might read only a part.
 _OPERATOR = re.compile(r"\\(?:i{0,3}nt|sum|prod|lim)(?![a-zA-Z])|[∑∏∫]")
 # Commands are no letters of an expression.
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
@@ -126,10 +125,10 @@ _LETTER = re.compile(r"[A-Za-z]")
 
 
 def _is_read_whole(text: str, parsed: list) -> bool:
-    """Whether every letter and every number of a text is in what math-verify has made of it."""
+    """Whether every letter of a text is in the expression that math-verify has read."""
     if not parsed or isinstance(parsed[0], str):
         return False
-    letters = set(_LETTER.findall(_COMMAND.sub(" ", undressed(text)))) - {"e", "i", "d"}
+    letters = set(_LETTER.findall(_COMMAND.sub(" ", normalized(text)))) - {"e", "i", "d"}
     known = {letter for symbol in _symbols(parsed[0]) for letter in str(symbol)}
     return letters <= known
 
@@ -141,7 +140,7 @@ def _symbols(expression) -> set:
 
 
 def _agree(one, other) -> bool | None:
-    """Whether two expressions of sympy have the same value in 40 digits, for letters that stand for odd numbers."""
+    """Whether two expressions of sympy agree in 40 digits, with unusual numbers in place of letters."""
     from sympy import Basic, Rational
 
     if not all(isinstance(each, Basic) for each in (one, other)):

@@ -1,7 +1,7 @@
-r"""Final answers of mathematical text: found, and compared.
+r"""Final answers of mathematical text: extracted from solutions, and compared.
 
-Plain numbers are exact fractions and need no library (numbers.py). What is none goes to a `MathVerifier`, whose process
-(answer_worker.py) can be interrupted and bears the text of a model.
+Plain numbers are compared here, as exact fractions (numbers.py). Other mathematics goes to a `MathVerifier`, in a
+process of its own (answer_worker.py): a model's text may make a comparison hang or take all memory.
 """
 
 import functools
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from spare_jax.tasks.dressing import ascii_text, canonical_text, undressed
+from spare_jax.tasks.normalization import ascii_text, canonical_text, normalized
 from spare_jax.tasks.numbers import LONGEST_ANSWER, UNITS, canonical_number, numbers_in, parse_number, with_slashes
 
 _MARK = re.compile(
@@ -28,11 +28,11 @@ _MARK = re.compile(
     r"(?!\s(?:in)?(?:correct|right|wrong|reasonable|verified|confirmed|consistent)\b)\s?:?)",
     re.IGNORECASE | re.MULTILINE,
 )
-_MOST_MARKS = 100  # that only deny something; what stands before so many is not looked at
-# What fills a box with nothing. (A backslash and braces are the empty set.)
+_MOST_MARKS = 100  # no more marks than these are looked at, from the last one on
+# The content of a box that is empty. (A backslash and braces are the empty set.)
 _EMPTY = re.compile(r"(?:\\(?:text|mbox|mathrm|q?quad|phantom)(?![a-z])|\\(?![{}a-zA-Z])|[\s~{}$?._,;:!])*")
 _BRACE = re.compile(r"\\(?:boxed|fbox)(?:\s?\{|\s+([^\s{}$\\]{1,30}))|\\.|[{}]", re.DOTALL)
-# What may stand between the boxes of one statement: "$\boxed{1}$ and $y = \boxed{2}$".
+# Text between two boxes that makes them one answer: "$\boxed{1}$ and $y = \boxed{2}$".
 _JOINT = re.compile(
     r"(?:[^\S\n]|[$,;&~]|\\[()\[\],;! ]|\\q?quad|\\(?:text|mbox)\s?\{[^\S\n]*(?:and|or)[^\S\n]*\}|\b(?:and|or)\b"
     r"|\b[A-Za-z](?:_\{?\w\}?)?[^\S\n]?=)*"
@@ -49,25 +49,25 @@ _DISPLAY = re.compile(
     re.DOTALL,
 )
 _FORMULA = re.compile(r"\$\$?((?:[^$\\]|\\.){1,400})\$\$?|\\\((.{1,400}?)\\\)|\\\[(.{1,400}?)\\\]", re.DOTALL)
-# What begins a remark behind an answer: the next sentence, a reason, the end of a tag.
+# Where an answer ends and a remark begins: the next sentence, a reason, a closing tag.
 _REMARK = re.compile(r"(?<=[^A-Z\s.])\.\s|,?\s(?:because|since)\b|,\swhich\b|</|<\|", re.IGNORECASE)
 _ASIDE = re.compile(r"(?:\s[a-z]+)?[\s,(]+(?:because|since|by|as|from|which|where|so|using|i\.e|that\sis)\b")
 _POWER = re.compile(r"\W*[0-9.]+\s?\^")
 _DENIED = re.compile(r"(?:\b(?:not|never|rather\sthan|instead\sof)|n['’]t)[\s:$*(\\]*$", re.IGNORECASE)
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
-# What makes a number behind which it stands a part of an expression: "5x", "5!", "5 x", "5 - 3".
+# Text after a number that makes the number a part of an expression: "5x", "5!", "5 x", "5 - 3".
 _CONTINUED = re.compile(r"[^\W\d_]|[_^!(]|\s?\\|\s[b-zB-HJ-Z](?![^\W\d_]|['’])|\s?[-+*/^]\s?[0-9(\\]")
-# How much of a solution's end is searched first, for a statement, and alone, for its last number where it states none.
+# Characters at a solution's end that are searched first for a statement, and alone for a last number.
 _SEARCHED = 20_000
 _DIGIT = re.compile(r"[\d¼-¾⅐-⅞]")
 
 
 def extract_number(steps: Sequence[str]) -> str | None:
-    r"""The final answer of a solution to a word problem, in canonical form; None where it states none.
+    r"""The final answer of a solution to a word problem, in canonical form; None where there is none.
 
-    What `stated_answer` finds counts: of an equation the last side that is a plain number, else the first number there
-    is; an expression (in LaTeX, or a number with mathematics beside it, "5x") as it stands. Without a mark it is the
-    last number of the last step that has one. An empty box is no answer, whatever stands before it.
+    It is taken from `stated_answer`: a plain number (of an equation, on the last side that is one), an expression as it
+    is written, else the first number. Where nothing is stated it is the last number of the last step that has one. An
+    empty box means no answer, whatever is before it.
     """
     text = "\n".join(steps)
     stated = stated_answer(text)
@@ -75,28 +75,27 @@ def extract_number(steps: Sequence[str]) -> str | None:
         return None
     if stated:
         stated = _REMARK.split(stated, maxsplit=1)[0]
-        result = of_equation(stated)
+        result = result_of_equation(stated)
         if (number := parse_number(result)) is not None:
             return canonical_number(number)
-        if "\\" in undressed(stated) or _POWER.match(stated) or stated == boxed_answer(text):
+        if "\\" in normalized(stated) or _POWER.match(stated) or stated == boxed_answer(text):
             return stated
-        if found := _number_at(result, first=True) or _number_at(stated, first=True):
-            return found
+        if number := _number_at(result, first=True) or _number_at(stated, first=True):
+            return number
     left = _SEARCHED
     for step in filter(_DIGIT.search, reversed(steps)):
-        if found := _number_at(step[-min(left, LONGEST_ANSWER * 4) :], first=False):
-            return found
+        if number := _number_at(step[-min(left, LONGEST_ANSWER * 4) :], first=False):
+            return number
         if (left := left - len(step)) <= 0:
             break
     return None
 
 
 def stated_answer(text: str) -> str | None:
-    r"""What a solution states as its answer; None without a mark of one.
+    r"""What a solution states as its answer; None where it states none.
 
-    That is what follows the last "the answer is", "####" or "\boxed{" on its line, or below it where nothing does.
-    Where it is said what the answer is not, it is what it is instead ("not 20 but 18"); a statement that only denies is
-    none.
+    That is the text after the last "the answer is", "####" or "\boxed{", to the end of the line, or of the line below
+    if that is empty. Of "the answer is not 20 but 18" it is 18; a statement that only denies something is skipped.
     """
     text = ascii_text(text)
     for mark in _marks(text):
@@ -117,8 +116,8 @@ def stated_answer(text: str) -> str | None:
 
 
 def _marks(text: str) -> Iterator[re.Match[str]]:
-    """The marks of an answer from the last one on. The end of a long text is searched first: there it stands. A million
-    characters before it are searched then, no more: in LaTeX a text may be eleven times as long as it was."""
+    """The matches of `_MARK`, the last one first. The end of a long text is searched before the rest, and of the rest
+    only a million characters: `ascii_text` may have made the text eleven times as long."""
     near = max(0, len(text) - _SEARCHED)
     yield from reversed(list(_MARK.finditer(text, near))[-_MOST_MARKS:])
     if near:
@@ -126,63 +125,63 @@ def _marks(text: str) -> Iterator[re.Match[str]]:
 
 
 def _behind(text: str) -> str:
-    """A line behind a mark, or the display or line below it where there is nothing."""
+    """The rest of the line behind a mark or, if that is empty, the displayed formula or the line below it."""
     if display := _DISPLAY.match(text.lstrip("*_:\r\n\t ")):
         return display[1].replace("&", "")
     line, _, below = text.partition("\n")
-    said = line.strip().strip("*_:").strip()
-    if said not in ("", r"\[", "$$"):
+    content = line.strip().strip("*_:").strip()
+    if content not in ("", r"\[", "$$"):
         return line.strip()
-    return "" if said else next((line.strip() for line in below.split("\n") if line.strip()), "")
+    return "" if content else next((line.strip() for line in below.split("\n") if line.strip()), "")
 
 
 @functools.lru_cache(maxsize=2)  # the same text is asked for several times in a row
 def boxes(text: str) -> tuple[tuple[int, int, str], ...]:
-    r"""Where each "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text begins and ends, and what stands in it.
+    r"""Start, end and content of every "\boxed{...}" (or "\fbox{...}", or "\boxed 9") of a text, in one pass.
 
-    Braces are matched in one pass. A box that is never closed, or has more than LONGEST_ANSWER characters, is none, and
-    of boxes in boxes the inner ones count.
+    A box that is never closed or holds more than LONGEST_ANSWER characters does not count, nor does one with a box in
+    it.
     """
     if "box" not in text:
         return ()
-    found: list[tuple[int, int, str]] = []
+    closed: list[tuple[int, int, str]] = []
     opened: list[tuple[int, int] | None] = []
     for match in _BRACE.finditer(text):
         token = match[0]
         if match[1] is not None:
-            found.append((match.start(), match.end(), match[1]))
+            closed.append((match.start(), match.end(), match[1]))
         elif token == "{":
             opened.append(None)
         elif token[-1] == "{" and len(token) > 2:
             opened.append((match.start(), match.end()))
         elif token == "}" and opened and (box := opened.pop()) is not None:
             start, inside = box
-            has_inner = bool(found) and found[-1][0] > start
+            has_inner = bool(closed) and closed[-1][0] > start
             if match.start() - inside <= LONGEST_ANSWER and not has_inner:
-                found.append((start, match.end(), text[inside : match.start()].strip()))
-    return tuple(found)
+                closed.append((start, match.end(), text[inside : match.start()].strip()))
+    return tuple(closed)
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""What stands in the last box that is not empty; None where there is none.
+    r"""The content of the last box that is not empty; None where there is none.
 
-    Boxes that one statement puts side by side are one answer: "$\boxed{1}$ and $\boxed{-2}$" is "1, -2", and with "or"
-    it is "1 or -2", since that may also part two ways to write one number.
+    Boxes side by side in one statement are one answer: "$\boxed{1}$ and $\boxed{-2}$" is "1, -2". With "or" it is
+    "1 or -2": these may also be two ways to write one number.
     """
     end = text[-_SEARCHED:]
     return _last_boxes(end) or (_last_boxes(text) if len(end) < len(text) else None)
 
 
 def _last_boxes(text: str) -> str | None:
-    found = [
+    filled = [
         box
         for box in boxes(text)
         if not _EMPTY.fullmatch(box[2]) and not _DENIED.search(text, max(0, box[0] - 24), box[0])
     ]
-    if not found:
+    if not filled:
         return None
-    joined, after = found[-1][2], found[-1][0]
-    for box in reversed(found[:-1]):
+    joined, after = filled[-1][2], filled[-1][0]
+    for box in reversed(filled[:-1]):
         between = text[box[1] : after]
         if len(between) > 80 or not between.strip("$ ") or not _JOINT.fullmatch(between):
             break
@@ -192,14 +191,15 @@ def _last_boxes(text: str) -> str | None:
     return joined
 
 
-def of_equation(text: str) -> str:
-    """The side of an equation that is its result: the last that is a plain number, else the last."""
+def result_of_equation(text: str) -> str:
+    """The last side of an equation that is a plain number, else the last side."""
     sides = _EQUALS.split(text)
     return next((side for side in reversed(sides) if parse_number(side) is not None), sides[-1])
 
 
 def formula_of(stated: str) -> str:
-    r"""The mathematics of a stated answer: without the words behind it ("$\frac{1}{2}$ of the cake. I am sure.")."""
+    r"""The formula with which a stated answer begins ("\frac{1}{2}" of "$\frac{1}{2}$ of the cake. I am sure."), or the
+    statement up to a remark where it does not begin with a formula."""
     formulas = list(_FORMULA.finditer(stated))
     if not formulas or stated[: formulas[0].start()].strip("*_ "):
         return _REMARK.split(stated, maxsplit=1)[0]
@@ -219,12 +219,12 @@ def formula_of(stated: str) -> str:
 
 
 def _number_at(text: str, first: bool) -> str | None:
-    """The first or the last number of a text; with the mathematics that belongs to it where there is some."""
+    """The first or the last number of a text, together with the expression that it begins, if any."""
     text = with_slashes(text)
-    found = list(numbers_in(text))
-    if not found:
+    numbers = list(numbers_in(text))
+    if not numbers:
         return None
-    start, end, value = found[0 if first else -1]
+    start, end, value = numbers[0 if first else -1]
     word = re.match(r"[^\W\d_]+", text[end:])
     if (word and (word[0] in UNITS or word[0] in ("st", "nd", "rd", "th"))) or not _CONTINUED.match(text, end):
         return canonical_number(value)
@@ -236,13 +236,14 @@ def _number_at(text: str, first: bool) -> str | None:
 def answers_equal(
     predicted: str | None, accepted: Sequence[str], verifier: "MathVerifier | None" = None
 ) -> bool | None:
-    """Whether an answer is one of the accepted ones: as a number, as text but for its look, or else as mathematics.
+    """Whether an answer equals one of the accepted ones.
 
-    Two plain numbers are decided by their values alone. `verifier` is asked where one of the two is an expression;
-    without one they are different. Each pair is decided the same in both orders.
+    Two plain numbers are equal if their values are; other pairs if their normalized texts are, or if `verifier` says
+    so. Without a verifier other pairs are different. The order within a pair does not matter.
 
     Returns:
-      True or False; None where no accepted answer is equal and a comparison is undecided. No answer is never right.
+      True or False; None where no accepted answer is equal and a comparison is undecided. False where `predicted` is
+      None.
     """
     if predicted is None:
         return False
@@ -269,18 +270,17 @@ def _same(first: str, second: str, verifier: "MathVerifier | None") -> bool | No
 
 
 class MathVerifier:
-    """Compares mathematics behind a time limit, in a process that survives what it compares (answer_worker.py).
+    """Compares mathematics within limits of time and memory, in a process of its own (answer_worker.py).
 
-    The process starts with the first comparison and ends with this one, however this one ends. For one thread.
+    The process starts with the first comparison and ends with this one. Verdicts are remembered, since the same pair of
+    answers comes up in many samples of a problem. Not for several threads.
 
     Args:
-      time_limit: seconds per comparison. Starting the process is no part of it, nor is what came before.
+      time_limit: seconds per comparison, without the start of the process.
       memory: bytes of address space that the process may take.
 
-    A pair that was compared is not compared again: the same answers come up in every sample of a problem.
-
     Attributes:
-      undecided: pairs without a verdict so far.
+      undecided: how many pairs had no verdict so far.
     """
 
     _REMEMBERED = 100_000  # pairs; then the memory begins anew
@@ -301,12 +301,12 @@ class MathVerifier:
         self.close()
 
     def equal(self, predicted: str, accepted: str) -> bool | None:
-        """Whether two answers are the same mathematics; plain text or LaTeX, with or without its dollar signs.
+        """Whether two answers, plain text or LaTeX with or without dollar signs, are the same mathematics. The order of
+        the two does not matter.
 
         Returns:
-          None where there is no verdict: the time or the memory ran out, the numbers are too large to compute, or
-          math-verify calls equal what nobody can check. What neither it nor we can read equals nothing (False), and so
-          does what is longer than `LONGEST_ANSWER` characters. The same for both orders.
+          None where there is no verdict: time or memory ran out, numbers are too large to compute, or math-verify's
+          "equal" cannot be checked. False for texts that cannot be read or are longer than `LONGEST_ANSWER`.
 
         Raises:
           RuntimeError: the process does not start.
@@ -336,7 +336,7 @@ class MathVerifier:
         return reply == b"1" if reply in (b"0", b"1") else None
 
     def close(self) -> None:
-        """End the process; another comparison would start a new one."""
+        """End the process; a later comparison starts a new one."""
         if self._worker is not None:
             (process, connection), self._worker = self._worker, None
             connection.close()
@@ -369,7 +369,7 @@ class MathVerifier:
 
 
 def braced(text: str) -> str | None:
-    """`text` up to the brace that closes one opened before it; None where there is none."""
+    """`text` up to the brace that closes one opened just before `text`; None where none does."""
     depth = 1
     for i, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)

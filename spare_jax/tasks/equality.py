@@ -1,9 +1,8 @@
 r"""Whether two answers are the same mathematics: read by `expressions.py`, evaluated, never rounded.
 
-Two expressions are equal if they have the same value wherever it is looked for: as exact fractions where all of it is
-rational, else in 60, 120 and 240 digits, with letters standing for numbers that follow from their names. So nothing
-is equal within a tolerance, equality is symmetric, and a power like 2^{99} is as good as 2. Work is bounded by the
-sizes that arithmetic may reach: what goes beyond them is undecided.
+Two expressions are equal if they have the same value at several points, where each letter has a number that depends on
+its name: as exact fractions where the values are rational, else in 60, 120 and 240 digits. So there is no tolerance,
+and equality is symmetric. Where numbers would become too large to compute the verdict is None, undecided.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 
 
 class TooLarge(ArithmeticError):
-    """More digits than anybody computes: no verdict."""
+    """The value has more digits than are computed here: no verdict."""
 
 
 class Undefined(ArithmeticError):
@@ -39,7 +38,7 @@ def same_answer(first: str, second: str) -> bool | None:
     """Whether two answers are equal; None where their values are too large or too close to tell.
 
     Raises:
-      Unreadable: the reader does not know something in one of the two.
+      Unreadable: one of the two holds something that `expressions.read` does not know.
     """
     return _same_lists(_items(read(first)), _items(read(second)))
 
@@ -48,33 +47,33 @@ def same_answer(first: str, second: str) -> bool | None:
 
 
 def _items(items: Sequence[Node]) -> list[Node]:
-    r"""An answer as a list whose order says nothing: sets and unions taken apart, "\pm" as two items."""
-    found: list[Node] = []
+    r"""An answer as a list without order: sets and unions become their members, "\pm" two items."""
+    flat: list[Node] = []
     for item in items:
         if item[0] in ("set", "union"):
-            found += _items(item[1:])
+            flat += _items(item[1:])
         elif item[0] == "alternatives":
             distinct: list[Node] = []
             for each in _items(item[1:]):
                 distinct += [] if any(_same_item(each, other) for other in distinct) else [each]
-            found += distinct
+            flat += distinct
         elif item == ("numbers", "R"):
-            found.append(("tuple", "(", ")", ("negative", INFINITY), INFINITY))
+            flat.append(("tuple", "(", ")", ("negative", INFINITY), INFINITY))
         elif item[:2] == ("difference", ("numbers", "R")) and item[2][0] == "set":
-            found += _gaps(item[2][1:])
+            flat += _gaps(item[2][1:])
         elif _holds(item, "plus_minus", "minus_plus"):
-            found += [_signed(item, 1), _signed(item, -1)]
+            flat += [_signed(item, 1), _signed(item, -1)]
         elif item[0] == "relation" and item[1] == ("!=",) and item[2][0][0] == "symbol":
-            found += [("relation", (sign,), item[2]) for sign in "<>"]
+            flat += [("relation", (sign,), item[2]) for sign in "<>"]
         else:
-            found.append(item)
-        if len(found) > _MOST_ITEMS:
+            flat.append(item)
+        if len(flat) > _MOST_ITEMS:
             raise Unreadable("a long list")
-    return found
+    return flat
 
 
 def _gaps(points: Sequence[Node]) -> list[Node]:
-    """The open intervals between a few real numbers, which together are all others."""
+    """All real numbers but `points`, as the open intervals between them."""
     if any(map(symbols, points)):
         raise Unreadable("all numbers but letters")
     values = [_float(evaluate(point, {})) for point in points]
@@ -100,7 +99,7 @@ def _signed(node: Any, sign: int) -> Any:
 
 
 def _same_lists(first: list[Node], second: list[Node]) -> bool | None:
-    """Whether each item of one list has its equal in the other: one to one."""
+    """Whether the items of two lists can be paired so that each equals its partner."""
     if len(first) != len(second):
         for one, other in ((first, second), (second, first)):
             value = _unwrapped(one[0]) if len(one) == 1 and one[0][0] == "relation" else None
@@ -146,19 +145,19 @@ def _same_item(first: Node, second: Node) -> bool | None:
 
 
 def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    found: bool | None = True
+    overall: bool | None = True
     for verdict in verdicts:
         if verdict is False:
             return False
-        found = None if verdict is None else found
-    return found
+        overall = None if verdict is None else overall
+    return overall
 
 
 # Relations
 
 
 def _unwrapped(relation: Node) -> Node | None:
-    """What a relation says that something is: 5 of "x = 5", S of "x in S", and 18 of "18 = 3 * 6"."""
+    """The value in a relation that gives something a value: 5 of "x = 5", S of "x in S", and 18 of "18 = 3 * 6"."""
     signs, sides = relation[1:]
     if signs == ("in",):
         return sides[1]
@@ -173,7 +172,7 @@ def _unwrapped(relation: Node) -> Node | None:
 
 
 def _is_name(node: Node) -> bool:
-    """A letter, f(x), or a tuple of letters: what an equation may give a value to."""
+    """Whether an equation may give this a value: a letter, f(x), or a tuple of letters."""
     if node[0] == "applied":
         return True
     if node[0] == "tuple":
@@ -219,12 +218,12 @@ def _same_relation(first: Node, second: Node) -> bool | None:
         if not symbols(first) | symbols(second):
             orders = [_sides_equal(first[2], sides) for sides in (second[2], second[2][::-1])]
             return True if True in orders else None if None in orders else False
-        ours, theirs = (_ends(relation) for relation in (first, second))
-        if ours is None or theirs is None:
+        left, right = (_ends(relation) for relation in (first, second))
+        if left is None or right is None:
             return _sides_equal(first[2], second[2])
-        if any(side[0] in _STRUCTURES for side in (*ours, *theirs)):
-            return _sides_equal(ours, theirs)
-        return _proportional(ours, theirs, positive=False)
+        if any(side[0] in _STRUCTURES for side in (*left, *right)):
+            return _sides_equal(left, right)
+        return _proportional(left, right, positive=False)
     intervals = _interval(first), _interval(second)
     if intervals[0] and intervals[1]:
         return symbols(first) == symbols(second) and _same_item(intervals[0], intervals[1])
@@ -244,7 +243,7 @@ def _turned(relation: Node) -> Node:
 
 
 def _ends(relation: Node) -> tuple[Node, Node] | None:
-    """The two sides of an equation; of a chain that says what a letter is, the letter and the last."""
+    """The two sides of an equation; the letter and the last side of a chain "x = 3 * 6 = 18"; else None."""
     sides = relation[2]
     return (sides[0], sides[-1]) if len(sides) == 2 or _is_name(sides[0]) else None
 
@@ -256,7 +255,8 @@ def _sides_equal(first: Sequence[Node], second: Sequence[Node]) -> bool | None:
 
 
 def _proportional(first: Sequence[Node], second: Sequence[Node], positive: bool) -> bool | None:
-    """Whether one difference of sides is a constant times the other, so that they say the same."""
+    """Whether the difference of two sides is a constant times that of the other two, positive if `positive`: then both
+    relations state the same."""
     one, other = (("difference", sides[0], sides[1]) for sides in (first, second))
     names = symbols(one) | symbols(other)
     start, *others = _points(names)
@@ -283,7 +283,7 @@ def _proportional(first: Sequence[Node], second: Sequence[Node], positive: bool)
 
 
 def symbols(node: Any) -> frozenset[str]:
-    """The letters of an expression that stand for any number: all but e and i."""
+    """The letters of an expression that are variables: all but e and i."""
     if not isinstance(node, tuple):
         return frozenset()
     if node[:1] == ("symbol",):
@@ -292,7 +292,7 @@ def symbols(node: Any) -> frozenset[str]:
 
 
 def identical(first: Node, second: Node) -> bool | None:
-    """Whether two expressions have the same value at every point that is tried, and at one at least."""
+    """Whether two expressions have the same value at every point where they have one, and there is such a point."""
     names, seen = symbols(first) | symbols(second), False
     steps = _holds((first, second), "lfloor", "lceil")
     for point in _points(names, far=steps):
@@ -321,8 +321,8 @@ def _defined(node: Node, point: Point) -> bool:
 
 
 def _points(names: frozenset[str], far: bool = False) -> list[Point]:
-    """Four points, a function of the names alone: two of positive numbers, two of both signs. And six far from zero,
-    for functions that go in steps."""
+    """Points that depend only on the names: two with positive numbers, two with either sign, and six `far` from zero,
+    for functions with steps."""
     near: list[Point] = [{name: _stand_in(f"{k}/{name}", k >= 2) for name in names} for k in range(4)]
     return near + [{name: 101 * _stand_in(f"{k}/{name}", k >= 8) for name in names} for k in range(4, 10) if far]
 
@@ -334,10 +334,8 @@ def _stand_in(name: str, signed: bool) -> Fraction:
 
 
 def _agree(first: Callable[[], Any], second: Callable[[], Any]) -> bool | None:
-    """Whether two computations come to the same number, in more and more digits.
-
-    Where they do their difference vanishes with the precision; where not it stays.
-    """
+    """Whether two computations give the same number: as the digits grow the difference of equal numbers vanishes, and
+    that of others stays. None where neither is seen."""
     before: tuple[Any, Any] | None = None
     for digits in _PRECISIONS:
         with mp.workdps(digits):
@@ -361,11 +359,11 @@ def _agree(first: Callable[[], Any], second: Callable[[], Any]) -> bool | None:
 
 
 def evaluate(node: Node, point: Point) -> Any:
-    """The value of an expression: a Fraction while it is rational, else a number of mpmath in its present precision.
+    """The value of an expression: a Fraction where it is rational, else a number of mpmath in its current precision.
 
     Raises:
-      TooLarge, Undefined: it has none.
-      Unreadable: it is a tuple, a set or another thing without a value.
+      TooLarge, Undefined: it has no value, or none that can be computed.
+      Unreadable: it is a tuple, a set or something else that is no number.
     """
     if node[0] not in _RULES:
         raise Unreadable(f"a {node[0]} where a number is wanted")
@@ -531,7 +529,7 @@ _INVERTED = {"sec": mp.cos, "csc": mp.sin, "cot": mp.tan}
 
 
 def _applied(point: Point, name: str, argument: Node) -> Fraction:
-    """The value of a function that nobody has defined: a number that follows from its name and its arguments."""
+    """The value of a function that is not known: a number that depends on its name and its arguments."""
     arguments = argument[3:] if argument[0] == "tuple" else (argument,)
     values = [mp.nstr(_float(evaluate(each, point)), 25) for each in arguments]
     return _stand_in(f"{name}/{values}", True)

@@ -1,4 +1,4 @@
-"""What graded exemplars of all tasks have in common: how they are written down, and what the annotator is asked for."""
+"""What the graded exemplars of all tasks have in common: how they are written, and the form of an annotation."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ Graded = tuple[str, str, tuple[int, ...], tuple[int, ...], tuple[int, ...], tupl
 def exemplar(
     name: str, question: str, reference: Sequence[str], *graded: Graded, context: Sequence[str] = ()
 ) -> Exemplar:
-    """A candidate with its grades. A step is correct exactly if no error is named.
+    """A candidate with its grades; a step is correct if and only if it has no errors.
 
     Args:
-      name: the id: "<task>-exemplar-<what it is about>".
-      context: the numbered sentences where they are not the question's own.
+      name: the id, "<task>-exemplar-<topic>".
+      context: the numbered sentences, where these are not the question's own.
     """
     return Exemplar(
         id=name,
@@ -31,8 +31,8 @@ def exemplar(
 
 
 def answer_form(sentences: str) -> str:
-    """The end of a task's guidelines: the annotator's answer (prompts/annotate.py), where `sentences` are what c1, c2,
-    ... number."""
+    """The end of a task's guidelines, which describes the annotator's answer (prompts/annotate.py). `sentences` names
+    what c1, c2, ... are."""
     return _ANSWER_FORM.format(sentences=sentences)
 
 

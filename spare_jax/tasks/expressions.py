@@ -1,12 +1,12 @@
-r"""A reader of answers in LaTeX or plain text: what it reads it reads whole, and what it cannot read it refuses.
+r"""A parser of answers in LaTeX or plain text. It reads a text whole or raises `Unreadable`.
 
     answer:     item ("," item)*            an unordered list; "and", "or" and ";" are commas too
     item:       side (relation side)*       x = 5, 1 < x \leq 2, x \in S
     side:       sum (\cup sum)*
     sum:        an expression with its usual precedences, or a tuple, interval, set or matrix
 
-Nodes are tuples whose first entry says what they are. Words behind an item ("cm", "square units") are dressing, as
-behind a plain number; an item of words alone is a text.
+Nodes are tuples whose first entry is their kind. Words behind an item ("cm", "square units") are ignored, as behind a
+plain number; an item of words alone is a text.
 """
 
 import re
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-from spare_jax.tasks.dressing import undressed
-from spare_jax.tasks.numbers import SCALES, UNITS, is_dressing
+from spare_jax.tasks.normalization import normalized
+from spare_jax.tasks.numbers import SCALES, UNITS, is_filler
 
 Node = tuple[Any, ...]
 
@@ -63,7 +63,7 @@ _DEEPEST = 60
 
 
 class Unreadable(ValueError):
-    """The text has something that this reader does not know."""
+    """The text holds something that the grammar does not cover."""
 
 
 def read(text: str) -> tuple[Node, ...]:
@@ -72,7 +72,7 @@ def read(text: str) -> tuple[Node, ...]:
     Raises:
       Unreadable: it is no answer that the grammar covers.
     """
-    reader = _Reader(_tokens(undressed(text).rstrip(" .")))
+    reader = _Reader(_tokens(normalized(text).rstrip(" .")))
     items = reader.items()
     if reader.at < len(reader.tokens):
         raise Unreadable(f"at {reader.tokens[reader.at][1]!r}")
@@ -80,18 +80,18 @@ def read(text: str) -> tuple[Node, ...]:
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    found = []
+    tokens = []
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or ""
         if kind in ("number", "power"):
-            found.append(("number", match[0].strip()))
+            tokens.append(("number", match[0].strip()))
         elif kind == "letters":
-            found += _letters(match["letters"])
+            tokens += _letters(match["letters"])
         elif kind == "command":
-            found.append(_command(match["command"]))
+            tokens.append(_command(match["command"]))
         elif kind:
-            found.append(("sign", match["sign"]))
-    return found
+            tokens.append(("sign", match["sign"]))
+    return tokens
 
 
 def _command(command: str) -> tuple[str, str]:
@@ -100,7 +100,7 @@ def _command(command: str) -> tuple[str, str]:
 
 
 def _letters(run: str) -> list[tuple[str, str]]:
-    """A run of letters: a function or a constant, a word, the name of a segment, or a product of letters."""
+    """A run of letters as tokens: a function or constant, a word, the name of a segment, or a product of letters."""
     if run in _FUNCTIONS or run in ("pi", "infinity"):
         return [("name", run)]
     if run == "sqrt":
@@ -118,12 +118,12 @@ def _letters(run: str) -> list[tuple[str, str]]:
 
 
 def _few_words(run: str) -> bool:
-    """Whether letters in the order of the alphabet are variables, as "abc" and "xyz" are, and "most" is not."""
+    """Whether letters in alphabetical order are variables, as "abc" and "xyz", rather than a word, as "most"."""
     return not re.search(r"[aeiou]", run[1:])
 
 
 class _Reader:
-    """A descent over tokens; one per text."""
+    """A recursive-descent parser over the tokens of one text."""
 
     def __init__(self, tokens: Sequence[tuple[str, str]]):
         self.tokens = list(tokens)
@@ -154,20 +154,20 @@ class _Reader:
     # Answers
 
     def items(self) -> tuple[Node, ...]:
-        found: list[Node] = [self.item()]
+        nodes: list[Node] = [self.item()]
         while (separator := self.separator()) is not None:
             item = self.item()
             if separator == "or":  # two solutions, or two ways to write one
-                found[-1] = ("alternatives", *(found[-1][1:] if found[-1][0] == "alternatives" else found[-1:]), item)
+                nodes[-1] = ("alternatives", *(nodes[-1][1:] if nodes[-1][0] == "alternatives" else nodes[-1:]), item)
             else:
-                found.append(item)
-        return tuple(found)
+                nodes.append(item)
+        return tuple(nodes)
 
     def separator(self) -> str | None:
-        found = None
+        last = None
         while self.peek()[1] in (",", ";", "and", "or") and self.peek()[0] in ("sign", "word"):
-            found = self.next()[1]
-        return found
+            last = self.next()[1]
+        return last
 
     def item(self) -> Node:
         words = self.words_alone()
@@ -189,7 +189,7 @@ class _Reader:
         return ("relation", tuple(relations), tuple(sides)) if relations else sides[0]
 
     def words_alone(self) -> Node | None:
-        """An item that is a text, words up to the next comma or the end; or the words that an equation is about."""
+        """An item of words alone, up to a comma or the end, as a text; or words before "=", as a symbol."""
         end = self.at
         while self.peek(end - self.at)[0] in ("word", "letter", "segment") or self.peek(end - self.at)[1] in ("-", "'"):
             end += 1
@@ -203,23 +203,23 @@ class _Reader:
             return None
         self.at = end
         words = " ".join(text for _, text in taken if text not in ("-", "'"))
-        # A name is spelled as it is on the other side of an equation, where its letters are symbols.
+        # Not in lower case, so that it equals the same symbol on the other side of the equation.
         return ("symbol", words) if behind == "=" else ("text", words.lower())
 
     def relation(self) -> str | None:
         kind, text = self.peek()
-        found = _RELATIONS.get(text.removeprefix("\\")) if kind in ("sign", "command") else None
+        name = _RELATIONS.get(text.removeprefix("\\")) if kind in ("sign", "command") else None
         if text == "in":  # the word
             return None
-        self.at += found is not None
-        return found
+        self.at += name is not None
+        return name
 
     def unit(self) -> int:
-        """Words behind an item; what they multiply it by."""
+        """Take the words behind an item; returns their factor, 10**6 for "million"."""
         scale, first = 1, True
         while self.peek()[0] == "word" and self.peek()[1] not in ("and", "or"):
             word = self.next()[1]
-            if not is_dressing(word, first):
+            if not is_filler(word, first):
                 raise Unreadable(f"the word {word!r}")
             scale *= SCALES.get(word.lower(), 1) if first else 1
             first = False
@@ -345,7 +345,7 @@ class _Reader:
                 return node
 
     def argument(self) -> Node:
-        """What a command or a caret applies to: a group, a command with its own arguments, or one digit or letter."""
+        """The argument of a command or a caret: a group, a command with its arguments, a number or a letter."""
         if self.peek()[1] == "{":
             return self.group()
         if self.takes("-"):
@@ -357,7 +357,7 @@ class _Reader:
         return self.atom()
 
     def raw_argument(self) -> str:
-        """A subscript, as it stands."""
+        """A subscript, as text."""
         if not self.takes("{"):
             kind, text = self.next()
             if kind == "end":
@@ -429,7 +429,7 @@ class _Reader:
         raise Unreadable(f"{text!r}" if text else "it ends too early")
 
     def is_applied(self, name: str) -> bool:
-        """Whether a letter is a function of what stands behind it: f and g of anything, others of one sign, "x(t)"."""
+        """Whether a letter is a function applied to brackets: f and g always, others to a single sign, "x(t)"."""
         if self.peek()[1] != "(":
             return False
         one = self.peek(1)[0] in ("number", "letter", "name") and self.peek(2)[1] == ")"
@@ -497,7 +497,7 @@ class _Reader:
         return self.digit_argument()
 
     def juxtaposed(self) -> Node:
-        """The argument of a function without brackets: factors up to an operator or the next function."""
+        """The argument of a function without brackets: factors, up to an operator or the next function."""
         node = ("negative", self.factor()) if self.takes("-") else self.factor()
         while self.starts_factor() and self.peek()[1] not in _FUNCTIONS:
             node = ("product", node, self.factor())
@@ -507,7 +507,7 @@ class _Reader:
         return node
 
     def tuple_of(self, _: str, opener: str) -> Node:
-        """What stands in brackets, the first of which is taken: a group, or a tuple, interval or set."""
+        """What is in brackets, after the opening one: a group, tuple, interval or set."""
         if opener == r"\{" and self.takes(r"\}"):
             return ("set",)
         if opener == r"\{" and self.peek()[0] == "letter" and self.peek(1)[1] in ("|", ":"):
@@ -536,7 +536,7 @@ class _Reader:
         return self.side()
 
     def _part_numbers(self) -> None:
-        """In brackets "1,234" is two entries, unless others are parted in another way ("(1,234, 5)")."""
+        """Split "1,234", alone in brackets, into two entries; in "(1,234, 5)" it stays a number."""
         kind, text = self.peek()
         if kind == "number" and "," in text and self.peek(1)[1] in _CLOSERS:
             parts = [("number", part) for part in text.split(",")]
@@ -564,7 +564,7 @@ class _Reader:
         return (kind, len(rows), len(rows[0]), *(entry for row in rows for entry in row))
 
     def cases(self) -> Node:
-        """Relations that hold together, one on each line: a list as "x = 1, y = 2" is."""
+        """Relations that hold together, one on each line, as the set of "x = 1, y = 2"."""
         rows = [self.item()]
         while not self.takes(r"\end"):
             self.takes(",")
@@ -581,7 +581,7 @@ def _number(text: str) -> Fraction:
 
 
 def _subscripted(node: Node, subscript: str) -> Node:
-    """A symbol with an index is another symbol; a number with one is written in that base, if it can be."""
+    """A symbol with a subscript is another symbol; of a whole number the subscript is the base, where it can be."""
     if node[0] == "symbol":
         return ("symbol", f"{node[1]}_{subscript}")
     if node[0] != "number":

@@ -1,4 +1,4 @@
-"""A world as a task: what the tasks of all worlds have in common. Their problems and truth come from worlds/."""
+"""What the tasks of all generated worlds have in common. Their problems and truth come from worlds/."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,9 @@ def generated_task(
     """The task of a world.
 
     Args:
-      rule: what makes a step right, and the categories of wrong ones, for the guidelines.
-      stated_answer: the answer of a step such as "The answer is 12.", None for any other step. A solution's answer is
-        that of its last step; answers are equal or not, and there is one gold answer.
+      rule: when a step is right, and the categories of wrong steps, as text for the guidelines.
+      stated_answer: the answer in a step such as "The answer is 12.", None for any other step. A solution's answer is
+        that of its last step; two answers are equal if their texts are.
       exemplars: the pool of graded candidates.
     """
 
@@ -52,8 +52,8 @@ def generated_task(
 
 
 def graded_candidates(world: World, count: int, candidates: Mapping[int, Sequence[str]]) -> tuple[Exemplar, ...]:
-    """Exemplars of a world: `count` problems of a split of their own, of two to four steps, each with its candidate
-    (the reference where `candidates` has none for its index). The grades are the world's."""
+    """Exemplars of a world, graded by the world: `count` problems of two to four steps, from a split of their own. The
+    candidate of problem i is `candidates[i]`, else the reference."""
     middling = dataclasses.replace(world.train, lengths=(2, 3, 4))
     pool = []
     for index, (problem, gold) in enumerate(world.generate(0, "exemplars", count, middling)):

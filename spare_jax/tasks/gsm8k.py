@@ -1,4 +1,4 @@
-"""GSM8K: word problems of primary school with reference solutions.
+"""GSM8K (arXiv 2110.14168): word problems of primary school with reference solutions.
 
 Read from a directory with train.jsonl and test.jsonl as published (github.com/openai/grade-school-math): `question`,
 and `answer`, whose lines are the reference's steps with marks such as <<3*4=12>> and whose last line is "#### 12".
@@ -17,7 +17,7 @@ from spare_jax.tasks import gsm8k_exemplars
 from spare_jax.tasks.answers import MathVerifier, answers_equal, extract_number
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.numbers import canonical_number, parse_number
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
@@ -68,7 +68,7 @@ def task(verifier: MathVerifier | None = None) -> Task:
     """The task's texts and functions.
 
     Args:
-      verifier: decides on answers that are no plain number ("2\\\\sqrt{4}"); without one they count as wrong.
+      verifier: compares answers that are no plain number ("2\\\\sqrt{4}"); without one they count as wrong.
     """
     return Task(
         name="gsm8k",
@@ -85,21 +85,11 @@ def task(verifier: MathVerifier | None = None) -> Task:
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in the file's order; a problem's id holds its line number, "gsm8k-train-00001".
+    """Read the split "train" or "test"; arguments and errors are those of `source.read_problems`.
 
     The reference has no calculator marks, and its last step is "The answer is N." in place of the file's "#### N".
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`; the files are train.jsonl and test.jsonl.
-      split: "train" or "test".
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
     """
-    file = split_file("gsm8k", SPLITS, split)
-    for number, (question, steps, answer) in read_split(path, file, _parse, on_error, malformed):
-        problem_id = f"gsm8k-{split}-{number:05d}"
-        yield Problem(id=problem_id, question=question), Gold(problem_id=problem_id, answers=(answer,), steps=steps)
+    return read_problems("gsm8k", SPLITS, path, split, _parse, on_error, malformed)
 
 
 def strip_marks(text: str) -> str:
@@ -107,8 +97,7 @@ def strip_marks(text: str) -> str:
     return _MARK.sub("", text)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], str]:
-    """A decoded line as question, reference steps and answer."""
+def _parse(row: Any) -> Fields:
     question, text = required(row, "question"), strip_marks(required(row, "answer"))
     *steps, last = line_steps(text) or ("",)
     final = _FINAL.fullmatch(last)
@@ -118,4 +107,4 @@ def _parse(row: Any) -> tuple[str, tuple[str, ...], str]:
     if not steps:
         raise RecordError("field 'answer' has no steps before its last line")
     answer = canonical_number(number)
-    return question, (*steps, f"The answer is {answer}."), answer
+    return question, (), (*steps, f"The answer is {answer}."), (answer,)

@@ -1,8 +1,7 @@
-"""MATH and MATH-500: competition problems with worked solutions whose answer stands in a box.
+"""MATH (arXiv 2103.03874) and MATH-500: competition problems with worked solutions that box the answer.
 
 Read from a directory with train.jsonl, test.jsonl and math500.jsonl: `problem`, `solution`, and perhaps `answer`,
-`level` and `type` or `subject` (github.com/hendrycks/math, as most copies lay it out). Answers are compared by
-math-verify.
+`level` and `type` or `subject` (github.com/hendrycks/math, as most copies lay it out).
 """
 
 import re
@@ -21,13 +20,13 @@ from spare_jax.tasks.answers import (
     boxed_answer,
     boxes,
     formula_of,
-    of_equation,
+    result_of_equation,
     stated_answer,
 )
-from spare_jax.tasks.dressing import ascii_text
 from spare_jax.tasks.exemplars import answer_form
+from spare_jax.tasks.normalization import ascii_text
 from spare_jax.tasks.numbers import canonical_number, parse_number
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl", "math500": "math500.jsonl"}
@@ -105,29 +104,29 @@ def extract_answer(steps: Sequence[str]) -> str | None:
     A plain number is returned in its canonical form, anything else without dollar signs and the final full stop.
     """
     text = "\n".join(steps)
-    found = boxed_answer(text)
-    if found is None and not boxes(text):
+    answer = boxed_answer(text)
+    if answer is None and not boxes(text):
         stated = stated_answer(text)
-        found = _result(formula_of(stated)) if stated else _last_formula(steps[-1]) if steps else None
-    if not found:
+        answer = _result(formula_of(stated)) if stated else _last_formula(steps[-1]) if steps else None
+    if not answer:
         return None
-    found = re.sub(r"\\?\$", "", found).strip().removesuffix(".").strip()
-    found = _BOLD.sub(r"\1", found)
-    number = parse_number(found)
-    return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", found) else found or None
+    answer = re.sub(r"\\?\$", "", answer).strip().removesuffix(".").strip()
+    answer = _BOLD.sub(r"\1", answer)
+    number = parse_number(answer)
+    return canonical_number(number) if number is not None and not re.search(r"[A-Za-z]", answer) else answer or None
 
 
 def _result(stated: str) -> str:
     """The number that an equation of numbers comes to ("18 = 3 * 6"); anything else as it stands."""
     letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", stated))
-    return stated if letters else of_equation(stated)
+    return stated if letters else result_of_equation(stated)
 
 
 def _last_formula(step: str) -> str | None:
     if "\\boxed" in step:  # a box that is never closed: the text is cut off
         return None
     formulas = [next(filter(None, match.groups())) for match in _FORMULA.finditer(ascii_text(step[-4000:]))]
-    return of_equation(formulas[-1]).strip() if formulas else None
+    return result_of_equation(formulas[-1]).strip() if formulas else None
 
 
 def context_sentences(problem: Problem) -> tuple[str, ...]:
@@ -138,19 +137,8 @@ def context_sentences(problem: Problem) -> tuple[str, ...]:
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in the file's order; a problem's id holds its line number, "math-train-00001".
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`.
-      split: a key of SPLITS.
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
-    """
-    file = split_file("math", SPLITS, split)
-    for number, (question, steps, answer) in read_split(path, file, _parse, on_error, malformed):
-        problem_id = f"math-{split}-{number:05d}"
-        yield Problem(id=problem_id, question=question), Gold(problem_id, (answer,) if answer else (), steps)
+    """Read a split, a key of SPLITS; arguments and errors are those of `source.read_problems`."""
+    return read_problems("math", SPLITS, path, split, _parse, on_error, malformed)
 
 
 def load_500(
@@ -160,11 +148,9 @@ def load_500(
     return load(path, "math500" if split == "test" else split, on_error, malformed)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], str | None]:
-    """A decoded line as question, reference steps and answer, None where it has none.
-
-    The answer is the solution's own: copies of the data carry an `answer` that somebody's program has cut or mended.
-    """
+def _parse(row: Any) -> Fields:
+    """The answer is that of the solution: in some copies of the data a program has changed the field `answer`."""
     question, steps = required(row, "problem"), step_texts(split_steps(required(row, "solution")))
     field = row["answer"] if isinstance(row.get("answer"), str) else None
-    return question, steps, extract_answer(steps) or field or None
+    answer = extract_answer(steps) or field
+    return question, (), steps, (answer,) if answer else ()

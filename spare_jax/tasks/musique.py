@@ -18,7 +18,7 @@ from spare_jax.records import Gold, Problem
 from spare_jax.steps.split import split_steps
 from spare_jax.tasks import musique_exemplars
 from spare_jax.tasks.exemplars import answer_form
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.jsonl", "test": "dev.jsonl"}  # the published test split has no answers
@@ -96,45 +96,34 @@ def exact_match(predicted: str | None, accepted: Sequence[str]) -> bool:
 
 
 def token_f1(predicted: str | None, accepted: Sequence[str]) -> float:
-    """The best F1 over the accepted answers of the words that two answers share; 0 without an answer."""
+    """The F1 of the words that an answer shares with an accepted one, the best over the accepted answers; in [0, 1]."""
     return max((_f1(normalise(predicted or "").split(), normalise(answer).split()) for answer in accepted), default=0.0)
 
 
-def _f1(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    if not ours or not theirs:
-        return float(list(ours) == list(theirs) and bool(ours))
-    common = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * common / (len(ours) + len(theirs))
+def _f1(predicted: Sequence[str], accepted: Sequence[str]) -> float:
+    if not predicted or not accepted:
+        return float(list(predicted) == list(accepted) and bool(predicted))
+    common = sum((Counter(predicted) & Counter(accepted)).values())
+    return 2 * common / (len(predicted) + len(accepted))
 
 
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in the file's order; a problem's id holds its line number, "musique-test-00001".
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`.
-      split: "train", or "test", which is the published dev split.
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
-    """
-    rows = read_split(path, split_file("musique", SPLITS, split), _parse, on_error, malformed)
-    for number, (question, context, steps, answers) in rows:
-        problem_id = f"musique-{split}-{number:05d}"
-        yield Problem(problem_id, question, context), Gold(problem_id, answers, steps)
+    """Read the split "train", or "test", which is the published dev split; arguments and errors are those of
+    `source.read_problems`."""
+    return read_problems("musique", SPLITS, path, split, _parse, on_error, malformed)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """A decoded line as question, paragraphs, reference steps and accepted answers."""
+def _parse(row: Any) -> Fields:
     question, answer = required(row, "question"), required(row, "answer")
     paragraphs = _pairs(row, "paragraphs", "title", "paragraph_text")
     context = tuple(" ".join(f"{title}: {text}".split()) for title, text in paragraphs)
     hops = _pairs(row, "question_decomposition", "question", "answer")
     steps = []
-    for hop, found in hops:
+    for hop, answer_to_hop in hops:
         asked = _HOP.sub(lambda m: hops[int(m[1]) - 1][1] if int(m[1]) <= len(hops) else m[0], hop)
-        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {found}")
+        steps.append(f"{' '.join(asked.replace('>>', '-').split())}: {answer_to_hop}")
     accepted = (answer, *(optional(row, "answer_aliases", tuple[str, ...]) or ()))
     return question, context, (*steps, f"The answer is {answer}."), accepted
 

@@ -1,15 +1,14 @@
-"""Plain numbers: read in every dress, as exact fractions, and written in one form."""
+"""Plain numbers, with units or words beside them: read as exact fractions, and written in one form."""
 
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-from spare_jax.tasks.dressing import undressed
+from spare_jax.tasks.normalization import normalized
 
-# Nobody's answer is longer, and what is longer is not parsed.
-LONGEST_ANSWER = 500
+LONGEST_ANSWER = 500  # characters; a longer text is not read as an answer
 
-# Up to 30 digits, with commas or blanks between thousands or none: more digits are noise, and costly noise.
+# Up to 30 digits, perhaps with commas or blanks between thousands; more digits are noise, and costly.
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,9}(?![0-9])|[1-9][0-9]{0,2}(?:[ ][0-9]{3}){1,9}(?![0-9])|[0-9]{1,30})"
 _CURRENCY = r"(?:(?:US|CA|AU|HK)?[$£€¥₹₩]|(?:USD|EUR|GBP|Rs\.?)\s)"
 _NUMBER = re.compile(
@@ -29,7 +28,7 @@ _GLUED = re.compile(r"(?<=[0-9])(?=\\frac)")
 
 _SPACED_SIGN = re.compile(r"(?<=^[-+])\s+")
 
-# What may stand before a plain number, and behind it before the words.
+# What may be before a plain number, and between the number and the words after it.
 _BEFORE = re.compile(
     r"(?:\s|[({]|\\approx|=|about|USD|EUR|GBP|US|Rs\.?|approximately|approx\.?|around|roughly|exactly|only|just)*",
     re.I,
@@ -47,7 +46,7 @@ _RATE = re.compile(
     r"(?:\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9])))?(?:\s?/\s?(?:h|s|hr|min|sec|second|minute|hour|day)\b)?"
 )
 _AREA = re.compile(r"\s?\^\s?(?:\{\s?[23]\s?\}|[23](?![0-9]))")
-# Words that are mathematics or logic, and so no dressing.
+# Words that are mathematics or logic, so that they cannot be ignored.
 _MEANINGFUL = frozenset(
     """
     and or nor not but minus plus times divided by mod modulo squared cubed factorial pi sin cos tan cot sec csc
@@ -62,13 +61,13 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
 def parse_number(text: str) -> Fraction | None:
-    r"""The number that `text` states, None where it states none, several, or an expression.
+    r"""The number that `text` states; None where it states none, several, or an expression.
 
-    What stands beside the number may be dressing: currency, a percent sign or degrees, commas or blanks between
-    thousands, a known unit ("5cm", "15 cm^2"), plain words of two letters or more behind a blank ("72 eggs."), and
-    LaTeX's. "million" and its like are factors. Anything else is mathematics, and the text no plain number: single
-    letters ("5x", "2 k"), operators, roots, powers, factorials, bars, labels ("A: 4"), words such as "or" and "pi". A
-    percentage is the number before the sign: a question that asks for a percentage is answered by 20, not by 0.2.
+    Ignored beside the number: currency, a percent sign, degrees, separators of thousands, a known unit ("5cm",
+    "15 cm^2"), words of two letters or more behind a blank ("72 eggs."), and LaTeX for these. "million" and the like
+    are factors. Anything else makes the text an expression: single letters ("5x", "2 k"), operators, roots, powers,
+    factorials, bars, labels ("A: 4"), words such as "or" and "pi". A percentage is the number before the sign, since a
+    question for a percentage is answered by 20, not by 0.2.
     """
     if len(text) > LONGEST_ANSWER:
         return None
@@ -79,13 +78,13 @@ def parse_number(text: str) -> Fraction | None:
     if match is None or not _BEFORE.fullmatch(text, 0, match.start()):
         return None
     value = _value(match)
-    scale = dressing_behind(text, match.end())
+    scale = trailing_scale(text, match.end())
     return None if value is None or scale is None else value * scale
 
 
-def dressing_behind(text: str, start: int) -> int | None:
-    """What the words that end `text` from `start` on multiply a number by, 1 as a rule; None where they are more than
-    dressing."""
+def trailing_scale(text: str, start: int) -> int | None:
+    """The factor of the words behind a number, from `start` to the end of `text`: 1000 for "thousand eggs", mostly 1;
+    None where they hold more than units and words to ignore."""
     at = _SIGNS.match(text, start).end()  # pyright: ignore[reportOptionalMemberAccess]: it matches nothing, too
     touching, scale, articles = at == start or text[at - 1] != " ", 1, True
     while match := _BETWEEN.match(text, at):
@@ -94,7 +93,7 @@ def dressing_behind(text: str, start: int) -> int | None:
         if word is None:
             rest = text[match.end() :]
             return scale if re.fullmatch(r"[\s.,;:!?)}]*", rest) and (at > start or "!" not in rest) else None
-        if not (spaced or word[0] in UNITS) or not is_dressing(word[0], articles):
+        if not (spaced or word[0] in UNITS) or not is_filler(word[0], articles):
             return None
         scale *= SCALES.get(word[0].lower(), 1) if articles else 1
         at, touching, articles = word.end(), True, False
@@ -103,8 +102,9 @@ def dressing_behind(text: str, start: int) -> int | None:
     return None
 
 
-def is_dressing(word: str, first: bool) -> bool:
-    """Whether a word behind a number says nothing of it: "eggs" and "cm" do not; "x", "ab", "pi" and "or" do."""
+def is_filler(word: str, first: bool) -> bool:
+    """Whether a word behind a number can be ignored, as "eggs" and "cm", unlike "x", "ab", "pi" and "or". `first`: it
+    is the first word there."""
     lower = word.lower()
     if lower in _MEANINGFUL or word in UNITS:
         return word in UNITS
@@ -142,15 +142,15 @@ def canonical_number(value: Fraction) -> str:
 
 
 def numbers_in(text: str) -> Iterator[tuple[int, int, Fraction]]:
-    """Every number that stands in a text of `with_slashes`, with where it begins and ends."""
+    """Start, end and value of every number in a text of `with_slashes`."""
     for match in _NUMBER.finditer(text):
         if (value := _value(match)) is not None:
             yield match.start(), match.end(), value
 
 
 def with_slashes(text: str) -> str:
-    r"""`undressed`, and "\frac{1}{2}" as 1/2, "3\frac{1}{2}" as 3 1/2."""
-    text = undressed(text)
+    r"""`normalized`, with "\frac{1}{2}" as "1/2" and "3\frac{1}{2}" as "3 1/2"."""
+    text = normalized(text)
     return _FRACTION.sub(r"\1/\2", _GLUED.sub(" ", text))
 
 

@@ -16,7 +16,7 @@ from spare_jax.steps.lines import cut_behind, split_sentences, step_texts
 from spare_jax.tasks import sparp_exemplars
 from spare_jax.tasks.exemplars import answer_form
 from spare_jax.tasks.numbers import LONGEST_ANSWER
-from spare_jax.tasks.source import read_split, required, split_file
+from spare_jax.tasks.source import Fields, read_problems, required
 from spare_jax.tasks.task import Task
 
 SPLITS = {"train": "train.json", "test": "test.json"}
@@ -78,7 +78,7 @@ def task() -> Task:
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    """The relations behind the last "the answer is" in alphabetical order, "above, left"; None where there are none."""
+    """The relations after the last "the answer is", in alphabetical order: "above, left"; None where there are none."""
     for step in reversed(steps):
         if match := _STATED.search(step):
             return canonical(_PARTED.split(match[1][:LONGEST_ANSWER])) or None
@@ -86,7 +86,7 @@ def extract_answer(steps: Sequence[str]) -> str | None:
 
 
 def canonical(relations: Sequence[str]) -> str:
-    """A set of relations as a text: lower case, without other signs than "-", in alphabetical order."""
+    """A set of relations as one text: in lower case, without signs but "-", in alphabetical order."""
     plain = (" ".join(re.sub(r"[^\w\s-]|_", " ", relation.lower()).split()) for relation in relations)
     return ", ".join(sorted({relation for relation in plain if relation}))
 
@@ -104,26 +104,14 @@ def split_steps(text: str) -> tuple[str, ...]:
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split in its order; a problem's id holds its line number, "sparp-test-00001".
+    """Read the split "train" or "test"; arguments and errors are those of `source.read_problems`.
 
-    Every sentence of the context is a context sentence; the choices stand behind the question. A reasoning that does
-    not state the targets gets a last step that does.
-
-    Args:
-      path, on_error, malformed: as for `source.read_split`.
-      split: "train" or "test".
-
-    Raises:
-      StoreError: no such split or file, or a malformed line; names file, line and field.
+    The choices are put behind the question. A reasoning that does not state the targets gets a last step that does.
     """
-    file = split_file("sparp", SPLITS, split)
-    for number, (question, context, steps, answer) in read_split(path, file, _parse, on_error, malformed):
-        problem_id = f"sparp-{split}-{number:05d}"
-        yield Problem(problem_id, question, context), Gold(problem_id, (answer,), steps)
+    return read_problems("sparp", SPLITS, path, split, _parse, on_error, malformed)
 
 
-def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
-    """A decoded row as question, context, reference steps and answer."""
+def _parse(row: Any) -> Fields:
     question = " ".join(required(row, "question").split())
     if choices := optional(row, "target_choices", tuple[str, ...]):
         question = f"{question} Choose among: {', '.join(choices)}."
@@ -135,4 +123,4 @@ def _parse(row: Any) -> tuple[str, tuple[str, ...], tuple[str, ...], str]:
     context = tuple(" ".join(sentence.split()) for sentence in sentences)
     if extract_answer(steps) != answer:
         steps = (*steps, f"The answer is {answer}.")
-    return question, context, steps, answer
+    return question, context, steps, (answer,)

@@ -1,10 +1,10 @@
 """StepGame: where is one agent, seen from another, over a story of one to ten sentences (arXiv 2204.08292).
 
-Read from a directory of JSON lines as published (github.com/ZhengxiangShi/StepGame), all of whose files with "test" in
-their names are the test split and those with "train" or "valid" the train split, or from Parquet files or the hub:
-`story`, `question`, `label`. The data set has no reasoning: a solver reads the sentences, walks from the second agent
-to the first on a grid, and its way is the reference. Some published sentences say another relation than their labels
-do (`_MISWORDED`).
+Read from a directory of JSON lines as published (github.com/ZhengxiangShi/StepGame), where files with "test" in their
+names are the test split and those with "train" or "valid" the train split, or from Parquet files or the hub: `story`,
+`question`, `label`. The data set has no reasoning: a solver reads the sentences and walks on a grid from the second
+agent of the question to the first, and its path is the reference. Some published sentences state another relation than
+their labels (`_MISWORDED`).
 """
 
 import functools
@@ -23,7 +23,7 @@ from spare_jax.tasks.source import read_split, required, split_file
 from spare_jax.tasks.task import Exemplar, Task
 
 SPLITS = {"train": "train.jsonl", "test": "test.jsonl"}
-_NAMES = {"train": ("train", "valid"), "test": ("test",)}  # one of which the names of a split's files hold
+_NAMES = {"train": ("train", "valid"), "test": ("test",)}  # the name of a split's file holds one of these
 
 INSTRUCTION = (
     "Find the relation from the story, step by step. Write one step on each line: where an agent is, seen from the one "
@@ -92,7 +92,7 @@ _MISWORDED: tuple[tuple[str, tuple[Offset, ...]], ...] = (
 
 _AGENT = re.compile(r"\b[A-Z]\b")
 _TIME = re.compile(r"\b(\d+)(?::00)?\b")
-# What stands before the direction and says nothing of it.
+# Words before the direction that do not tell it.
 _IDLE = re.compile(
     r"\b(?:over )?there\b|\bat (?:approximately )?an? (?:angle of about )?45 degrees?(?: angle)?(?: to [A-Z],)?"
 )
@@ -100,9 +100,8 @@ _STATED = re.compile(r"\banswer(?: to the question)?(?: is|:)\s*(.+)", re.IGNORE
 
 
 class Fact(NamedTuple):
-    """`agent` is at one of `offsets` from `other`: first what the sentence says, then what its label may mean.
-
-    `other` is None in a sentence that names one agent twice, which the data set has by mistake.
+    """`agent` is at one of `offsets` from `other`: the first is what the sentence states, the others what its label may
+    mean. `other` is None in a sentence that names one agent twice, a mistake in the data set.
     """
 
     agent: str
@@ -126,12 +125,12 @@ def task() -> Task:
 
 @functools.cache
 def exemplars() -> tuple[Exemplar, ...]:
-    """The pool of stepgame_exemplars.py, with references by `solve`."""
+    """The exemplars of stepgame_exemplars.py, with references made by `solve`."""
     return stepgame_exemplars.exemplars(solve)
 
 
 def extract_answer(steps: Sequence[str]) -> str | None:
-    """The relation behind the last "the answer is", in the data set's word for it; None where there is none."""
+    """The relation after the last "the answer is", in the data set's word for it; None where there is none."""
     for step in reversed(steps):
         if match := _STATED.search(step):
             return relation(match[1])
@@ -139,11 +138,11 @@ def extract_answer(steps: Sequence[str]) -> str | None:
 
 
 def relation(text: str) -> str | None:
-    """The data set's word for a relation in any words ("to the upper left", "north-west"); None for none."""
+    """The data set's word for a relation in other words ("to the upper left", "north-west"); None where it is none."""
     if "overlap" in text.lower():
         return "overlap"
-    found = _direction(text)
-    return None if found == (0, 0) else LABELS[found]
+    offset = _direction(text)
+    return None if offset == (0, 0) else LABELS[offset]
 
 
 def _direction(text: str) -> Offset:
@@ -153,7 +152,7 @@ def _direction(text: str) -> Offset:
 
 
 def read_fact(sentence: str) -> Fact:
-    """What a sentence of a story says.
+    """Read a sentence of a story.
 
     Raises:
       ValueError: it names no agent or no direction.
@@ -162,7 +161,7 @@ def read_fact(sentence: str) -> Fact:
     time = _TIME.search(text)
     starts = [m.start() for m in re.finditer(r"[A-Za-z]+", text) if m[0].lower() in _WORDS]
     starts += [time.start()] if time else []
-    # Who is there is the last one named before the first direction; "X's" is only where from.
+    # The agent of the fact is the last one named before the first direction, unless in the form "X's".
     before = [m[0] for m in _AGENT.finditer(text, 0, min(starts, default=0)) if text[m.end() : m.end() + 2] not in _OF]
     if not before:
         raise ValueError(f"no agent and direction in {sentence[:60]!r}")
@@ -176,8 +175,8 @@ _OF = ("'s", "’s")
 
 
 def solve(story: Sequence[str], agent: str, origin: str, label: str) -> tuple[str, ...]:
-    """The steps from `origin` to `agent`: what the sentences on the way say, and where another reading of them is
-    needed to come to `label`, the fewest such.
+    """The steps from `origin` to `agent`, one per sentence on the path. As few sentences as possible are read by
+    another offset than the one that they state, so that the path ends at `label`.
 
     Raises:
       ValueError: a sentence cannot be read, or no reading of the story comes to `label`.
@@ -194,7 +193,7 @@ def solve(story: Sequence[str], agent: str, origin: str, label: str) -> tuple[st
 
 
 def _walk(way: Sequence[tuple[Fact, bool]], readings: Sequence[int], origin: str) -> tuple[list[str], Offset]:
-    """The steps of a way, and on which side of `origin` it ends."""
+    """The steps of a path, and the signs of the offset at its end."""
     steps, here, at = [], origin, (0, 0)
     for (fact, turned), reading in zip(way, readings, strict=True):
         x, y = fact.offsets[reading]
@@ -219,8 +218,8 @@ def _sign(value: int) -> int:
 
 
 def _completed(facts: list[Fact], asked: tuple[str, str]) -> Iterator[list[Fact]]:
-    """The facts; one that names an agent twice is about some agent that nothing else joins with that one, most likely
-    one that is not asked for and has few facts yet."""
+    """The facts, in several ways where one of them names an agent twice: its other agent may be any that no other fact
+    connects with that one. The likeliest come first, which are not asked for and have few facts."""
     whole = [fact for fact in facts if fact.other is not None]
     broken = next((fact for fact in facts if fact.other is None), None)
     if broken is None:
@@ -234,18 +233,18 @@ def _completed(facts: list[Fact], asked: tuple[str, str]) -> Iterator[list[Fact]
 
 
 def _reached(facts: Sequence[Fact], start: str) -> set[str]:
-    found, before = {start}, 0
-    while len(found) > before:
-        before = len(found)
+    reached, before = {start}, 0
+    while len(reached) > before:
+        before = len(reached)
         for fact in facts:
-            if fact.agent in found or fact.other in found:
-                found |= {fact.agent, str(fact.other)}
-    return found
+            if fact.agent in reached or fact.other in reached:
+                reached |= {fact.agent, str(fact.other)}
+    return reached
 
 
 def _way(facts: Sequence[Fact], agent: str, origin: str) -> list[tuple[Fact, bool]]:
-    """The shortest way from `origin` to `agent`: facts, and whether each is gone from its agent to its other; empty
-    where there is none."""
+    """The shortest path from `origin` to `agent`: facts, each with whether it leads from its agent to its other one;
+    empty where there is no path."""
     leading: dict[str, list[tuple[Fact, bool]]] = defaultdict(list)
     for fact in facts:
         leading[str(fact.other)].append((fact, False))
@@ -263,18 +262,18 @@ def _way(facts: Sequence[Fact], agent: str, origin: str) -> list[tuple[Fact, boo
 def load(
     path: str | Path, split: str, on_error: str = "raise", malformed: list[str] | None = None
 ) -> Iterator[tuple[Problem, Gold]]:
-    """Read one split, file after file; a problem's id holds file and line, "stepgame-clean_qa3_test-00001".
+    """Read one split, file by file; a problem's id holds file and line, "stepgame-clean_qa3_test-00001".
 
     Args:
-      path, on_error, malformed: as for `source.read_split`; of the directory all files of the split are read.
+      path, on_error, malformed: as for `source.read_split`; all files of the split in the directory are read.
       split: "train" or "test".
 
     Raises:
       StoreError: no such split or file, or a malformed line; names file, line and field.
     """
     whole = split_file("stepgame", SPLITS, split)
-    found = sorted(p.name for p in Path(path).glob("*.jsonl") if any(name in p.stem for name in _NAMES[split]))
-    for file in found or (whole,):
+    files = sorted(p.name for p in Path(path).glob("*.jsonl") if any(name in p.stem for name in _NAMES[split]))
+    for file in files or (whole,):
         for number, (question, story, steps, label) in read_split(path, file, _parse, on_error, malformed):
             problem_id = f"stepgame-{Path(file).stem}-{number:05d}"
             yield Problem(problem_id, question, story), Gold(problem_id, (label,), steps)

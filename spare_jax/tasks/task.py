@@ -1,6 +1,6 @@
-"""What every room needs to know of a data set: its texts, its steps, its answers, its exemplars.
+"""What the stages need to know of a data set: its texts, its steps, its answers, its exemplars.
 
-A task is a value, made by the module that is named after it.
+A `Task` is made by the module that is named after its data set.
 """
 
 import dataclasses
@@ -33,10 +33,8 @@ class Exemplar:
 
 
 def numbered_context(problem: Problem) -> tuple[str, ...]:
-    """The sentences that context ids count: the problem's context, or the question's own where there is none.
-
-    A prompt gives the question a line of its own exactly when `problem.context` is not empty.
-    """
+    """The sentences that context ids refer to: the problem's context or, where it has none, those of the question,
+    which then has no line of its own in the prompt."""
     return problem.context or tuple(s for s in (" ".join(p.split()) for p in split_sentences(problem.question)) if s)
 
 
@@ -49,20 +47,20 @@ class Task:
     """A data set or world as the stages see it.
 
     Attributes:
-      name: the config's name for it.
+      name: its name in the config.
       instruction: the system message of the solve prompt and of the reward models' text.
       guidelines: the system message of the annotate prompt.
-      error_categories: what the annotator may name as a step's errors.
-      extract_answer: a solution's steps -> its final answer in a form that votes can count, None where it has none.
-      answers_equal: (an answer, the accepted ones) -> whether it is one of them, None where that is undecided; False of
-        None.
-      split_steps: a solution's text -> one piece per step; joining them gives the text back (`step_texts` makes the
-        steps of a record of them).
-      context_sentences: what the annotate prompt numbers c1, c2, ...
+      error_categories: the errors that an annotator may name.
+      extract_answer: steps of a solution -> its final answer in canonical form, None where it has none.
+      answers_equal: (answer, accepted answers) -> whether it equals one of them, None where that is undecided; False
+        for the answer None.
+      split_steps: text of a solution -> one piece per step, which joined give the text back (`step_texts` makes steps
+        of a record of them).
+      context_sentences: the sentences of a problem that the annotate prompt numbers c1, c2, ...
       exemplars: the pool that `choose_exemplars` draws from.
-      credit: how much of an accepted answer a wrong one has, in [0, 1], where the data set's metric says so.
-      classes: the labels that an answer names, where it may name several and the data set's metric is macro-F1.
-      world: for generated problems, where they come from and who knows the truth of every step.
+      credit: (answer, accepted answers) -> partial credit in [0, 1], where the data set's metric gives some.
+      classes: the set of labels that an answer names, where the data set's metric is macro-F1.
+      world: the source and exact judge of generated problems; None for a data set.
     """
 
     name: str
@@ -90,13 +88,13 @@ def world_of(task: Task) -> World:
 
 
 def choose_exemplars(pool: Sequence[Exemplar], k: int, key: str) -> tuple[Exemplar, ...]:
-    """Draw `k` exemplars without replacement, as a function of `pool` and `key` alone (arXiv 2506.15498).
+    """Draw `k` exemplars without replacement, depending only on `pool` and `key` (SPARE, arXiv 2506.15498).
 
-    From k = 2 on the draw holds a candidate that is all correct and one with an error. These two come first, in
-    random order: exemplars are dropped from the end until a prompt fits, and so both classes stay the longest.
+    From k = 2 on there is a candidate that is all correct and one with an error. These two come first, in random order:
+    a prompt that is too long loses exemplars from the end, so that both kinds stay as long as possible.
 
     Args:
-      key: names the seed and the instance, such as "0/train-17/3"; its digest is the randomness.
+      key: seeds the draw; names the run's seed and the instance, as "0/train-17/3".
 
     Raises:
       ValueError: `k` exceeds the pool, or the pool lacks one of the two classes.

@@ -1,17 +1,17 @@
 """Rewards of GRPO with a process reward model (SPARK, arXiv 2512.03244, stage III): from what a judge says of a group
 of solutions to an advantage per sampled token. Pure numpy.
 
-A solution of a group is a `Graded`: the solution with the ids and spans that were sampled, the judgement of its steps
-and of its answer, and the check of its form, whose V says whether it is right (format_rules.py). A `Reward` makes a
-number of each, a baseline compares the numbers within the group, and a shape says what of that each token gets.
+A solution of a group is a `Graded`: the solution with its sampled ids and the spans of its steps, the judgement of its
+steps and of its answer, and V, the check of its form (format_rules.py). A `Reward` gives each solution a number, a
+baseline turns the numbers of a group into advantages, and a shape gives each token its part of the advantage.
 
 Two rules hold for every reward. A solution that was **not judged** (the request failed, the judge's text was cut off,
 the comparison of answers was undecided) takes no part in its group: no reward, no advantage, and the others are
-compared as if it had not been sampled. A solution that is **void** earns 0, tells nothing of its steps, and keeps its
-advantage on all of its tokens, since what is wrong with it is the whole. A solution is void where it has no step, where
-V is 0, where the reward's limits on the number of steps are broken, or where a judge that could be read left out what
-the reward needs (`judge_fault`): a word on the answer, or, for a reward that reads steps, one verdict for each step.
-Both are counted, never passed over.
+compared as if it had not been sampled. A **void** solution earns 0, its steps are not looked at, and all of its tokens
+get its advantage, since it is wrong as a whole. A solution is void where it has no step, where V is 0, where the
+reward's limits on the number of steps are broken, or where the judge's text could be read but left out what the reward
+needs (`judge_fault`): a verdict on the answer, or, for a reward that reads steps, one verdict for each step. Solutions
+of both kinds are counted in the metrics.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ EPSILON = 1e-4  # added to the standard deviation, as in TRL 1.13.0
 
 @dataclasses.dataclass(frozen=True)
 class Graded:
-    """A solution, what its judge says of it, and what the check of its form does."""
+    """A solution with its judgement and the check of its form."""
 
     solution: Solution
     judgement: Judgement
@@ -43,18 +43,19 @@ class Graded:
 
     @property
     def correct(self) -> bool:
-        """y: the judge's word on the answer; False where a judge left it out, which makes the solution void."""
+        """y: the judge's verdict on the answer; False where the judge left it out, which makes the solution void."""
         return self.judgement.outcome is True
 
     @property
     def verdicts(self) -> tuple[bool | None, ...]:
-        """One per step that the judge spoke of."""
+        """The judge's verdicts on steps, in their order; there may be more or fewer than the solution has steps."""
         return tuple(step.label for step in self.judgement.steps)
 
 
 def judge_fault(graded: Graded, reads_steps: bool) -> str | None:
-    """What a judge left out of its judgement: "no_verdict" on the answer; where the reward reads steps
-    "step_mismatch", not exactly one verdict for each step. None where it did its work, and where it did none."""
+    """What a judge left out: "no_verdict", the verdict on the answer; or, where the reward reads steps,
+    "step_mismatch", exactly one verdict for each step. None where nothing is missing, and where there is no judgement
+    at all."""
     if not graded.judged:
         return None
     if graded.judgement.outcome is None:
@@ -69,18 +70,19 @@ def judge_fault(graded: Graded, reads_steps: bool) -> str | None:
 
 
 def grpo(rewards: np.ndarray) -> np.ndarray:
-    """(r - mean) / (std + EPSILON), std with n - 1 in the denominator (arXiv 2402.03300, section 4.1; TRL's std)."""
+    """(r - mean) / (std + EPSILON), std over n - 1 as in TRL (arXiv 2402.03300, section 4.1)."""
     return dr_grpo(rewards) / (rewards.std(ddof=1) + EPSILON) if len(rewards) > 1 else np.zeros_like(rewards)
 
 
 def dr_grpo(rewards: np.ndarray) -> np.ndarray:
-    """r - mean (Dr. GRPO, arXiv 2503.20783, section 3.2): no weight is put on what nearly all or nearly none solves."""
-    # Equal rewards have no advantage at all, and not what rounding leaves of a mean.
+    """r - mean (Dr. GRPO, arXiv 2503.20783, section 3.2). Without the division by std, problems that nearly all or
+    nearly no solutions solve weigh no more than others."""
+    # Equal rewards have an advantage of exactly 0; r - mean alone would leave a rounding error.
     return rewards - rewards.mean() if np.ptp(rewards) else np.zeros_like(rewards)
 
 
 def leave_one_out(rewards: np.ndarray) -> np.ndarray:
-    """r - the mean of the others (RLOO, arXiv 2402.14740): n / (n - 1) times that of `dr_grpo`."""
+    """r - the mean of the other rewards (RLOO, arXiv 2402.14740), which is n / (n - 1) times `dr_grpo`."""
     return dr_grpo(rewards) * (len(rewards) / (len(rewards) - 1)) if len(rewards) > 1 else np.zeros_like(rewards)
 
 
@@ -91,7 +93,7 @@ BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-# What a solution that is not void earns
+# Rewards of solutions that are not void
 
 
 def outcome(graded: Graded) -> float:
@@ -100,73 +102,74 @@ def outcome(graded: Graded) -> float:
 
 
 def step_augmented(graded: Graded) -> float:
-    """.4 k/n + .6 y, with k of the n steps right."""
+    """.4 k/n + .6 y, where k of the n steps are right."""
     return 0.4 * sum(verdict is True for verdict in graded.verdicts) / len(graded.verdicts) + 0.6 * graded.correct
 
 
 def sound(graded: Graded) -> float:
-    """y where every step is right, else 0 (ours): a Yes against its own verdicts on the steps pays nothing."""
+    """y where every step is right, else 0 (ours): the verdict on the answer must not contradict those on the steps."""
     return float(graded.correct and all(graded.verdicts))
 
 
-# What of a solution's advantage its tokens get. Each is (group, void, advantages [solutions]) -> per token
+# Shapes: (group, which solutions are void, advantages [solutions]) -> for each solution its tokens' advantages [tokens]
 
 
 def whole(group: Group, void: Sequence[bool], advantages: np.ndarray) -> list[np.ndarray]:
-    """All tokens get it."""
+    """Every token gets the solution's advantage."""
     return [np.full(len(graded.solution.token_ids), a) for graded, a in zip(group, advantages, strict=True)]
 
 
 def selective(group: Group, void: Sequence[bool], advantages: np.ndarray, otherwise: float = 0.0) -> list[np.ndarray]:
-    """A token of step j gets A if A >= 0 and the step is right, or A < 0 and it is wrong; else `otherwise` times A."""
-    found = whole(group, void, advantages)
-    for graded, is_void, tokens, a in zip(group, void, found, advantages, strict=True):
+    """A token gets A if A >= 0 and its step is right, or if A < 0 and it is wrong; else `otherwise` times A."""
+    shaped = whole(group, void, advantages)
+    for graded, is_void, tokens, a in zip(group, void, shaped, advantages, strict=True):
         if not is_void:
             agrees = np.array([verdict is bool(a >= 0) for verdict in graded.verdicts])
             tokens[~agrees[step_of_token(graded.solution)]] *= otherwise
-    return found
+    return shaped
 
 
 def half_discount(group: Group, void: Sequence[bool], advantages: np.ndarray) -> list[np.ndarray]:
-    """As `selective`, halved instead of zeroed."""
+    """`selective` with half of A in place of 0."""
     return selective(group, void, advantages, otherwise=0.5)
 
 
 def global_steps(group: Group, void: Sequence[bool], advantages: np.ndarray) -> list[np.ndarray]:
-    """.8 A + .2 A_step. A step is worth +1/n or -1/n of the n of its solution, z-scored over all steps of the group
-    (with the std of `grpo`); A_step of a token is the sum over the steps that end there or later (arXiv 2402.03300,
-    section 4.1.3). What follows the last step's last token has an A_step of 0, and so has a void solution."""
-    found = [0.8 * tokens for tokens in whole(group, void, advantages)]
-    worth = [
+    """.8 A + .2 A_step. Each of a solution's n steps is rewarded with +1/n if it is right, else -1/n; these rewards are
+    normalised by `grpo` over all steps of the group, and A_step of a token is the sum over the steps that end there or
+    later (arXiv 2402.03300, section 4.1.3). It is 0 behind the last step, and in a void solution."""
+    shaped = [0.8 * tokens for tokens in whole(group, void, advantages)]
+    rewards = [
         np.array([(1.0 if verdict else -1.0) / len(graded.verdicts) for verdict in graded.verdicts if not is_void])
         for graded, is_void in zip(group, void, strict=True)
     ]
-    scores = np.split(grpo(np.concatenate(worth)), np.cumsum([len(of) for of in worth])[:-1])
-    for graded, tokens, of in zip(group, found, scores, strict=True):
+    normalised = np.split(grpo(np.concatenate(rewards)), np.cumsum([len(steps) for steps in rewards])[:-1])
+    for graded, tokens, steps in zip(group, shaped, normalised, strict=True):
         at_ends = np.zeros(len(tokens))
-        for (_, end), score in zip(graded.solution.spans[: len(of)], of, strict=True):
+        for (_, end), score in zip(graded.solution.spans[: len(steps)], steps, strict=True):
             at_ends[end - 1] += score
         tokens += 0.2 * at_ends[::-1].cumsum()[::-1]
-    return found
+    return shaped
 
 
 def step_of_token(solution: Solution) -> np.ndarray:
-    """The step of every sampled token, int [tokens]. What stands between two steps belongs to the one before it, what
-    stands before the first to the first, and the end of the text to the last."""
+    """The number, from 0, of the step of every sampled token, int [tokens]. Tokens between two steps belong to the one
+    before them, tokens before the first step to the first."""
     starts = [start for start, _ in solution.spans[1:]]
     return np.searchsorted(starts, np.arange(len(solution.token_ids)), side="right")
 
 
 @dataclasses.dataclass(frozen=True)
 class Reward:
-    """A reward of stage III, by a name: SPARK's, and `sound`.
+    """A reward of stage III.
 
     Attributes:
-      earns: what a solution earns that is not void.
-      shape: what of its advantage each token gets.
+      earns: the reward of a solution that is not void.
+      shape: each token's part of the solution's advantage.
       reads_steps: whether it needs a verdict per step.
-      least_steps, most_steps: the paper's limits on a solution's steps, None for none.
-      verdicts: who says y: the run's "judge", the task's comparison with "gold", a "coin", or a "vote" of the group.
+      least_steps, most_steps: limits on a solution's number of steps, as in the paper; None for none.
+      verdicts: where y comes from: the run's "judge", the task's comparison with "gold", a "coin", or a "vote" of the
+        group.
     """
 
     earns: Callable[[Graded], float] = outcome
@@ -193,8 +196,8 @@ REWARDS: Mapping[str, Reward] = {
 
 @dataclasses.dataclass(frozen=True)
 class Advantages:
-    """Of one group: `rewards`, float64 [judged solutions], and which of these are `void`, in the group's order; and
-    `tokens`, one float32 [tokens] per solution of the group, 0 where it was not judged."""
+    """Of one group: `rewards` float64 [judged solutions] and which of these are `void`, in the group's order; and
+    `tokens`, for every solution of the group float32 [tokens], 0 where it was not judged."""
 
     rewards: np.ndarray
     tokens: tuple[np.ndarray, ...]
@@ -202,19 +205,19 @@ class Advantages:
 
 
 def advantages(reward: Reward, group: Group, baseline: str = "grpo") -> Advantages:
-    """The advantages of one problem's solutions under `reward`, of those that were judged among themselves.
+    """The advantages of one problem's solutions under `reward`; those that were judged are compared with each other.
 
-    All of them are 0 where fewer than two were judged, and where all earn the same, unless the reward's shape adds
-    something of the steps.
+    All are 0 where fewer than two were judged. Where all rewards are equal they are 0 too, except for what the shape
+    adds for steps.
     """
     judged = [graded for graded in group if graded.judged]
     void = tuple(_is_void(reward, graded) for graded in judged)
     rewards = np.array([0.0 if v else reward.earns(graded) for graded, v in zip(judged, void, strict=True)], np.float64)
     tokens = [np.zeros(len(graded.solution.token_ids), np.float32) for graded in group]
     if len(judged) > 1:
-        at = [i for i, graded in enumerate(group) if graded.judged]
-        for i, of in zip(at, reward.shape(judged, void, BASELINES[baseline](rewards)), strict=True):
-            tokens[i] = of.astype(np.float32)
+        places = [i for i, graded in enumerate(group) if graded.judged]
+        for i, shaped in zip(places, reward.shape(judged, void, BASELINES[baseline](rewards)), strict=True):
+            tokens[i] = shaped.astype(np.float32)
     return Advantages(rewards, tuple(tokens), void)
 
 
@@ -224,7 +227,7 @@ def _is_void(reward: Reward, graded: Graded) -> bool:
     return not (graded.form.valid and steps and within) or judge_fault(graded, reward.reads_steps) is not None
 
 
-# Verdicts that no reward model is asked for
+# Verdicts without a model
 
 
 def coin(seed: int, solution: Solution, draw: str) -> Judgement:
@@ -239,8 +242,9 @@ def vote(
     seed: int,
     equal: Callable[[str | None, Sequence[str]], bool | None],
 ) -> list[Judgement]:
-    """y = the answer is that of the majority of the group (TTRL, arXiv 2504.16084), where answers that are `equal` (the
-    task's `answers_equal`) are one; ties as in selection/voting.py. Where nobody has an answer, nobody is right."""
+    """y = whether the answer is the group's most frequent one (TTRL, arXiv 2504.16084). Answers that are `equal` (the
+    task's `answers_equal`) count as one, and ties are broken as in selection/voting.py. Where no solution has an
+    answer, none is right."""
     answers = voting.candidates([s.answer for s in solutions], equal)
     chosen = voting.majority(answers, problem_id, seed)
     right = [chosen is not None and answer == chosen for answer in answers]

@@ -1,8 +1,7 @@
 """Examples packed into rows of fixed shape, and which rows each step trains on. Numpy only.
 
 A row holds several texts one after another: `segments` numbers them from 1 (0 is padding) and `positions` starts
-again at 0 in each. The two texts of a pair are neighbours in one row. Nothing is cut in silence: `PackCounts` says what
-did not fit.
+again at 0 in each. The two texts of a pair are neighbours in one row. `PackCounts` counts all that did not fit.
 """
 
 import dataclasses
@@ -16,9 +15,7 @@ import numpy as np
 
 Item = TypeVar("Item")
 
-_OF_SAMPLES = ("sampled_logps", "advantages", "sequence_weights")
-
-# A row is closed to further examples once this many newer rows are open: keeps first-fit linear in the examples.
+# First fit looks for room in this many of the newest rows, which keeps it linear in the number of examples.
 _OPEN_ROWS = 1024
 
 
@@ -26,38 +23,35 @@ _OPEN_ROWS = 1024
 class Example:
     """One text to learn from: tokens to predict, or step tags with labels, or both.
 
-    `token_weights[t]` is what predicting token t from those before it counts (token 0 never can be). `labels[i]`
-    belongs to the tag at `tags[i]` (an index into `ids`): a probability of "correct" in [0, 1], None or NaN where it
-    is unknown. `weight` multiplies the example's share of the loss and of the count.
+    `token_weights[t]` is the weight of predicting token t from those before it; token 0 is never predicted. `labels[i]`
+    belongs to the tag at `tags[i]` (an index into `ids`): the probability in [0, 1] that the step is right, None or NaN
+    where it is unknown.
     """
 
     ids: Sequence[int] | np.ndarray
     token_weights: Sequence[float] | np.ndarray | None = None
     tags: Sequence[int] | np.ndarray = ()
     labels: Sequence[float | None] | np.ndarray = ()
-    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A prompt and two completions of it, as token ids: one to prefer, and one to prefer it to.
+    """A prompt, a better completion of it and a worse one, as token ids.
 
-    Each of the three has a token or more; a completion has its end-of-text token if that is to be learnt. `weight`
-    multiplies the pair's share of the loss and of the count.
+    Each of the three has a token or more; a completion has its end-of-text token if that is to be learnt.
     """
 
     prompt: Sequence[int] | np.ndarray
     chosen: Sequence[int] | np.ndarray
     rejected: Sequence[int] | np.ndarray
-    weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampled:
     """A prompt and a completion that a policy sampled, as token ids, each of one token or more.
 
-    `logprobs` are the completion's in nats, as they were when it was sampled, and `advantages` what GRPO pays for each
-    of its tokens.
+    For each token of the completion `logprobs` has the log-probability in nats with which it was sampled, `advantages`
+    its advantage in GRPO.
     """
 
     prompt: Sequence[int] | np.ndarray
@@ -68,12 +62,13 @@ class Sampled:
 
 @dataclasses.dataclass(frozen=True)
 class PackCounts:
-    """What became of the examples, or of the pairs.
+    """What became of the examples, pairs or samples.
 
-    `truncated` examples were longer than a row and lost their end: `dropped_tokens`, and with these `dropped_tags`
-    (known labels) and `dropped_targets` (tokens to predict). `unsupervised` examples were left out, as nothing in them
-    (or in what was left of them) is to be learnt. Pairs are never cut: those `too_long` for a row were left out.
-    `tags` and `targets` are what the rows supervise.
+    `rows` hold `tokens`, of which `targets` are predicted, `tags` with a known label, and tags with `unknown_labels`,
+    which nothing is learnt from. `truncated` examples were
+    longer than a row and lost their end: `dropped_tokens`, and among these `dropped_tags` (with a known label) and
+    `dropped_targets` (to predict). `unsupervised` examples were left out, since nothing in them, or in what a row keeps
+    of them, is to be learnt. Pairs are never cut: those `too_long` for a row were left out.
     """
 
     examples: int = 0
@@ -94,12 +89,15 @@ class PackCounts:
 class Packed:
     """Rows ready for batching.
 
-    `arrays`: ids, positions, segments int32 [rows, row_length]; loss_weights float32 [rows, row_length], where t holds
-    the weight of predicting token t + 1. Of examples: tags int32, labels and tag_weights float32 [rows, max_tags],
-    padded with weight 0 (an unknown label has weight 0 too). Of pairs: pair_weights float32 [rows, max_pairs], padded
-    with 0, where pair p of a row is its segments 2p + 1 (chosen) and 2p + 2 (rejected). Of samples, float32
-    [rows, row_length] as loss_weights: sampled_logps, advantages, and sequence_weights, 1 over the number of tokens of
-    the completion.
+    `arrays` always has ids, positions and segments, int32 [rows, row_length], and loss_weights, float32 [rows,
+    row_length], whose place t holds the weight of predicting token t + 1. Further arrays of
+
+    - examples: tags int32, labels and tag_weights float32 [rows, max_tags]; a tag_weight is 1 for a tag with a known
+      label, else 0;
+    - pairs: pair_weights float32 [rows, max_pairs], 1 for a pair, else 0; pair p of a row is its segments 2p + 1
+      (chosen) and 2p + 2 (rejected);
+    - samples: sampled_logps, advantages and sequence_weights (1 over the completion's number of tokens), float32
+      [rows, row_length], at the same places as loss_weights.
     """
 
     arrays: dict[str, np.ndarray]
@@ -111,7 +109,7 @@ class Packed:
 
     @property
     def digest(self) -> str:
-        """Tells rows from others: of what is read and what is supervised, and not of what a model says of it."""
+        """A digest of all arrays but the reference's log-probabilities, which a model made of the others."""
         state = hashlib.blake2b(digest_size=16)
         for name in sorted(self.arrays.keys() - {"reference_logps"}):
             array = self.arrays[name]
@@ -120,19 +118,17 @@ class Packed:
         return state.hexdigest()
 
 
-def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int, weight: float = 1.0) -> Example:
-    """A language-model example whose first `prompt_length` tokens are given, not learnt."""
-    return Example(ids=ids, token_weights=1.0 * (np.arange(len(ids)) >= prompt_length), weight=weight)
+def completion_example(ids: Sequence[int] | np.ndarray, prompt_length: int) -> Example:
+    """A language-model example of which all but the first `prompt_length` tokens are to be predicted."""
+    return Example(ids=ids, token_weights=1.0 * (np.arange(len(ids)) >= prompt_length))
 
 
-def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = None) -> Packed:
+def pack(examples: Sequence[Example], row_length: int) -> Packed:
     """Pack examples into rows by first fit, in their order; an example is never split over rows.
 
     Args:
-      examples: an example longer than `row_length` is cut at its end, and what that drops is counted.
-      row_length: tokens in a row.
-      max_tags: tags that a row may hold; a fuller row takes no further example. Default: the smallest multiple of 8
-        that holds every row's tags. Tags of one example beyond it are dropped and counted.
+      examples: one longer than `row_length` loses its end; what is dropped is counted.
+      row_length: tokens in a row. There is room for as many tags as the fullest row has, in multiples of 8.
 
     Raises:
       ValueError: labels and tags differ in number, a tag lies outside its text or out of order, a label is no
@@ -142,17 +138,16 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
     counts["examples"] = len(examples)
     pieces = []
     for index, example in enumerate(examples):
-        piece = _cut(index, example, row_length, max_tags, counts)
+        piece = _cut(index, example, row_length, counts)
         if piece is None:
             counts["unsupervised"] += 1
         else:
             pieces.append(piece)
-    placed, rows = _first_fit([(len(piece.ids), len(piece.tags)) for piece in pieces], row_length, max_tags)
+    placed, rows = _first_fit([len(piece.ids) for piece in pieces], row_length)
     tags_in_row = np.zeros(max(rows, 1), np.int64)
     for piece, (row, _, _) in zip(pieces, placed, strict=True):
         tags_in_row[row] += len(piece.tags)
-    width = max_tags if max_tags is not None else max(8, 8 * math.ceil(tags_in_row.max() / 8))
-
+    width = max(8, 8 * math.ceil(tags_in_row.max() / 8))
     arrays = _empty_rows(rows, row_length) | {
         "tags": np.zeros((rows, width), np.int32),
         "labels": np.zeros((rows, width), np.float32),
@@ -160,11 +155,11 @@ def pack(examples: Sequence[Example], row_length: int, max_tags: int | None = No
     }
     used = np.zeros(max(rows, 1), np.int64)
     for piece, (row, start, segment) in zip(pieces, placed, strict=True):
-        _write(arrays, row, start, segment, piece.ids, piece.token_weights * piece.weight)
+        _write(arrays, row, start, segment, piece.ids, piece.token_weights)
         slots = slice(used[row], used[row] + len(piece.tags))
         arrays["tags"][row, slots] = start + piece.tags
         arrays["labels"][row, slots] = np.nan_to_num(piece.labels)
-        arrays["tag_weights"][row, slots] = np.isfinite(piece.labels) * piece.weight
+        arrays["tag_weights"][row, slots] = np.isfinite(piece.labels)
         used[row] += len(piece.tags)
     counts["rows"] = rows
     counts["tokens"] = sum(len(piece.ids) for piece in pieces)
@@ -180,20 +175,18 @@ def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
       row_length: tokens in a row.
 
     Raises:
-      ValueError: a prompt or a completion is empty, or a weight is not positive.
+      ValueError: a prompt or a completion is empty.
     """
     kept, lengths = [], []
     for index, pair in enumerate(pairs):
         sizes = {name: len(getattr(pair, name)) for name in ("prompt", "chosen", "rejected")}
         if empty := [name for name, size in sizes.items() if not size]:
             raise ValueError(f"pair {index}: {empty[0]} is empty; give a token or more, or leave the pair out")
-        if not pair.weight > 0:
-            raise ValueError(f"pair {index}: weight {pair.weight:g} is not positive; leave the pair out instead")
         length = 2 * sizes["prompt"] + sizes["chosen"] + sizes["rejected"]
         if length <= row_length:
             kept.append(pair)
             lengths.append(length)
-    placed, rows = _first_fit([(length, 0) for length in lengths], row_length, None)
+    placed, rows = _first_fit(lengths, row_length)
     width = max((number for _, _, number in placed), default=1)
     arrays = _empty_rows(rows, row_length) | {"pair_weights": np.zeros((rows, width), np.float32)}
     for pair, (row, start, number) in zip(kept, placed, strict=True):
@@ -201,7 +194,7 @@ def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
             ids = np.concatenate([pair.prompt, completion])
             _write(arrays, row, start, segment, ids, np.arange(len(ids)) >= len(pair.prompt))
             start += len(ids)
-        arrays["pair_weights"][row, number - 1] = pair.weight
+        arrays["pair_weights"][row, number - 1] = 1
     counts = PackCounts(
         examples=len(pairs),
         rows=rows,
@@ -213,7 +206,7 @@ def pack_pairs(pairs: Sequence[Pair], row_length: int) -> Packed:
 
 
 def pack_samples(samples: Sequence[Sampled], row_length: int, row_counts: Sequence[int]) -> Packed:
-    """Pack samples into rows by first fit, in their order. There are as many rows as the least of `row_counts` that
+    """Pack samples into rows by first fit, in their order. The number of rows is the least of `row_counts` that
     suffices, so that batches have few shapes.
 
     Raises:
@@ -227,7 +220,7 @@ def pack_samples(samples: Sequence[Sampled], row_length: int, row_counts: Sequen
                 f"log-probabilities and {sizes[2]} advantages: give a token or more, and one of each per token"
             )
     lengths = [len(sample.prompt) + len(sample.completion) for sample in samples]
-    placed, wanted = _first_fit([(length, 0) for length in lengths], row_length, None)
+    placed, wanted = _first_fit(lengths, row_length)
     if wanted > max(row_counts) or max(lengths, default=0) > row_length:
         raise ValueError(
             f"{len(samples)} samples of up to {max(lengths)} tokens do not fit into {max(row_counts)} rows of "
@@ -235,7 +228,8 @@ def pack_samples(samples: Sequence[Sampled], row_length: int, row_counts: Sequen
         )
     rows = min(count for count in row_counts if count >= wanted)
     arrays = _empty_rows(rows, row_length)
-    extra = {name: np.zeros((rows, row_length), np.float32) for name in _OF_SAMPLES}
+    names = ("sampled_logps", "advantages", "sequence_weights")
+    extra = {name: np.zeros((rows, row_length), np.float32) for name in names}
     for sample, length, (row, start, segment) in zip(samples, lengths, placed, strict=True):
         given, written = len(sample.prompt), len(sample.completion)
         ids = np.concatenate([sample.prompt, sample.completion])
@@ -249,8 +243,8 @@ def pack_samples(samples: Sequence[Sampled], row_length: int, row_counts: Sequen
 
 
 def rows_for(samples: int, length: int, row_length: int) -> int:
-    """How many rows suffice for so many samples of at most `length` tokens, however first fit places them: each row but
-    the last takes row_length // length of them or more.
+    """A number of rows that suffices for so many samples of at most `length` tokens, wherever first fit places them:
+    each row but the last takes row_length // length of them or more.
 
     Raises:
       ValueError: one of them could be longer than a row.
@@ -261,7 +255,7 @@ def rows_for(samples: int, length: int, row_length: int) -> int:
 
 
 def take(packed: Packed, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """The batch made of these rows; row -1 is an empty one (padding throughout, weight 0)."""
+    """The batch of the rows with these numbers; -1 stands for an empty row (padding throughout, weight 0)."""
     batch = {}
     for name, array in packed.arrays.items():
         batch[name] = array[rows]
@@ -270,10 +264,13 @@ def take(packed: Packed, rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.ndarray:
-    """Row indices [batch_rows] that step `step` (from 0) trains on: a pure function of its arguments.
+    """The numbers int64 [batch_rows] of the rows that step `step` (from 0) trains on, a pure function of the arguments.
 
-    The epochs' shuffled orders stand in one endless line and step s takes the s-th piece of `batch_rows`. No row is
-    left out of an epoch, a batch may reach into the next, and to resume takes the step number alone.
+    Every epoch is shuffled anew; the epochs follow one another and are cut into batches. So every row is in every epoch
+    once, a batch may reach into the next epoch, and a resumed run needs the number of its step alone.
+
+    Raises:
+      ValueError: there are no rows.
     """
     if num_rows == 0:
         raise ValueError("no training rows: every example was empty, held nothing to learn, or was too long a pair")
@@ -282,7 +279,7 @@ def rows_of_step(num_rows: int, batch_rows: int, seed: int, step: int) -> np.nda
 
 
 def batches_in_order(packed: Packed, batch_rows: int) -> Iterator[dict[str, np.ndarray]]:
-    """All rows once, in order, the last batch filled up with empty rows: for evaluation."""
+    """All rows once, in order, in batches for evaluation; the last is filled up with empty rows."""
     for start in range(0, packed.rows, batch_rows):
         rows = np.arange(start, start + batch_rows)
         yield take(packed, np.where(rows < packed.rows, rows, -1))
@@ -291,13 +288,16 @@ def batches_in_order(packed: Packed, batch_rows: int) -> Iterator[dict[str, np.n
 def outcome_balanced(
     items: Sequence[Item], outcomes: Sequence[bool], seed: int, limit: int | None = None
 ) -> tuple[list[Item], str | None]:
-    """As many items with a right outcome as with a wrong one, drawn at random, in their old order (arXiv 2506.15498).
+    """As many items with a right outcome as with a wrong one, drawn at random and kept in order (arXiv 2506.15498).
 
     Args:
       limit: at most this many of each class (SPARE: 20,000 for training, 500 for dev).
 
     Returns:
       The items, and a warning where a class is empty (the other class is then kept whole, up to `limit`).
+
+    Raises:
+      ValueError: there is not one outcome per item.
     """
     right = [i for i, outcome in enumerate(outcomes) if outcome]
     wrong = [i for i, outcome in enumerate(outcomes) if not outcome]
@@ -320,17 +320,16 @@ def outcome_balanced(
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-    """An example as it goes into a row: cut to length, with arrays in place of sequences."""
+    """An example that is cut to the length of a row, with arrays in place of sequences."""
 
     ids: np.ndarray
     token_weights: np.ndarray
     tags: np.ndarray
     labels: np.ndarray
-    weight: float
 
 
-def _cut(index: int, example: Example, row_length: int, max_tags: int | None, counts: dict[str, int]) -> _Piece | None:
-    """Check the example and cut it to a row; None where nothing in it is supervised. Adds to `counts`."""
+def _cut(index: int, example: Example, row_length: int, counts: dict[str, int]) -> _Piece | None:
+    """Check the example and cut it to a row; None where nothing of it is supervised. Adds to `counts`."""
     ids = np.asarray(example.ids, np.int32)
     weights = np.zeros(len(ids)) if example.token_weights is None else example.token_weights
     weights = np.array(weights, np.float32)
@@ -347,14 +346,10 @@ def _cut(index: int, example: Example, row_length: int, max_tags: int | None, co
     if np.any((labels < 0) | (labels > 1)):
         bad = labels[(labels < 0) | (labels > 1)][0]
         raise ValueError(f"example {index}: label {bad:g} is no probability; use 0..1, or None for an unknown label")
-    if not example.weight > 0:
-        raise ValueError(f"example {index}: weight {example.weight:g} is not positive; leave the example out instead")
     weights[:1] = 0
     mask = weights > 0
     known = np.isfinite(labels)
     kept = tags < row_length
-    if max_tags is not None:
-        kept &= np.arange(len(tags)) < max_tags
     counts["truncated"] += len(ids) > row_length
     counts["dropped_tokens"] += max(0, len(ids) - row_length)
     counts["dropped_tags"] += int((known & ~kept).sum())
@@ -364,7 +359,7 @@ def _cut(index: int, example: Example, row_length: int, max_tags: int | None, co
     counts["unknown_labels"] += int((~known & kept).sum())
     if not (mask[:row_length].any() or (known & kept).any()):
         return None
-    return _Piece(ids[:row_length], weights[:row_length], tags[kept], labels[kept], example.weight)
+    return _Piece(ids[:row_length], weights[:row_length], tags[kept], labels[kept])
 
 
 def _empty_rows(rows: int, row_length: int) -> dict[str, np.ndarray]:
@@ -375,8 +370,8 @@ def _empty_rows(rows: int, row_length: int) -> dict[str, np.ndarray]:
 def _write(
     arrays: dict[str, np.ndarray], row: int, start: int, segment: int, ids: np.ndarray, token_weights: np.ndarray
 ) -> None:
-    """Write a text into a row. The weight of predicting a token sits where the prediction is made, one before it, so
-    that no loss ever shifts ids."""
+    """Write a text into a row. The weight of predicting a token is written at the token before, from which it is
+    predicted, so that no loss has to shift weights."""
     end = start + len(ids)
     arrays["ids"][row, start:end] = ids
     arrays["positions"][row, start:end] = np.arange(len(ids))
@@ -384,25 +379,19 @@ def _write(
     arrays["loss_weights"][row, start : end - 1] = token_weights[1:]
 
 
-def _first_fit(
-    sizes: Sequence[tuple[int, int]], row_length: int, max_tags: int | None
-) -> tuple[list[tuple[int, int, int]], int]:
-    """(row, start, number in its row from 1) of each piece of so many tokens and tags, and how many rows there are."""
-    free = np.zeros(len(sizes), np.int64)
-    free_tags = np.zeros(len(sizes), np.int64)
-    numbers = np.zeros(len(sizes), np.int64)
+def _first_fit(lengths: Sequence[int], row_length: int) -> tuple[list[tuple[int, int, int]], int]:
+    """(row, start, number in its row from 1) of each piece of so many tokens, and how many rows there are."""
+    free, numbers = np.zeros((2, len(lengths)), np.int64)
     rows, placed = 0, []
-    for tokens, tags in sizes:
+    for length in lengths:
         first = max(0, rows - _OPEN_ROWS)
-        fits = (free[first:rows] >= tokens) & (free_tags[first:rows] >= tags)
+        fits = free[first:rows] >= length
         row = first + int(fits.argmax()) if fits.any() else rows
         if row == rows:
-            free[row], free_tags[row] = row_length, np.iinfo(np.int64).max if max_tags is None else max_tags
-            rows += 1
+            free[row], rows = row_length, rows + 1
         numbers[row] += 1
         placed.append((row, row_length - int(free[row]), int(numbers[row])))
-        free[row] -= tokens
-        free_tags[row] -= tags
+        free[row] -= length
     return placed, rows
 
 

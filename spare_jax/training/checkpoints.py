@@ -1,8 +1,8 @@
 """Checkpoints of a training run, by Orbax, written while training goes on.
 
 `latest/` holds what a killed run needs to go on bit for bit, `best/` the parameters of the best dev loss. Files hold
-plain dicts from a leaf's path to its array, never objects: a change of a class cannot make them unreadable. Beside the
-arrays lie their sums, so that none is believed that was changed.
+plain dicts from a leaf's path to its array, never objects: a change of a class cannot make them unreadable. A checksum
+lies beside every array, and one that does not match is an error.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from spare_jax.storage.jsonlines import StoreError, fingerprint
 class Checkpoints:
     """The two checkpoint directories of one run; a context manager that waits for the writer at its end.
 
-    Of the latest the last `keep` are kept. Orbax sets itself up in the first save, which takes 2-3 seconds whatever its
-    size.
+    `latest/` keeps the last `keep` checkpoints. The first save takes 2-3 seconds whatever its size, in which Orbax sets
+    itself up.
 
-    Every method raises OSError where the disk refuses a checkpoint, perhaps an earlier one, and StoreError where one
-    lacks a part or is not as it was written.
+    Every method raises OSError where the disk refuses a checkpoint, which may be an earlier one since they are written
+    while training goes on, and StoreError where one lacks a part or has changed since it was written.
     """
 
     def __init__(self, directory: str | pathlib.Path, keep: int = 1):
@@ -44,7 +44,7 @@ class Checkpoints:
             closed.callback(self._latest.close)
 
     def save(self, step: int, state: Any, progress: dict[str, Any]) -> None:
-        """Begin to save `state` (any tree of arrays) and `progress` (JSON values) as the latest, after `step` steps."""
+        """Begin to write `state` (any tree of arrays) and `progress` (JSON values) after `step` steps as the latest."""
         if step in self._latest.all_steps():
             return
         by_path = _by_path(state)
@@ -60,14 +60,15 @@ class Checkpoints:
             )
 
     def drop(self, step: int) -> None:
-        """Remove what was saved as the latest after `step` steps, if it was: the one before is the latest again."""
+        """Remove the latest checkpoint if it is that of `step` steps: the one before is the latest again."""
         with self._writing():
             self._latest.wait_until_finished()
             if step in self._latest.all_steps():
                 self._latest.delete(step)
 
     def save_best(self, step: int, params: Any) -> None:
-        """Begin to save the parameters after `step` steps as the best. A resumed run meets its own again: kept."""
+        """Begin to write the parameters after `step` steps as the best, unless they are there already, as in a run that
+        is resumed."""
         if step in self._best.all_steps():
             return
         by_path = _by_path(params)
@@ -79,18 +80,19 @@ class Checkpoints:
             )
 
     def progress(self) -> dict[str, Any] | None:
-        """What `save` was last given as `progress`, None where there is no checkpoint."""
+        """The `progress` of the latest checkpoint, None where there is none."""
         step = self._latest.latest_step()
         if step is None:
             return None
         with self._reading(self._latest, step):
-            found = self._latest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
-            if found["sum"] != fingerprint(found["progress"]):
+            saved = self._latest.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+            if saved["sum"] != fingerprint(saved["progress"]):
                 raise ValueError("its progress is not as it was written")
-            return found["progress"]
+            return saved["progress"]
 
-    def restore(self, like: Any, shardings: Any) -> Any:
-        """The latest state, as a tree like `like` (shapes and dtypes suffice), laid out by `shardings`.
+    def restore(self, like: Any) -> Any:
+        """The latest state, as a tree of arrays like those of `like` or its jax.ShapeDtypeStructs: of their shapes,
+        dtypes and shardings.
 
         Raises:
           ValueError: the checkpoint holds other arrays than `like`; names the first.
@@ -100,27 +102,27 @@ class Checkpoints:
         step = self._latest.latest_step()
         assert step is not None, "nothing to restore: ask progress() first"
         with self._reading(self._latest, step):
-            found = dict(self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"])
+            saved = dict(self._latest.restore(step, args=ocp.args.Composite(layout=ocp.args.JsonRestore()))["layout"])
         wanted = _layout(_by_path(like))
-        for name in wanted | found:
-            if wanted.get(name) != found.get(name):
+        for name in wanted | saved:
+            if wanted.get(name) != saved.get(name):
                 raise ValueError(
-                    f"checkpoint {self._latest.directory}/{step} is another model's: {name} is {found.get(name)} "
+                    f"checkpoint {self._latest.directory}/{step} is another model's: {name} is {saved.get(name)} "
                     f"there and {wanted.get(name)} in this run; remove {self._latest.directory.parent} to train anew"
                 )
         with self._reading(self._latest, step):
-            return _restore(self._latest, step, like, shardings)
+            return _restore(self._latest, step, like)
 
-    def restore_best(self, step: int, like: Any, shardings: Any) -> Any:
-        """The best parameters, which `save_best` was given at `step`."""
+    def restore_best(self, step: int, like: Any) -> Any:
+        """The best parameters, saved at `step`, as a tree of arrays like `like`."""
         with self._writing():
             self._best.wait_until_finished()
         with self._reading(self._best, step):
-            return _restore(self._best, step, like, shardings)
+            return _restore(self._best, step, like)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Of what TensorStore raises where the disk refuses, the error of the operating system."""
+        """Turn TensorStore's ValueError over a disk that refuses into the operating system's OSError."""
         try:
             yield
         except ValueError as error:
@@ -131,18 +133,21 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reading(self, manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
-        """Whatever Orbax and TensorStore raise over what they find (they raise many things), with the remedy."""
+        """Turn whatever Orbax and TensorStore raise while reading (it may be anything) into a StoreError with the
+        remedy."""
         try:
             yield
         except Exception as error:
-            said = (str(error) or type(error).__name__).splitlines()[0][:120]
+            reason = (str(error) or type(error).__name__).splitlines()[0][:120]
             latest = manager is self._latest
             remedy = (
                 f"delete {manager.directory / str(step)} to go on from the checkpoint before it, or from the start"
                 if latest
                 else f"delete {self._path} to train anew"
             )
-            raise StoreError(f"checkpoint {manager.directory / str(step)} cannot be read ({said}): {remedy}") from None
+            raise StoreError(
+                f"checkpoint {manager.directory / str(step)} cannot be read ({reason}): {remedy}"
+            ) from None
 
 
 def _manager(path: pathlib.Path, keep: int) -> ocp.CheckpointManager:
@@ -167,7 +172,7 @@ def _layout(by_path: dict[str, Any]) -> dict[str, list[Any]]:
 
 @jax.jit
 def _sums_of(by_path: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """One number per array that stands for its bits: they are added up as whole numbers, so in any order."""
+    """A checksum of each array: its bits added up as whole numbers, which gives the same in any order."""
 
     def total(leaf: jax.Array) -> jax.Array:
         bits = jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}"))
@@ -177,18 +182,18 @@ def _sums_of(by_path: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def _sums(by_path: dict[str, Any]) -> dict[str, int]:
-    """The sums of arrays, as JSON gives them back."""
+    """The checksums of arrays, as JSON gives them back."""
     return {name: int(value) for name, value in jax.device_get(_sums_of(by_path)).items()}
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, like: Any, shardings: Any) -> Any:
-    targets = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, shardings)
+def _restore(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
     by_path = _by_path(targets)
-    found = manager.restore(
+    saved = manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(by_path), sums=ocp.args.JsonRestore())
     )
-    state, noted = found["state"], found["sums"]
+    state, sums = saved["state"], saved["sums"]
     for name, value in _sums(state).items():
-        if noted[name] != value:
+        if sums[name] != value:
             raise ValueError(f"{name} is not as it was written")
     return jax.tree.unflatten(jax.tree.structure(targets), [state[name] for name in by_path])

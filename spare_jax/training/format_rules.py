@@ -1,15 +1,15 @@
 r"""The one format checker, V of SPARK (arXiv 2512.03244, stage III): is a solution in the form it was asked for?
 
 Reward hacking shows in the form first: a policy that is paid by a model appends a second problem which it can solve,
-says several answers, hides work behind the answer, or says a step twice. V = 1 iff nothing of what its rules forbid is
-found; a reward is V times something, so such a solution earns nothing.
+states several answers, writes on behind the answer, or repeats a step. V is 1 where nothing that the rules forbid is
+found, else 0; every reward is multiplied by it.
 
 A form is a `FormatRules`. SPARK's own (TAGGED) has <step> blocks, one <answer>..</answer>, one \boxed{}, and nothing
-after the answer. Its V are the last three; that a solution ends by itself, has a step and stays with one problem is
-ours, and so is that it repeats none, which is looked for and not forbidden unless a config says so. The tasks of this
+after the answer; SPARK's V checks the last three. Ours also checks that a solution ends by itself, has a step, stays
+with one problem and repeats no step; a repeated step makes V 0 only where a config forbids it. The tasks of this
 project write a step on each line and the answer on the last (`rules_of`).
 
-Text is data here: whatever a model writes, `check` returns, in time linear in it.
+`check` never fails, whatever a model writes, and takes time linear in the text.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from spare_jax.tasks.answers import LONGEST_ANSWER, braced, stated_answer
 if TYPE_CHECKING:
     from spare_jax.tasks.task import Task
 
-# What can be wrong, in the order in which it is told.
+# What can be wrong, in the order in which it is listed.
 FAILURES = (
     "cut_off",  # the solution did not end by itself
     "no_steps",
@@ -52,7 +52,7 @@ _CLOSING = re.compile(r"\\end\{[a-z]{1,20}\*?\}|[$\\\])*.\s]")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a form finds in a text: its steps, how many answers it has, and what stands behind the last one."""
+    """The parts of a text: its steps, the number of its answers, and the text behind the last one."""
 
     steps: tuple[str, ...]
     answers: int
@@ -61,11 +61,11 @@ class Parts:
 
 @dataclasses.dataclass(frozen=True)
 class FormatRules:
-    r"""A form: `parts` takes a text apart, `boxed` says whether it must have exactly one \boxed{}, and V is 0 where one
-    of the `forbidden` failures is found.
+    r"""A form: `parts` splits a text, `boxed` says whether exactly one \boxed{} must be in it, and V is 0 where one of
+    the `forbidden` failures is found.
 
     Raises:
-      ValueError: there is no such failure.
+      ValueError: `forbidden` names something that is not in FAILURES.
     """
 
     parts: Callable[[str], Parts]
@@ -79,7 +79,7 @@ class FormatRules:
 
 @dataclasses.dataclass(frozen=True)
 class FormatCheck:
-    """What is wrong with a solution's form, some of FAILURES in their order; V, which is `valid`; how many boxes."""
+    """The failures of a solution's form, in the order of FAILURES; `valid`, which is V; and its number of boxes."""
 
     failures: tuple[str, ...]
     valid: bool
@@ -89,7 +89,7 @@ class FormatCheck:
 def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatCheck:
     """Whether `text`, a whole solution without its end-of-text token, has the form of `rules`."""
     parts, boxes = rules.parts(text), len(_BOX.findall(text))
-    found = {
+    wrong = {
         "cut_off": finish_reason != "stop",
         "no_steps": not parts.steps,
         "no_answer": parts.answers == 0,
@@ -100,13 +100,13 @@ def check(rules: FormatRules, text: str, finish_reason: str = "stop") -> FormatC
         "second_problem": _SECOND_PROBLEM.search(text) is not None,
         "repeated_step": len(set(parts.steps)) < len(parts.steps),
     }
-    failures = tuple(name for name in FAILURES if found[name])
+    failures = tuple(name for name in FAILURES if wrong[name])
     return FormatCheck(failures, not set(failures) & set(rules.forbidden), boxes)
 
 
 def _tagged(text: str) -> Parts:
-    """SPARK's form. An answer is an opened and closed pair of tags; one that is never closed is none, and whatever tag
-    of an answer stands alone beside a pair counts as another."""
+    """SPARK's form. An answer is a pair of an opening and a closing tag. Without a pair there is no answer; beside a
+    pair every further opening or closing tag counts as another answer."""
     opened, closed = text.count("<answer>"), text.count("</answer>")
     _, pair, rest = text.rpartition("</answer>")
     whole = pair and "<answer>" in text[: text.index("</answer>")]
@@ -121,9 +121,9 @@ TAGGED = FormatRules(_tagged, boxed=True)
 def rules_of(task: "Task", forbidden: tuple[str, ...] = FORBIDDEN) -> FormatRules:
     r"""The form in which `task` asks for solutions: a step on each line, and the answer on the last line, once.
 
-    What a world calls an answer its own `extract_answer` knows, of a line by itself. Elsewhere it is what
-    `tasks.answers` takes for the statement of one ("The answer is", "####", \boxed{}); where the instruction asks for a
-    box, it is the last box, and there must be one. What follows its sentence stands behind the answer.
+    In a task of a world a line states an answer if the world's `extract_answer` finds one in it. In other tasks it does
+    if `tasks.answers` finds one ("The answer is", "####", \boxed{}); where the instruction asks for a box, the answer
+    is the last box, and there must be one. Text after the answer's sentence stands behind the answer.
     """
     if task.world is None:
         boxed = "\\boxed" in task.instruction
@@ -135,7 +135,7 @@ def rules_of(task: "Task", forbidden: tuple[str, ...] = FORBIDDEN) -> FormatRule
 
 
 def _lines(text: str, behind_answer: Callable[[str], str | None]) -> Parts:
-    """A step on each line. `behind_answer` says what stands behind the answer of a line, None where it states none."""
+    """A step on each line. `behind_answer` returns the text behind the answer in a line, None where it states none."""
     lines = tuple(line.strip() for line in text.split("\n") if line.strip())
     answers = {i: behind for i, line in enumerate(lines) if (behind := behind_answer(line)) is not None}
     last = max(answers, default=len(lines))
@@ -151,7 +151,7 @@ def _stated(text: str) -> Parts:
 
 
 def _boxed(text: str) -> Parts:
-    """As `_stated` where there is no box."""
+    """The last box is the answer; where there is no whole box, as `_stated`."""
     parts = _stated(text)
     *_, box = None, *_BOX.finditer(text)
     inside = box and braced(text[box.end() : box.end() + LONGEST_ANSWER])
@@ -163,6 +163,6 @@ def _boxed(text: str) -> Parts:
 
 
 def _behind_sentence(line: str) -> str:
-    """What stands behind the first sentence of a line."""
+    """The text behind the first sentence of a line."""
     _, *rest = _NEXT_SENTENCE.split(line, maxsplit=1)
     return "".join(rest)

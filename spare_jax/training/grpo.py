@@ -1,13 +1,13 @@
 """GRPO with process rewards (SPARK, arXiv 2512.03244, stage III; GRPO: arXiv 2402.03300): sample, judge, update.
 
-The engine samples with the very arrays that training made (`LocalEngine.renew`): one set of weights, on one mesh, and
-no second program whose log-probabilities are slightly others. That they agree is measured in every iteration
-("engine_gap"), not assumed.
+The engine samples with the very arrays that training made (`LocalEngine.update_weights`), so there is one set of
+weights, on one mesh. How far the engine's log-probabilities are from training's is measured in every iteration
+("engine_gap").
 
 An iteration is a pure function of parameters, optimiser state, seed and its own number: its problems, the key of every
 token and the order of its rows follow from these. So a run that is killed and started again ends in the same bits.
-Samples are drawn at temperature 1 without filters, as the ratios need it: the stored log-probabilities are the model's
-own, and under another temperature they would not be those of what was drawn.
+Samples are drawn at temperature 1 without top-p or top-k. The loss needs the log-probability with which a token was
+drawn, and the engine stores the model's own: only so are the two the same.
 """
 
 import dataclasses
@@ -33,9 +33,10 @@ from spare_jax.prompts.chat import encode_chat, end_ids
 from spare_jax.prompts.solve import decode, render
 from spare_jax.records import Judgement, Problem, Solution
 from spare_jax.solvers.sample import SolveSettings, solutions
-from spare_jax.training import batches, format_rules, loop, losses, optimizer, watch
+from spare_jax.training import batches, format_rules, loop, losses, watch
 from spare_jax.training.advantages import BASELINES, REWARDS, Advantages, Graded, Reward, advantages
 from spare_jax.training.checkpoints import Checkpoints
+from spare_jax.training.setup import TrainConfig, on_devices, set_up, to_devices
 
 if TYPE_CHECKING:
     from spare_jax.prompts.chat import Tokenizer
@@ -56,13 +57,13 @@ class GRPOConfig:
 
     An iteration samples `samples` solutions of each of `prompts` problems, of `max_tokens` tokens at most, and takes
     `updates` steps on all of them (1: on-policy). `reward` and `baseline` name one of advantages.py each; `least_steps`
-    and `most_steps` stand in for the reward's own limits. `loss` is the objective. Every `watch_every` iterations the
-    reward is compared with the truth on held-out problems. Of `train` are read row_length, accumulate, optimizer,
-    learning_rate (which is constant), weight_decay, clip, seed, dtype and remat; accumulate cuts an update's rows into
-    microbatches.
+    and `most_steps`, where given, replace the reward's own limits. `loss` is the objective; the names of `alarms` are
+    free. Every `watch_every` iterations the reward is compared with the truth on held-out problems. `train` gives
+    row_length, accumulate, optimizer, learning_rate (which stays constant), weight_decay, clip, seed, dtype and remat;
+    the rest of it is not read.
     """
 
-    iterations: int
+    iterations: int = 200
     prompts: int = 256
     samples: int = 16
     max_tokens: int = 2048
@@ -72,11 +73,11 @@ class GRPOConfig:
     least_steps: int | None = None
     most_steps: int | None = None
     loss: losses.GRPOLoss = dataclasses.field(default_factory=losses.GRPOLoss)
-    alarms: tuple[watch.Alarm, ...] = ()
+    alarms: Mapping[str, watch.Alarm] = dataclasses.field(default_factory=dict)
     watch_every: int = 10
     checkpoint_every: int = 10
-    train: loop.TrainConfig = dataclasses.field(
-        default_factory=lambda: loop.TrainConfig(row_length=4096, learning_rate=1e-6, clip=1.0)
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(row_length=4096, learning_rate=1e-6, clip=1.0)
     )
 
     def __post_init__(self):
@@ -98,7 +99,8 @@ class GRPOConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Policy:
-    """What a policy is asked for, and in what form: task, tokenizer with its digest, and rules of V."""
+    """What a policy writes: solutions of a task, in tokens of a tokenizer (with its digest), in the form that the rules
+    of V check."""
 
     task: "Task"
     tokenizer: "Tokenizer"
@@ -108,7 +110,8 @@ class Policy:
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-    """A sampled solution with the prompt that it answers and its tokens' log-probabilities, in nats, when sampled."""
+    """A sampled solution, the prompt that it answers, and the log-probability in nats with which each of its tokens was
+    sampled."""
 
     solution: Solution
     prompt: tuple[int, ...]
@@ -117,8 +120,8 @@ class Rollout:
 
 @dataclasses.dataclass(frozen=True)
 class GRPOResult:
-    """What a run ends with. `stopped_by` is the metric whose alarm stopped it, empty where none did. Of the solutions
-    that were sampled to learn from so many were `judged`, and `failed` were not."""
+    """What a run ends with. `stopped_by` is the metric whose alarm stopped it, empty where none did. Of the sampled
+    solutions `judged` counts those with a judgement and `failed` those without; held-out problems are left out."""
 
     model: decoder.Decoder
     iterations: int
@@ -151,56 +154,48 @@ def train(
     is_correct: Callable[[Solution], bool | None] | None = None,
     progress: Progress | None = None,
 ) -> GRPOResult:
-    """Train a copy of `model`, or of its adapters, which is also the reference; go on from the checkpoint where
-    `directory` holds one.
+    """Train a copy of `model`, or of its adapters where it has some. `model` as it is given is the reference of the KL.
+    Where `directory` holds a checkpoint the run goes on from it.
 
     Args:
       engine: made for a decoder like `model`; it is handed each iteration's parameters.
       problems: in any order.
-      judge: asked for all solutions of an iteration at once. What it could not judge is no part of an update.
-      held_out, is_correct: problems on which the reward is compared with the truth, which `is_correct` knows, or does
-        not (None).
-      directory: gets `latest/`, `steps.jsonl`, one row of metrics per iteration (watch.py; of the updates the mean
+      judge: asked for all solutions of an iteration at once. A solution that it could not judge is not learnt from.
+      held_out: problems on which the reward is compared with the truth.
+      is_correct: the truth of a solution of these, None where it is not known.
+      directory: gets `latest/`; `steps.jsonl`, one row of metrics per iteration (watch.py; of the updates the mean
         loss, the last grad_norm, kl and clipped, and engine_gap; entropy, the sampled estimate in nats per token; null
-        where nothing was judged, which makes no update), and `seconds.jsonl`, what an iteration's parts took.
+        in an iteration without updates, since nothing was judged); and `seconds.jsonl`, what an iteration's parts took.
       progress: called with (iteration, iterations, metrics).
 
     Raises:
       ValueError: there are no problems, a prompt and its solution may exceed a row, the checkpoint is another model's,
         an alarm whose action is "abort" went off, or not one solution of the run was judged. The last two name the
-        judge's reason; a run that is begun again goes on from the last checkpoint, which is from before it.
+        judge's reason; the same run started again goes on from the last checkpoint, which was saved before.
       FloatingPointError: a loss or gradient norm is not finite; names the iteration, and saves nothing after it.
     """
     if not problems:
         raise ValueError("grpo: no problems to sample solutions of: raise config.data.train_problems")
-    problems, held_out = (sorted(of, key=lambda problem: problem.id) for of in (problems, held_out))
+    problems, held_out = (sorted(some, key=lambda problem: problem.id) for some in (problems, held_out))
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    reward, how = config.reward_rule, config.train
+    reward, settings = config.reward_rule, config.train
     row_counts = _row_counts(config, policy, [*problems, *held_out], mesh)
-    tx = optimizer.OPTIMIZERS[how.optimizer](optax.constant_schedule(how.learning_rate), how.weight_decay, how.clip)
-
-    replicated, batch_sharding = NamedSharding(mesh, PartitionSpec()), loop.batch_sharding_of(mesh)
-    shardings = sharding.shardings_of(model, mesh)
-    trained, frozen = adapters.split(model)
-    trained_shardings, frozen_shardings = adapters.split(model, shardings)
-    init_state = functools.partial(optimizer.init_state, tx)
-    state_shardings = sharding.shard_moments(jax.eval_shape(init_state, trained), trained_shardings, mesh)
-    train_step = loop.make_train_step(how, config.loss, tx, trained_shardings, state_shardings, replicated)
+    setup = set_up(settings, model, config.loss, optax.constant_schedule(settings.learning_rate), mesh)
     reference_step = jax.jit(
-        functools.partial(losses.token_logps, dtype=jnp.dtype(how.dtype)), out_shardings=replicated
+        functools.partial(losses.token_logps, dtype=jnp.dtype(settings.dtype)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
     # The mesh is in force where training computes, and not where the engine does, which has its own.
     with Checkpoints(directory, keep=2) as checkpoints:
-        with jax.set_mesh(mesh):
-            reference = jax.device_put(model, shardings) if config.loss.kl_weight else None
-            trained, frozen = loop.place(trained, trained_shardings), jax.device_put(frozen, frozen_shardings)
-            state = jax.jit(init_state, out_shardings=state_shardings)(trained)
-        key, position, alarms = jax.random.key(how.seed), _Position(), watch.Alarms(config.alarms)
+        reference = jax.device_put(model, sharding.shardings_of(model, mesh)) if config.loss.kl_weight else None
+        trained, state, frozen = setup.place(model)
+        key, position = jax.random.key(settings.seed), _Position()
+        alarms = watch.Alarms([alarm for _, alarm in sorted(config.alarms.items())])
         if (saved := checkpoints.progress()) is not None:
             position = _Position(**saved)
-            trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+            trained, state = checkpoints.restore((trained, state))
         else:
             checkpoints.save(0, (trained, state), dataclasses.asdict(position))  # an alarm may go off at once
         log = loop.StepLog(directory / "steps.jsonl", position.iteration)
@@ -209,45 +204,46 @@ def train(
 
         while position.iteration < config.iterations and not stopped_by:
             iteration, clock = position.iteration, _Clock()
-            engine.renew(adapters.join(trained, frozen))
-            chosen = batches.rows_of_step(len(problems), config.prompts, how.seed, iteration)
-            asked = [problems[i] for i in chosen]
-            rollouts = sample(engine, policy, f"{iteration:06d}", asked, config.samples, config.max_tokens)
+            engine.update_weights(adapters.join(trained, frozen))
+            drawn = [problems[i] for i in batches.rows_of_step(len(problems), config.prompts, settings.seed, iteration)]
+            rollouts = sample(engine, policy, f"{iteration:06d}", drawn, config.samples, config.max_tokens)
             clock.lap("sample")
 
-            judged = judge(f"{iteration:06d}", _solutions(asked, rollouts))
-            graded = grade(policy, rollouts, judged)
-            found = [advantages(reward, group, config.baseline) for group in graded]
-            metrics = watch.of_solutions(graded, found, reward.reads_steps)
+            graded = grade(policy, rollouts, judge(f"{iteration:06d}", _solutions(drawn, rollouts)))
+            gains = [advantages(reward, group, config.baseline) for group in graded]
+            metrics = watch.of_solutions(graded, gains, reward.reads_steps)
             unjudged = [one.judgement.failure for group in graded for one in group if not one.judged]
             if held_out and is_correct and iteration % config.watch_every == 0:
                 metrics |= _against_truth(config, engine, policy, judge, iteration, held_out, is_correct)
             clock.lap("reward")
 
-            learnt, seen = _judged(rollouts, graded, found), []
-            packed = batches.pack_samples(learnt, how.row_length, row_counts)
-            updates = config.updates if learnt else 0  # no step without samples: the optimiser's momentum would take it
+            samples, measured = _to_learn(rollouts, graded, gains), []
+            packed = batches.pack_samples(samples, settings.row_length, row_counts)
+            # Without samples there is no step: the optimiser's momentum alone would move the parameters.
+            updates = config.updates if samples else 0
             with jax.set_mesh(mesh):
-                if reference is not None and learnt:
-                    packed = _with_reference(reference_step, reference, packed, how, batch_sharding)
-                batch = loop.to_devices(packed.arrays, how.accumulate, batch_sharding)
-                for update in range(updates):  # these donate what the engine reads: it is done, and renewed next
+                if reference is not None and samples:
+                    packed = _with_reference(reference_step, reference, packed, settings, mesh)
+                batch = to_devices(packed.arrays, mesh, settings.accumulate)
+                # A step donates the parameters that the engine holds: it has sampled, and is renewed before it does so
+                # again.
+                for update in range(updates):
                     step = iteration * config.updates + update
-                    trained, state, measured = train_step(trained, state, frozen, batch, key, step)
-                    seen.append(measured)
-            metrics |= _of_updates(jax.device_get(seen), packed, iteration)
+                    trained, state, step_metrics = setup.step(trained, state, frozen, batch, key, step)
+                    measured.append(step_metrics)
+            metrics |= _of_updates(jax.device_get(measured), packed, iteration)
             clock.lap("update")
-            rung = alarms.hear(metrics)
+            gone_off = alarms.hear(metrics)
 
             position.iteration += 1
-            position.judged += sum(len(of.rewards) for of in found)
+            position.judged += sum(len(group.rewards) for group in gains)
             position.failed += len(unjudged)
             log.write({"step": position.iteration, **metrics})
             timings.write({"step": position.iteration, **clock.seconds})
             if progress:
                 progress(position.iteration, config.iterations, metrics | clock.seconds)
-            stopped_by = next((alarm.metric for alarm in rung if alarm.action == "stop"), "")
-            if aborts := next((alarm for alarm in rung if alarm.action == "abort"), None):
+            stopped_by = next((alarm.metric for alarm in gone_off if alarm.action == "stop"), "")
+            if aborts := next((alarm for alarm in gone_off if alarm.action == "abort"), None):
                 raise ValueError(_aborted(aborts, unjudged))
             if not position.judged and (stopped_by or position.iteration == config.iterations):
                 raise ValueError(
@@ -255,14 +251,14 @@ def train(
                     f"({unjudged[-1]}): mend the cause and run the same command to go on"
                 )
             if alarms.doubts_policy and iteration:
-                checkpoints.drop(iteration)  # what this iteration has sampled with is not as it should be
-            if rung:
-                trained, state = checkpoints.restore((trained, state), (trained_shardings, state_shardings))
+                checkpoints.drop(iteration)  # the weights that this iteration sampled with: the alarm is about them
+            if gone_off:
+                trained, state = checkpoints.restore((trained, state))
                 position.rollbacks += not stopped_by
                 alarms.reset()
-            # While an alarm counts nothing is saved either: what it goes back to has to be what was before.
+            # Nothing is saved while an alarm counts: it goes back to the weights from before it began to.
             due = position.iteration % config.checkpoint_every == 0 and not alarms.counting
-            if not stopped_by and (due or rung or position.iteration == config.iterations):
+            if not stopped_by and (due or gone_off or position.iteration == config.iterations):
                 checkpoints.save(position.iteration, (trained, state), dataclasses.asdict(position))
     model, ended = adapters.join(trained, frozen), position
     return GRPOResult(model, ended.iteration, ended.rollbacks, stopped_by, ended.judged, ended.failed)
@@ -271,8 +267,8 @@ def train(
 def sample(
     engine: LocalEngine, policy: Policy, name: str, problems: Sequence[Problem], samples: int, max_tokens: int
 ) -> list[list[Rollout]]:
-    """A group of rollouts for each problem. `name` keys their randomness beside the engine's seed, with the place of
-    the problem, which may come twice, and its id.
+    """A group of `samples` rollouts for each problem. Their randomness follows from the engine's seed, `name`, the
+    problem's id and its place among the problems, since one may come twice.
 
     Raises:
       ValueError: a problem could not be answered: its prompt is too long, or the logits are not finite.
@@ -282,15 +278,15 @@ def sample(
         f"{name}/{place:04d}/{problem.id}": functools.partial(_rollouts, policy, problem, settings)
         for place, problem in enumerate(problems)
     }
-    found = dict(programs.run({settings.model: engine}, started.items(), Unwritten()))
-    for program_id, result in found.items():
+    results = dict(programs.run({settings.model: engine}, started.items(), Unwritten()))
+    for program_id, result in results.items():
         if isinstance(result, programs.Failure):
             raise ValueError(f"grpo: no solutions of {program_id}: {result.message}")
-    return [found[program_id] for program_id in started]
+    return [results[program_id] for program_id in started]
 
 
 def grade(
-    policy: Policy, rollouts: Sequence[Sequence[Rollout]], judged: Sequence[Sequence[Judgement]]
+    policy: Policy, rollouts: Sequence[Sequence[Rollout]], judgements: Sequence[Sequence[Judgement]]
 ) -> list[list[Graded]]:
     """The groups with their judgements, and the check of each solution's form."""
     stop = end_ids(policy.tokenizer)
@@ -300,8 +296,8 @@ def grade(
         return format_rules.check(policy.rules, text, solution.finish_reason)
 
     return [
-        [Graded(one.solution, said, form(one.solution)) for one, said in zip(group, judgements, strict=True)]
-        for group, judgements in zip(rollouts, judged, strict=True)
+        [Graded(rollout.solution, judgement, form(rollout.solution)) for rollout, judgement in zip(*pair, strict=True)]
+        for pair in zip(rollouts, judgements, strict=True)
     ]
 
 
@@ -316,7 +312,7 @@ class Unwritten:
 
 
 def _rollouts(policy: Policy, problem: Problem, settings: SolveSettings) -> programs.Program:
-    """As `solving.solutions`, with what training needs beside the records."""
+    """The program `solvers.sample.solutions`, with the prompts and log-probabilities that training needs."""
     program = solutions(policy.task, problem, policy.tokenizer, settings)
     requests = next(program)
     answers = yield requests
@@ -343,14 +339,14 @@ def _against_truth(
     held_out: Sequence[Problem],
     is_correct: Callable[[Solution], bool | None],
 ) -> dict[str, float | None]:
-    """What the reward pays, more than half of the most, of a sample of each held-out problem, beside the truth. A vote
-    needs a group of them."""
+    """`watch.disagreement` between the reward and the truth, over one solution of each held-out problem, or a group of
+    them where the reward is a vote. A solution counts as paid where its reward is more than 0.5."""
     name, samples = f"{iteration:06d}-held_out", config.samples if config.reward_rule.verdicts == "vote" else 1
     rollouts = sample(engine, policy, name, held_out, samples, config.max_tokens)
     graded = grade(policy, rollouts, judge(name, _solutions(held_out, rollouts)))
-    earned = itertools.chain(*(advantages(config.reward_rule, group, config.baseline).rewards for group in graded))
+    rewards = itertools.chain(*(advantages(config.reward_rule, group, config.baseline).rewards for group in graded))
     compared = [one for group in graded for one in group]
-    paid = [bool(next(earned) > 0.5) if one.judged else None for one in compared]
+    paid = [bool(next(rewards) > 0.5) if one.judged else None for one in compared]
     return watch.disagreement(paid, [is_correct(one.solution) for one in compared])
 
 
@@ -364,8 +360,8 @@ def _aborted(alarm: watch.Alarm, unjudged: Sequence[str]) -> str:
 
 
 def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem], mesh: Mesh) -> list[int]:
-    """How many rows an update may have, in whole microbatches on every device: eighths of what suffices for the longest
-    samples, since most are shorter. A step is compiled for each that comes up."""
+    """The numbers of rows that an update may have, so that its step is compiled for few shapes: eighths of the number
+    that holds the longest samples, each rounded up to whole microbatches on every device."""
     prompts = (encode_chat(policy.tokenizer, render(policy.task, problem)) for problem in problems)
     longest = max(map(len, prompts)) + config.max_tokens
     rows = batches.rows_for(config.prompts * config.samples, longest, config.train.row_length)
@@ -373,16 +369,15 @@ def _row_counts(config: GRPOConfig, policy: Policy, problems: Sequence[Problem],
     return sorted({math.ceil(rows * part / 8 / unit) * unit for part in range(1, 9)})
 
 
-def _judged(
-    rollouts: Sequence[Sequence[Rollout]], graded: Sequence[Sequence[Graded]], found: Sequence[Advantages]
+def _to_learn(
+    rollouts: Sequence[Sequence[Rollout]], graded: Sequence[Sequence[Graded]], gains: Sequence[Advantages]
 ) -> list[batches.Sampled]:
-    """What an update learns from: the rollouts that were judged, with the advantages of their tokens, of the groups
-    that have two or more."""
+    """The judged rollouts of the groups that have two or more of them, with the advantages of their tokens."""
     return [
-        batches.Sampled(rollout.prompt, rollout.solution.token_ids, rollout.logprobs, gains)
-        for group, judgements, of in zip(rollouts, graded, found, strict=True)
-        for rollout, one, gains in zip(group, judgements, of.tokens, strict=True)
-        if one.judged and len(of.rewards) > 1
+        batches.Sampled(rollout.prompt, rollout.solution.token_ids, rollout.logprobs, of_tokens)
+        for group, grades, advantage in zip(rollouts, graded, gains, strict=True)
+        for rollout, one, of_tokens in zip(group, grades, advantage.tokens, strict=True)
+        if one.judged and len(advantage.rewards) > 1
     ]
 
 
@@ -390,34 +385,34 @@ def _with_reference(
     step: Callable[[decoder.Decoder, losses.Batch], jax.Array],
     reference: decoder.Decoder,
     packed: batches.Packed,
-    how: loop.TrainConfig,
-    batch_sharding: NamedSharding,
+    settings: TrainConfig,
+    mesh: Mesh,
 ) -> batches.Packed:
-    """The rows with `reference_logps`, in the microbatches of an update; 0 where nothing was sampled."""
-    in_order = loop.on_devices(packed, packed.rows // how.accumulate, batch_sharding)
+    """The rows with `reference_logps`, 0 where nothing was sampled; computed in batches as large as a microbatch."""
+    in_order = on_devices(packed, packed.rows // settings.accumulate, mesh)
     logps = np.concatenate(jax.device_get([step(reference, batch) for batch in in_order]))
     return dataclasses.replace(packed, arrays=packed.arrays | {"reference_logps": logps})
 
 
-def _of_updates(seen: Sequence[Mapping[str, Any]], packed: batches.Packed, iteration: int) -> dict[str, float | None]:
-    """The metrics of an iteration's updates, None where it made none. Before the first of them the parameters are those
-    that sampled: what its log-probabilities differ from the stored ones is the engine's doing."""
-    if not seen:
+def _of_updates(steps: Sequence[Mapping[str, Any]], packed: batches.Packed, iteration: int) -> dict[str, float | None]:
+    """The metrics of an iteration from those of its steps, None where it took none. In the first step the parameters
+    are still those that sampled, so its log-ratio is the engine's deviation from training."""
+    if not steps:
         return dict.fromkeys(("loss", "grad_norm", "kl", "clipped", "engine_gap", "entropy"))
-    found: dict[str, float | None] = {
-        "loss": float(np.mean([row["loss"] for row in seen])),
-        "grad_norm": float(seen[-1]["grad_norm"]),
-        "kl": float(seen[-1]["kl"]),
-        "clipped": float(seen[-1]["clipped"]),
-        "engine_gap": float(seen[0]["log_ratio"]),
+    metrics: dict[str, float | None] = {
+        "loss": float(np.mean([step["loss"] for step in steps])),
+        "grad_norm": float(steps[-1]["grad_norm"]),
+        "kl": float(steps[-1]["kl"]),
+        "clipped": float(steps[-1]["clipped"]),
+        "engine_gap": float(steps[0]["log_ratio"]),
         "entropy": float(-packed.arrays["sampled_logps"].sum(dtype=np.float64) / packed.counts.targets),
     }
-    if not all(math.isfinite(row[name]) for row in seen for name in ("loss", "grad_norm")):
+    if not all(math.isfinite(step[name]) for step in steps for name in ("loss", "grad_norm")):
         raise FloatingPointError(
-            f"loss {found['loss']}, gradient norm {found['grad_norm']} in iteration {iteration + 1}: not going on; "
+            f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']} in iteration {iteration + 1}: not going on; "
             "lower config.grpo.train.learning_rate or look at the samples of this iteration"
         )
-    return found
+    return metrics
 
 
 class _Clock:

@@ -9,10 +9,8 @@ import optax.contrib
 
 
 def learning_rate_schedule(peak: float, steps: int, warmup: float) -> optax.Schedule:
-    """Linear warm-up over the fraction `warmup` of `steps`, then cosine decay to 0 at `steps`.
-
-    The first step already moves: its rate is peak / (warm-up steps + 1).
-    """
+    """Linear warm-up over the fraction `warmup` of `steps`, then cosine decay to 0 at `steps`. The first step's rate is
+    not 0 but peak / (warm-up steps + 1)."""
     warmup_steps = round(warmup * steps)
     return optax.warmup_cosine_decay_schedule(
         init_value=peak / (warmup_steps + 1), peak_value=peak, warmup_steps=warmup_steps, decay_steps=max(1, steps)
@@ -20,10 +18,8 @@ def learning_rate_schedule(peak: float, steps: int, warmup: float) -> optax.Sche
 
 
 def adamw(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.GradientTransformation:
-    """Clip by global norm, Adam with float32 moments, decoupled weight decay on matrices, learning rate.
-
-    Norm scales and biases are not decayed. Initialise by `init_state`, which keeps both moments in float32.
-    """
+    """AdamW of gradients that are clipped to the global norm `clip`; norm scales and biases are not decayed. Initialise
+    it by `init_state`, which keeps both moments in float32."""
     return optax.chain(
         optax.clip_by_global_norm(clip),
         optax.scale_by_adam(b1=0.9, b2=0.95, eps=1e-8),
@@ -35,9 +31,9 @@ def adamw(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.G
 def muon(schedule: optax.Schedule, weight_decay: float, clip: float) -> optax.GradientTransformation:
     """Muon for the kernels of the blocks; AdamW with Nesterov momentum for embeddings, head, norms and biases.
 
-    Muon (Jordan et al. 2024) moves a kernel by its orthogonalised momentum. Scaled to the RMS of Adam's updates
-    (Liu et al. 2025, section 2.2), it takes the same learning rate and weight decay as the AdamW beside it. Unlike
-    `adamw`, this decays all parameters: optax has no mask for those beside the kernels.
+    Muon (Jordan et al. 2024) updates a kernel by its orthogonalised momentum, scaled to the RMS of Adam's updates (Liu
+    et al. 2025, section 2.2), so that both take the same learning rate and weight decay. Unlike `adamw` it decays norm
+    scales and biases too, since optax has no mask for them here.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip),
@@ -56,7 +52,7 @@ OPTIMIZERS = {"adamw": adamw, "muon": muon}
 
 
 def _kernels(params: Any) -> Any:
-    """Tree like `params`: the axes of a stacked kernel [layers, in, out] that Muon takes, None where it is not used."""
+    """A tree like `params`: the axes of stacked kernels [layers, in, out], and None for what Muon does not update."""
 
     def axes(path: Any, _: Any) -> optax.contrib.MuonDimensionNumbers | None:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -67,11 +63,11 @@ def _kernels(params: Any) -> Any:
 
 
 def init_state(optimizer: optax.GradientTransformation, params: Any) -> optax.OptState:
-    """The optimiser's first state. Adam's moments take the dtype of what it sees, so it sees float32."""
+    """The optimiser's state at step 0. Moments take the dtype of the parameters that it is given: float32 ones."""
     return optimizer.init(jax.tree.map(lambda p: p.astype(jnp.float32), params))
 
 
 def decayed(params: Any) -> Any:
-    """Tree of bools like `params`: True where weight decay applies, False on norm scales and biases."""
+    """A tree of bools like `params`: whether weight decay applies, which it does not to norm scales and biases."""
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(params)]
     return jax.tree.unflatten(jax.tree.structure(params), ["norm" not in n and "bias" not in n for n in names])

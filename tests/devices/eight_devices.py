@@ -16,7 +16,7 @@ from spare_jax.models import config, decoder, huggingface, sharding, weights
 
 CONFIG = config.DecoderConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8,
-    tie_embeddings=False, family="qwen2", attention_bias=True,
+    tie_embeddings=False, family="qwen2",
 )  # fmt: skip
 
 

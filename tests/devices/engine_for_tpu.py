@@ -16,9 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tpu_training import LLAMA_3_8B
 
 from spare_jax.engines.compiled import compile_functions
-from spare_jax.engines.lanes import MEMBERS, readers_of
+from spare_jax.engines.lanes import GROUP_SIZES, slot_groups
 from spare_jax.models import sharding
-from spare_jax.models.cache import Piece, blocks_of
+from spare_jax.models.cache import PageWrites, blocks_of
 from spare_jax.models.decoder import hidden_states, init_decoder
 
 SLOTS, MAX_LENGTH, MAX_TOKENS, PAGES, ROWS, BUCKET = 64, 4096, 1024, 1024, 4, 512
@@ -34,19 +34,19 @@ def main() -> dict[str, dict]:
     functions = compile_functions(LLAMA_3_8B, SLOTS, MAX_TOKENS, PAGES, 16, mesh, jnp.dtype("bfloat16"))
 
     def given(shape, dtype=jnp.int32):
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=functions.place)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=functions.replicated)
 
     state, pages = functions.slots.eval_shape(), functions.pages.eval_shape()
     blocks = blocks_of(MAX_LENGTH)
-    readers = tuple(readers_of({}, members, SLOTS, SLOTS, blocks) for members in MEMBERS)
-    readers = jax.tree.map(lambda x: given(x.shape), readers)
+    groups = tuple(slot_groups({}, size, SLOTS, SLOTS, blocks) for size in GROUP_SIZES)
+    groups = jax.tree.map(lambda x: given(x.shape), groups)
     batch = given((ROWS, BUCKET)), given((ROWS, blocks)), given((ROWS,))
-    read = jax.eval_shape(functions.extend, model, pages, *batch)
-    piece = Piece(*(given((ROWS,)) for _ in range(3)), given((ROWS, blocks_of(BUCKET) + 1)), given((ROWS,)))
+    read = jax.eval_shape(functions.prefill, model, pages, *batch)
+    writes = PageWrites(*(given((ROWS,)) for _ in range(3)), given((ROWS, blocks_of(BUCKET) + 1)), given((ROWS,)))
     lowered = {
-        "extend": functions.extend.lower(model, pages, *batch),
-        "store": functions.store.lower(pages, *read, piece),
-        "decode": functions.decode.lower(model, state, pages, readers, None),
+        "prefill": functions.prefill.lower(model, pages, *batch),
+        "write": functions.write.lower(pages, *read, writes),
+        "decode": functions.decode.lower(model, state, pages, groups, None),
     }
     tokens = jax.ShapeDtypeStruct((8, 2048), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
 
@@ -70,7 +70,7 @@ def main() -> dict[str, dict]:
     return found
 
 
-KERNEL = re.compile(r"%(see_pages|splash_mha_[a-z]+)\S* = .*tpu_custom_call")
+KERNEL = re.compile(r"%(attend_pages|splash_mha_[a-z]+)\S* = .*tpu_custom_call")
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def main():
     sizes = {"pad_id": 0, "seed": 0, "slots": 8, "max_length": 160, "chunk": 4, "prefill_tokens": 256}
     engine = LocalEngine(on_mesh, CONFIG, mesh=mesh, read_out=READ_OUT, **sizes)
     seen = {"mesh": answers(engine), "alone": answers(LocalEngine(model, CONFIG, read_out=READ_OUT, **sizes))}
-    names = "extend", "store", "score", "insert", "decode"
+    names = "prefill", "write", "score", "insert", "decode"
     seen["compiled"] = {name: getattr(engine._compiled, name)._cache_size() for name in names}
     cache = engine._lanes[0]._state.cache.k
     seen["share_of_the_cache"] = cache.size // cache.addressable_shards[0].data.size

@@ -29,7 +29,7 @@ def test_the_cache_is_shared_out_over_all_axes(seen):
 
 
 def test_each_function_compiles_once_on_a_mesh(seen):
-    assert seen["compiled"] == {"extend": 2, "store": 2, "score": 1, "insert": 1, "decode": 1}, "two buckets"
+    assert seen["compiled"] == {"prefill": 2, "write": 2, "score": 1, "insert": 1, "decode": 1}, "two buckets"
 
 
 def test_lanes_are_refused_on_a_mesh(seen):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spare_jax.models import kernels
-from spare_jax.models.attention import Seen, packed_attention, see_nothing, see_pages
+from spare_jax.models.attention import PartialAttention, attend_pages, no_attention, packed_attention
 from spare_jax.models.cache import KEY_BLOCK, Pages
 
 
@@ -37,23 +37,23 @@ def test_splash_attention_and_its_gradient(reach):
 
 @pytest.mark.parametrize("window", [None, 90])
 def test_pages(window):
-    units, kv_heads, rows, head_dim = 3, 2, 6, 128
-    q = normal(0, units, kv_heads, rows, head_dim) * head_dim**-0.5
+    batch, kv_heads, rows, head_dim = 3, 2, 6, 128
+    q = normal(0, batch, kv_heads, rows, head_dim) * head_dim**-0.5
     pool = Pages(
         normal(1, 9, 2, kv_heads, head_dim, KEY_BLOCK),
         normal(2, 9, 2, kv_heads, KEY_BLOCK, head_dim),
         jnp.zeros((9, 4)),
     )
-    table = jnp.array([[3, 8, 1, 0], [5, 99, 99, 99], [2, 2, 7, 6]])  # 99: no page
+    page_table = jnp.array([[3, 8, 1, 0], [5, 99, 99, 99], [2, 2, 7, 6]])  # 99: no page
     first, end = jnp.array([0, 1, 2]), jnp.array([2 * KEY_BLOCK + 40, KEY_BLOCK + 6, 0])
     positions = jnp.array([[300, 300, 320, 320, 370, 370], [200] * 6, [900] * 6])
-    before = Seen(normal(3, units, kv_heads, rows), jnp.ones((units, kv_heads, rows)), normal(4, *q.shape))
-    for seen, used in ((before, 4), (before, 0), (see_nothing(q), 3)):
-        given = seen, q, pool, jnp.int32(1), table, first, end, jnp.int32(used), positions, window
-        expected = see_pages(*given)
-        found = kernels.see_pages(*given, interpret=True)
+    before = PartialAttention(normal(3, batch, kv_heads, rows), jnp.ones((batch, kv_heads, rows)), normal(4, *q.shape))
+    for partial, used in ((before, 4), (before, 0), (no_attention(q), 3)):
+        given = partial, q, pool, jnp.int32(1), page_table, first, end, jnp.int32(used), positions, window
+        expected = attend_pages(*given)
+        found = kernels.attend_pages(*given, interpret=True)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-6, rtol=2e-6)
-        assert np.isfinite(found.mixed).all()
-    unread = jax.tree.map(lambda x: x[2], see_pages(before, *given[1:]))
-    np.testing.assert_array_equal(unread.mixed, before.mixed[2], "the third unit reads nothing")
+        assert np.isfinite(found.numerator).all()
+    unread = jax.tree.map(lambda x: x[2], attend_pages(before, *given[1:]))
+    np.testing.assert_array_equal(unread.numerator, before.numerator[2], "the third row reads nothing")

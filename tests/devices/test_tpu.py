@@ -39,19 +39,19 @@ def test_an_8b_model_and_its_cache_fit_a_chip(compiled):
 
 
 def test_attention_is_in_kernels(compiled):
-    assert compiled["decode"]["kernels"] == ["see_pages"]
+    assert compiled["decode"]["kernels"] == ["attend_pages"]
     assert compiled["gradient"]["kernels"] == ["splash_mha_dkv", "splash_mha_fwd"]
 
 
 def test_pages_are_written_in_place(compiled):
-    assert compiled["store"]["temporaries"] < GIB // 8
+    assert compiled["write"]["temporaries"] < GIB // 8
     assert compiled["decode"]["temporaries"] < 2 * GIB
 
 
 def test_no_collective_moves_the_cache(compiled):
     """Prompts and slots stay where they are: what moves are activations, and weights, which fsdp shares out."""
-    assert compiled["store"]["largest_collective"] == 0
-    assert compiled["extend"]["largest_collective"] < 2**24
+    assert compiled["write"]["largest_collective"] == 0
+    assert compiled["prefill"]["largest_collective"] < 2**24
     assert compiled["decode"]["largest_collective"] <= 4096 * 128256 * 2 / 4
 
 

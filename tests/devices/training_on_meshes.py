@@ -18,14 +18,14 @@ from jax.sharding import AxisType
 
 from spare_jax.models import adapters, decoder, sharding
 from spare_jax.models.config import DecoderConfig
-from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.training import batches, loop, losses, optimizer, setup
 from spare_jax.training.batches import Example, Pair
 
 CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4,
-    tie_embeddings=False, family="qwen2", attention_bias=True,
+    tie_embeddings=False, family="qwen2",
 )  # fmt: skip
-TRAIN = loop.TrainConfig(
+TRAIN = setup.TrainConfig(
     batch_rows=16, row_length=16, steps=6, accumulate=2, learning_rate=1e-2, eval_every=3, checkpoint_every=3
 )
 MESHES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 2, 2))
@@ -45,10 +45,11 @@ def packed(count: int, kind: str) -> batches.Packed:
 def main(directory: pathlib.Path, kind: str) -> dict:
     loss = LOSSES.get(kind, losses.TokenTagLoss(5, 7))
     losses.WHOLE_LOGITS, losses.CHUNK_TOKENS, losses.CHUNK_TOKENS_ON_CPU = 0, 8, 8
-    make_step, seen = loop.make_train_step, {}
+    seen = {}
 
     def recorded(*args):
-        step = make_step(*args)
+        training = setup.set_up(*args)
+        step = training.train_step
 
         def run(*arguments):
             if "largest_collective" not in seen[name]:
@@ -60,9 +61,9 @@ def main(directory: pathlib.Path, kind: str) -> dict:
             seen[name]["query_moment"] = query_moment_shard(outputs[1])
             return outputs
 
-        return run
+        return dataclasses.replace(training, train_step=run)
 
-    loop.make_train_step = recorded
+    loop.set_up = recorded
     for sizes in MESHES:
         name = "x".join(map(str, sizes))
         seen[name] = {}

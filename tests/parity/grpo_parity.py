@@ -1,4 +1,4 @@
-"""GRPO's loss against TRL 1.13.0's GRPOTrainer, on the same small model and completions: what test_grpo_parity.py
+"""GRPO's loss against TRL 1.13.0's GRPOTrainer, on one small model and the same completions: what test_grpo_parity.py
 asserts and docs/grpo.md shows. `PYTHONPATH=.:tests python tests/parity/grpo_parity.py` prints the table.
 
 The trainer is made, and its loss is called with padded completions of our choice; no text is sampled.

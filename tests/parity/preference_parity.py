@@ -22,6 +22,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 from spare_jax.models import huggingface, sharding
 from spare_jax.training import batches, loop, losses
+from spare_jax.training.setup import TrainConfig
 
 FAMILIES, KINDS = ("Llama", "Qwen2"), ("orpo", "dpo")
 BETA, ROW = 0.3, 96
@@ -112,7 +113,7 @@ def compare(family: str, kind: str, directory: pathlib.Path) -> Compared:
     ours = losses.ORPOLoss(BETA, nll_on_prompt=True) if kind == "orpo" else losses.DPOLoss(BETA)
     rows = batches.pack_pairs(made, ROW)
     if kind == "dpo":
-        config = loop.TrainConfig(batch_rows=2, row_length=ROW)
+        config = TrainConfig(batch_rows=2, row_length=ROW)
         rows = loop.with_reference(
             config, huggingface.load(directory / "reference").model, rows, sharding.make_mesh(1, 1, 1)
         )

@@ -76,12 +76,12 @@ def test_the_difference_of_first_error_f1_is_that_of_the_two():
     expected = first_error_metrics(ours, truth)["f1"] - first_error_metrics(theirs, truth)["f1"]
     assert found["mean"] == pytest.approx(expected)
     assert found["low"] < expected < found["high"] and found["low"] > 0
-    same = first_error_difference(ours, ours, truth, problems)
+    same = first_error_difference(ours, ours, truth, problems, 0)
     assert same == {"mean": 0.0, "low": 0.0, "high": 0.0}
     # Solutions of one problem come and go together: one problem has no spread.
-    alone = first_error_difference(ours, theirs, truth, ["p"] * 60)
+    alone = first_error_difference(ours, theirs, truth, ["p"] * 60, 0)
     assert alone["low"] == alone["high"] == pytest.approx(expected)
-    assert first_error_difference([0], [0], [0], ["p"]) == {"mean": None, "low": None, "high": None}
+    assert first_error_difference([0], [0], [0], ["p"], 0) == {"mean": None, "low": None, "high": None}
 
 
 def test_kappa_counts_the_steps_that_both_have_labelled():

@@ -31,20 +31,22 @@ from spare_jax.runs.run import StageFailed
 WRONG = solution("step a", "step b", "9", answer="9")
 VERIFICATION = format_verification([StepVerification("t", "a", True)] * 3, True)
 ROLLOUTS = RolloutSettings(10_000, 50, samples=2)
-VERIFY, GENERATIVE = VerifySettings(10_000, votes=1), GenerativeSettings(10_000, model="judge")
+ANNOTATE = SpareSettings(max_length=10_000, exemplars=0, grammar=False)
+VERIFY = VerifySettings(10_000, grammar=False)
+GENERATIVE = GenerativeSettings(10_000, model="judge", kind="prm_cot", grammar=False)
 # Each judge on a solution with a wrong answer, and a text that it would believe.
 PROGRAMS = {
     "spare": (
-        lambda: spare(TASK, PROBLEM, GOLD, WRONG, TOKENIZER, SpareSettings(10_000, exemplars=0)),
+        lambda: spare(TASK, PROBLEM, GOLD, WRONG, TOKENIZER, ANNOTATE),
         format_records([StepJudgement(True, explanation="fine")] * 3),
     ),
     "verify": (lambda: verify(TASK, PROBLEM, WRONG, TOKENIZER, VERIFY), VERIFICATION),
     "generative": (
-        lambda: generative(TASK, PROBLEM, WRONG, TOKENIZER, GenerativeSettings(10_000, model="judge")),
+        lambda: generative(TASK, PROBLEM, WRONG, TOKENIZER, GENERATIVE),
         VERIFICATION,
     ),
     "orm": (
-        lambda: generative(TASK, PROBLEM, WRONG, TOKENIZER, GenerativeSettings(10_000, kind="orm", model="judge")),
+        lambda: generative(TASK, PROBLEM, WRONG, TOKENIZER, dataclasses.replace(GENERATIVE, kind="orm")),
         "Yes",
     ),
     "meta_critique": (
@@ -54,7 +56,7 @@ PROGRAMS = {
         VERIFICATION,
     ),
     "tree_search": (
-        lambda: tree_search(TASK, PROBLEM, GOLD, WRONG, TOKENIZER, "none", TreeSettings(ROLLOUTS)),
+        lambda: tree_search(TASK, PROBLEM, GOLD, WRONG, TOKENIZER, "none", TreeSettings(**vars(ROLLOUTS))),
         "more\n8",
     ),
     "think_prm": (lambda: think_prm(TOKENIZER, PROBLEM, WRONG, RewardModelSettings(10_000)), "fine \\boxed{correct}"),
@@ -103,10 +105,10 @@ def test_rollouts_that_failed_label_the_last_step_alone():
 
 def test_where_the_comparison_is_undecided_there_is_no_outcome():
     task = dataclasses.replace(TASK, answers_equal=lambda answer, golds: None)
-    program = tree_search(task, PROBLEM, GOLD, WRONG, TOKENIZER, "none", TreeSettings(ROLLOUTS))
+    program = tree_search(task, PROBLEM, GOLD, WRONG, TOKENIZER, "none", TreeSettings(**vars(ROLLOUTS)))
     assert knows_nothing(ask(program, lambda request: ())[0])
     judged, _ = ask(
-        spare(task, PROBLEM, GOLD, WRONG, TOKENIZER, SpareSettings(10_000, exemplars=0)),
+        spare(task, PROBLEM, GOLD, WRONG, TOKENIZER, ANNOTATE),
         lambda request: (Completion((*encode(TOKENIZER, PROGRAMS["spare"][1]), TOKENIZER.eos_token_id)),),
     )
     assert judged.outcome is None and [step.label for step in judged.steps] == [True] * 3, "nothing is overwritten"
@@ -173,7 +175,7 @@ def judged_run(tmp_path, judge):
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     config.data.path, config.judge = str(tmp_path / "own.jsonl"), judge
     config.generative.kind, config.generative.scoring = "prm_cot", "verdict"
-    for role in ("generator", "judge", "verifier"):
+    for role in ("generator", "judge", "generative"):
         config.models[role].path = "endpoint:some-model"
     _, missing = main.run(config, "annotate", str(tmp_path / "work"))
     return missing

@@ -289,7 +289,7 @@ def test_every_row_of_process_bench_loads_with_its_reference(part, rows, errors)
 def test_prm_score_counts_steps_as_the_benchmark_does():
     truth = [(True, False, True), (False, None), (True,)]
     said = [(True, True, False), (False, True), (None,)]
-    metrics = prm_bench_metrics(truth, said, ["a", "b", "a"], seed=0)
+    metrics = prm_bench_metrics(truth, said, ["a", "b", "a"], 0, [None] * 3)
     # right: called right, called wrong, unlabelled; wrong: called right, called wrong.
     assert metrics["judge"]["f1"] == pytest.approx(2 * 1 / (2 * 1 + 2))
     assert metrics["judge"]["negative_f1"] == pytest.approx(2 * 1 / (2 * 1 + 2))
@@ -303,10 +303,10 @@ def test_prm_score_counts_steps_as_the_benchmark_does():
     assert metrics["always_wrong"]["negative_f1"] == pytest.approx(2 * 2 / (2 * 2 + 3))
     assert metrics["always_wrong"]["f1"] == 0.0
     assert 0.0 <= metrics["judge"]["low"] <= metrics["judge"]["prm_score"] <= metrics["judge"]["high"] <= 1.0
-    assert metrics == prm_bench_metrics(truth, said, ["a", "b", "a"], seed=0)
+    assert metrics == prm_bench_metrics(truth, said, ["a", "b", "a"], 0, [None] * 3)
     with pytest.raises(ValueError, match="1 labels for a solution of 2 steps"):
-        prm_bench_metrics([(True, False)], [(True,)], ["a"], seed=0)
-    assert prm_bench_metrics([], [], [], seed=0)["judge"]["prm_score"] is None
+        prm_bench_metrics([(True, False)], [(True,)], ["a"], 0, [None])
+    assert prm_bench_metrics([], [], [], 0, [])["judge"]["prm_score"] is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=20))

@@ -170,7 +170,6 @@ def test_where_no_label_trains_nothing_is_exported(tmp_path):
 
 
 def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
-    config = small_config()
     tokenizer, steps = small_tokenizer(), ("Ben has 8.", "So 8.", "8")
     judged = (StepJudgement(True, 0.125), StepJudgement(None, 0.5), StepJudgement(False))
     item = LabelledSolution(
@@ -178,11 +177,9 @@ def test_a_prm_learns_labels_or_scores_and_an_orm_the_outcome():
     )
 
     def labels(kind, targets):
-        config.prm.targets = targets
-        run = SimpleNamespace(config=config, task=task_of("arithmetic"))
-        (example,) = prm.training_sets(run, "test", SimpleNamespace(tokenizer=tokenizer), kind, {"dev": [item]}, 3)[
-            "dev"
-        ]
+        run, start = SimpleNamespace(seed=0, task=task_of("arithmetic")), SimpleNamespace(tokenizer=tokenizer)
+        how = prm.RewardModelTraining(targets=targets)
+        (example,) = prm.training_sets(run, "test", start, how, kind, {"dev": [item]}, 3)["dev"]
         assert len(example.tags) == len(example.labels)
         return example.labels
 
@@ -201,14 +198,20 @@ def test_splits_of_real_data_share_no_question(tmp_path):
     path = pathlib.Path(config.data.path)
     repeated = (path / "test.jsonl").read_text().splitlines()[0]
     (path / "train.jsonl").write_text((path / "train.jsonl").read_text() + repeated + "\n")
-    loaded = splits.load(config)
+
+    def load(config):
+        return splits.load(
+            "gsm8k", config.seed, settings.read(splits.ProblemData, config.data.to_dict(), "config.data")
+        )
+
+    loaded = load(config)
     questions = [p.question for p in loaded.problems]
     assert len(questions) == len(set(questions))
     assert [splits.split_of(p.id) for p in loaded.problems].count("dev") == 2
     assert any("repeat another one's text" in note for note in loaded.notes)
-    other = splits.load(config.copy_and_resolve_references())
+    other = load(config)
     config.seed = 1
-    assert splits.load(config).problems != other.problems
+    assert load(config).problems != other.problems
 
 
 def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
@@ -235,7 +238,7 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
     [
         (
             ["--config.data.tests=1"],
-            "there is no config key config.data.tests: spare_jax/runs/settings.py lists them all",
+            "there is no config key config.data.tests: config.json of a run has all of its keys",
         ),
         (["--config.seed=x"], "invalid literal for int() with base 10: 'x'"),
         (["--config=configs/none.py"], "config file configs/none.py is missing: name one of configs/"),

@@ -88,9 +88,9 @@ def test_measures_are_those_of_the_rows_that_are_there(rows):
     assert sum(found["missing"].values()) == len(rows) - len(there)
     problems = [str(i) for i, row in enumerate(rows)]
     of_there = [p for p, row in zip(problems, rows, strict=True) if row in there]
-    assert first_error_interval(said, truth, problems, 1, 50) == first_error_interval(s, t, of_there, 1, 50)
-    everywhere = first_error_difference(said, [0] * len(rows), truth, problems, 1, 50)
-    assert everywhere == first_error_difference(s, [0] * len(s), t, of_there, 1, 50)
+    assert first_error_interval(said, truth, problems, 1) == first_error_interval(s, t, of_there, 1)
+    everywhere = first_error_difference(said, [0] * len(rows), truth, problems, 1)
+    assert everywhere == first_error_difference(s, [0] * len(s), t, of_there, 1)
     decided = [row for row in there if row[2] is not None]
     hidden = right_answer_wrong_process(said, truth, right)
     columns = [list(of) for of in zip(*decided, strict=True)] or [[], [], []]
@@ -191,7 +191,7 @@ def test_prm_bench_counts_the_steps_that_are_missing():
     labels = [[step.label for step in j.steps] for j in mixed]
     found = prm_bench_metrics(truth, labels, classes, 0, why)
     there = [i for i in range(30) if i % 3]
-    alone = prm_bench_metrics([truth[i] for i in there], [labels[i] for i in there], [classes[i] for i in there], 0)
+    alone = prm_bench_metrics(*([rows[i] for i in there] for rows in (truth, labels, classes)), 0, [None] * len(there))
     for key in ("prm_score", "f1", "negative_f1", "step_accuracy", "low", "high", "n"):
         assert found["judge"][key] == alone["judge"][key]
     assert found["judge"]["missing"] == {"judge failed": 15, "unreadable": 15}
@@ -366,7 +366,7 @@ def test_a_policy_is_measured_on_what_it_was_asked(tmp_path):
     work.write("problems", [Problem(i, "?") for i in ids])
     work.write("gold", [Gold(i, ("1",)) for i in ids])
     work.write("solutions/x", [Solution(f"{i}/0", i, ("a",), a, "stop") for i, a in zip(ids, "12", strict=False)])
-    found = policies.figures(Run(config_of("prm_math", "runlocal"), work, task, None), "x")["greedy"]
+    found = policies.figures(Run(work, task, 0, None), "x")["greedy"]
     assert found["accuracy"] == 0.5 and found["right"] == [1, 0, None]
     assert found["missing"] == {"no solution": 1} and found["accuracy_interval"]["n"] == 2
 

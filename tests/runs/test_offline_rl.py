@@ -18,6 +18,7 @@ from spare_jax.prompts import solve
 from spare_jax.prompts.chat import encode, encode_chat
 from spare_jax.records import Judgement, Preference, StepJudgement
 from spare_jax.runs import splits
+from spare_jax.runs.models import WithJudge
 from spare_jax.runs.run import Run
 from spare_jax.storage.jsonlines import fingerprint
 from spare_jax.storage.store import WorkDir
@@ -96,17 +97,15 @@ def test_a_round_begins_with_the_policy_of_the_one_before(work):
 def test_what_failed_in_a_round_has_failed_in_the_stage(tmp_path, monkeypatch):
     """So that the next run asks again; the rounds do not see the failures of what stands before them."""
 
-    def execute(inner, names, stages):
-        assert "judge" in names and not inner.failures
+    def execute(inner, stages, config):
+        assert "judge" in stages and not inner.failures and config["method"] == offline_rl.ROUND
         inner.failures["judge"] = {"spare/train-0/0": Failure("the server does not answer")}
         inner.asked["judge"] += 3
 
     monkeypatch.setattr(offline_rl, "execute", execute)
-    config = config_of_method("iterated")
-    config.rounds = 3
-    run = Run(config, WorkDir(tmp_path), splits.task_of("arithmetic"), None)
+    run = Run(WorkDir(tmp_path), splits.task_of("arithmetic"), 0, None)
     run.failures["judge"] = {"spare/train-0/1": Failure("the server does not answer")}
-    offline_rl._go_on(run)
+    offline_rl._go_on(run, "iterated", 3, WithJudge(), {})
     assert run.asked["train_policy-iterated"] == 6
     found = run.failures["train_policy-iterated"]
     assert list(found) == [f"rounds/{n}/judge/spare/train-0/0" for n in (2, 3)] and found.popitem()[1].passing
@@ -237,7 +236,7 @@ def test_noisy_truth_is_as_wrong_as_spare():
     }
 
     class Run:
-        config = config_of("offline_rl")
+        seed = 0
         judgements = staticmethod(judged.get)
 
     assert offline_rl._flips(Run) == Flips(correct=1 / 4, incorrect=2 / 5, seed=0)
@@ -250,7 +249,7 @@ def test_where_spare_has_labelled_nothing_nobody_knows_how_often_it_errs():
         said = Judgement("p/0", "spare", tuple(map(StepJudgement, labels)), failure=failure)
 
         class Run:
-            config = config_of("offline_rl")
+            seed = 0
             judgements = staticmethod({"truth": {"p/0": truth}, "spare": {"p/0": said}}.get)
 
         return offline_rl._flips(Run)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import types
 import typing
 
 import own_process
@@ -13,7 +14,7 @@ from spare_jax import main, programs
 from spare_jax.engines.scripted import ScriptedEngine
 from spare_jax.pipelines import online_rl
 from spare_jax.records import Gold, Judgement, Problem, Solution, StepJudgement
-from spare_jax.runs import ask, splits
+from spare_jax.runs import ask, settings, splits
 from spare_jax.training import grpo
 
 SOLUTIONS = [Solution(f"train-1/{k}", "train-1", ("The answer is 8.",), a, "stop") for k, a in enumerate("8878")]
@@ -21,28 +22,25 @@ GROUPS = [(Problem("train-1", "How many?"), SOLUTIONS)]
 GOLD = {"train-1": Gold("train-1", ("7",))}
 
 
-class Run:
-    """As much of a run as a judge without a model needs."""
-
-    def __init__(self, **grpo_settings):
-        self.config = config_of("grpo")
-        self.config.grpo.update(grpo_settings)
-        self.task = splits.task_of("arithmetic")
+def judge_of(gold=GOLD, task=None, **grpo_settings):
+    """Who pays, of as much of a run as a judge without a model needs."""
+    run = types.SimpleNamespace(task=task or splits.task_of("arithmetic"), seed=0)
+    return online_rl.judge_of(run, online_rl.OnlineRL(**grpo_settings), ask.Judges(), gold)
 
 
-def outcomes(run, name="000000"):
-    return [[judgement.outcome for judgement in group] for group in online_rl.judge_of(run, GOLD)(name, GROUPS)]
+def outcomes(reward, name="000000"):
+    return [[judgement.outcome for judgement in group] for group in judge_of(reward=reward)(name, GROUPS)]
 
 
 def test_rewards_without_a_judge_are_paid_by_gold_a_vote_or_a_coin():
-    assert outcomes(Run(reward="rlvr")) == [[False, False, True, False]]
-    assert outcomes(Run(reward="majority_vote")) == [[True, True, False, True]]
-    tosses = {str(outcomes(Run(reward="random"), f"{i:06d}")) for i in range(9)}
-    assert len(tosses) > 3 and outcomes(Run(reward="random")) == outcomes(Run(reward="random"))
+    assert outcomes("rlvr") == [[False, False, True, False]]
+    assert outcomes("majority_vote") == [[True, True, False, True]]
+    tosses = {str(outcomes("random", f"{i:06d}")) for i in range(9)}
+    assert len(tosses) > 3 and outcomes("random") == outcomes("random")
     with pytest.raises(ValueError, match="no accepted answer"):
-        online_rl.judge_of(Run(reward="rlvr"), {"train-1": Gold("train-1", ())})("0", GROUPS)
+        judge_of({"train-1": Gold("train-1", ())}, reward="rlvr")("0", GROUPS)
     with pytest.raises(ValueError, match="judge='nobody' is unknown: choose among spare"):
-        online_rl.judge_of(Run(judge="nobody"), GOLD)
+        judge_of(judge="nobody")
 
 
 def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch):
@@ -55,8 +53,8 @@ def test_what_a_judge_cannot_judge_says_why_and_scores_become_labels(monkeypatch
             return Judgement(item.solution.id, "j", (StepJudgement(label=True, score=1.0),))
         return Judgement(item.solution.id, "j", (StepJudgement(score=0.2 * number),))
 
-    monkeypatch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
-    ((low, failed, unread, high),) = online_rl.judge_of(Run(), GOLD)("000000", GROUPS)
+    monkeypatch.setattr(ask, "ready", lambda run, name, judges: ask.Judge(name, start))
+    ((low, failed, unread, high),) = judge_of()("000000", GROUPS)
     assert (low.outcome, low.steps[0].label) == (False, False) and (high.outcome, high.steps[0].label) == (True, True)
     assert failed.failure.startswith("ValueError: broken") and failed.outcome is None
     assert unread.outcome is None and unread.steps[0].label is True
@@ -70,8 +68,8 @@ def test_what_a_judge_that_writes_nothing_leaves_open_is_not_judged(monkeypatch)
             yield []
             return Judgement(item.solution.id, judge, (step,) * len(item.solution.steps), outcome, generated_tokens=3)
 
-        monkeypatch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
-        asked = online_rl.judge_of(Run(judge=judge, reward=reward), GOLD)
+        monkeypatch.setattr(ask, "ready", lambda run, name, judges: ask.Judge(name, start))
+        asked = judge_of(judge=judge, reward=reward)
         ((said,),) = asked("0", [(GROUPS[0][0], [dataclasses.replace(SOLUTIONS[0], steps=steps)])])
         assert said.generated_tokens == 3 and (not said.failure or said.outcome is None)
         return not said.failure
@@ -159,7 +157,7 @@ def judged_by(monkeypatch, fails):
         return Judgement(item.solution.id, "j", steps, len(item.solution.token_ids) % 2 == 0, generated_tokens=10)
 
     server = Server(lambda request: (programs.Completion(ids=(7,) * 10),))
-    monkeypatch.setattr(ask, "begin", lambda run, name: (start, {"verifier": server}))
+    monkeypatch.setattr(ask, "ready", lambda run, name, judges: ask.Judge(name, start, {"verifier": server}))
 
 
 def training_of(path):
@@ -208,9 +206,7 @@ def test_a_run_whose_judge_fails_now_and_then_goes_on_and_counts(tmp_path, monke
 
 def test_what_cannot_be_compared_with_the_gold_answer_is_not_judged(monkeypatch):
     undecided = dataclasses.replace(splits.task_of("arithmetic"), answers_equal=lambda answer, accepted: None)
-    run = Run(reward="rlvr")
-    run.task = undecided
-    ((*judged,),) = online_rl.judge_of(run, GOLD)("000000", GROUPS)
+    ((*judged,),) = judge_of(task=undecided, reward="rlvr")("000000", GROUPS)
     assert all(said.failure and said.outcome is None for said in judged)
 
 
@@ -224,20 +220,20 @@ def test_programs_of_a_judge_have_names_of_their_own():
 
     run = programs.run
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask, "ready", lambda run, name: ask.Judge(name, start))
+        patch.setattr(ask, "ready", lambda run, name, judges: ask.Judge(name, start))
         patch.setattr(programs, "run", lambda e, started, j: run(e, [asked.append(s[0]) or s for s in started], j))
-        judged = online_rl.judge_of(Run(), GOLD)("000003", GROUPS * 2)
+        judged = judge_of()("000003", GROUPS * 2)
     assert len(set(asked)) == 8 and [len(group) for group in judged] == [4, 4]
 
 
 def test_the_config_is_read_whole():
-    run = Run(least_steps=2, updates=3)
-    config = online_rl.grpo_config(run)
-    assert config.updates == 3 and config.reward_rule.least_steps == 2
-    assert config.loss.max_tokens == config.max_tokens
-    assert [a.metric for a in config.alarms] == ["format/second_problem", "held_out/false_reward", "judge/failed"]
-    assert config.train.seed == run.config.seed
-    fields = {field.name for field in dataclasses.fields(grpo.GRPOConfig)}
-    assert fields == set(run.config.grpo.to_dict()) - {"judge", "forbidden", "watch_problems", "lora"}
+    config = config_of("grpo")
+    config.grpo.update(least_steps=2, updates=3)
+    how = settings.read(online_rl.OnlineRL, config.grpo.to_dict(), "config.grpo")
+    loop = online_rl.loop_settings(types.SimpleNamespace(seed=5), how)
+    assert loop.updates == 3 and loop.reward_rule.least_steps == 2
+    assert loop.loss.max_tokens == loop.max_tokens and loop.train.seed == 5
+    assert loop.alarms["appended"].metric == "format/second_problem"
+    assert settings.listed(how) == config.grpo.to_dict()
     with pytest.raises(ValueError, match="reward='gold' is unknown: choose among process_aware"):
         config_of("grpo", "reward=gold")

@@ -16,8 +16,10 @@ from spare_jax.judges.truth import truth
 from spare_jax.pipelines import search_study
 from spare_jax.programs import Failure
 from spare_jax.records import Problem, Solution, StepJudgement
-from spare_jax.runs import models, solving, splits
+from spare_jax.runs import solving, splits
+from spare_jax.runs.models import EngineSettings, Generator
 from spare_jax.runs.run import Run, StageFailed
+from spare_jax.solvers.sample import SolveSettings
 from spare_jax.storage.store import WorkDir
 
 
@@ -59,17 +61,16 @@ def test_equal_tokens_lie_straight_between_two_sizes():
 
 def test_plain_samples_are_scored_when_all_are_there(monkeypatch, tmp_path):
     """A journal knows scores by the place of a sample: they would be believed of others when the missing ones come."""
-    config, model = config_of("search_study", "runlocal"), SimpleNamespace()
-    run = Run(config, WorkDir(tmp_path), None, None)
+    run, model = Run(WorkDir(tmp_path), None, 0, None), SimpleNamespace()
     run.work.write("problems", [Problem("test-0", "?")])
 
     def solve(run, stage, *_, **__):
         run.failures[stage], run.asked[stage] = {"sample/test-0": Failure("the server does not answer")}, 1
 
     monkeypatch.setattr(solving, "solve", solve)
-    monkeypatch.setattr(models, "load_to_ask", lambda *_: model)
+    monkeypatch.setattr(search_study, "load_to_ask", lambda *_: model)
     with pytest.raises(StageFailed, match=r"1 of 1 failed: the server does not answer .*the same command asks again"):
-        search_study.sample(run)
+        search_study.sample(run, Generator(), EngineSettings(), SolveSettings(), search_study.Study())
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +110,7 @@ def test_the_whole_study_in_small(study):
 
 def test_a_reward_model_that_knows_tells_all_apart(study):
     """With the truth in place of the PRM's scores, no worse beginning is preferred."""
-    config = config_of("search_study", "runlocal")
-    run = Run(config, study, splits.task_of(config.task), None)
+    run = Run(study, splits.task_of("arithmetic"), 707, None)
     problems = [p for p in study.read("problems") if splits.split_of(p.id) == "test"]
     by_id, gold = {p.id: p for p in problems}, {g.problem_id: g for g in study.read("gold")}
     solutions = study.read("solutions/plain")

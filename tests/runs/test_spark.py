@@ -21,9 +21,8 @@ from spare_jax.prompts import meta_critique as instructions
 from spare_jax.prompts.solve import decode
 from spare_jax.prompts.verify import StepVerification, format_verification
 from spare_jax.records import Gold, Judgement, Solution, StepJudgement
-from spare_jax.runs import models, splits
+from spare_jax.runs import models, settings, splits, stage
 from spare_jax.runs.run import Run
-from spare_jax.runs.stage import execute
 from spare_jax.storage.store import WorkDir
 
 DATA = ("sample_solutions", "verify_solutions", "targets")
@@ -45,7 +44,9 @@ def written(*labels, answer=True):
 
 
 def verify_settings(**changes):
-    return VerifySettings(**{"max_length": 100_000, "max_tokens": 900, "judge": "verification"} | changes)
+    return VerifySettings(
+        **{"max_length": 100_000, "max_tokens": 900, "judge": "verification", "grammar": False} | changes
+    )
 
 
 def test_n_verifications_are_one_request_whose_prompt_counts_once():
@@ -146,24 +147,34 @@ class ScriptedRun(Run):
     kill_after = None
 
 
-def load_to_ask(run, role):
-    return types.SimpleNamespace(tokenizer=TOKENIZER, config=types.SimpleNamespace(max_length=10**6))
-
-
-def engine(run, checkpoint, max_tokens=None, read_out=None, grammars=False):
-    def remembered(request):
-        run.prompts.append(decode(TOKENIZER, request.all_ids()))
-        return answer(request)
-
-    return Engine(remembered, per_poll=3, kill_after=run.kill_after)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def scripted_models():
+    loaded, started = models.load_to_ask, models.engine
+
+    def load_to_ask(run, *named):
+        if not isinstance(run, ScriptedRun):
+            return loaded(run, *named)
+        return types.SimpleNamespace(tokenizer=TOKENIZER, config=types.SimpleNamespace(max_length=10**6))
+
+    def engine(run, *args, **how):
+        if not isinstance(run, ScriptedRun):
+            return started(run, *args, **how)
+
+        def remembered(request):
+            run.prompts.append(decode(TOKENIZER, request.all_ids()))
+            return answer(request)
+
+        return Engine(remembered, per_poll=3, kill_after=run.kill_after)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_to_ask", load_to_ask)
+        for module in (models, spark_verifications):
+            patch.setattr(module, "load_to_ask", load_to_ask)
         patch.setattr(models, "engine", engine)
         yield
+
+
+def execute(run, names):
+    stage.execute(run, stage.chosen(names, STAGES), run.config.to_dict())
 
 
 def scripted(path, controls=False, problems=True):
@@ -172,11 +183,15 @@ def scripted(path, controls=False, problems=True):
     config.solve.samples, config.verify.votes, config.engine.max_length = 3, 3, 10**6
     work = WorkDir(path)
     work.path.mkdir(exist_ok=True)
-    run = ScriptedRun(config, work, splits.task_of("arithmetic"), None)
-    run.prompts = []
+    run = ScriptedRun(work, splits.task_of("arithmetic"), 0, None)
+    run.config, run.prompts = config, []
     if problems:
-        work.write("problems", splits.load(config).problems)
+        work.write("problems", load(config).problems)
     return run
+
+
+def load(config):
+    return splits.load("arithmetic", 0, settings.read(splits.ProblemData, config.data.to_dict(), "config.data"))
 
 
 def records(path):
@@ -187,7 +202,7 @@ def records(path):
 def made(tmp_path_factory):
     """A finished run with the control and its figures."""
     run = scripted(tmp_path_factory.mktemp("made"), controls=True, problems=False)
-    execute(run, run.config.stages, STAGES)
+    execute(run, run.config.stages)
     return run
 
 
@@ -209,7 +224,7 @@ def test_reference_free_targets_are_made_where_there_is_no_gold(tmp_path, reques
     run = scripted(tmp_path)
     run.config.spark.targets = (*FREE_MODES, "agreement")
     request.getfixturevalue("no_gold")
-    execute(run, (*DATA[:2], "verify_by_agreement", DATA[2]), STAGES)
+    execute(run, (*DATA[:2], "verify_by_agreement", DATA[2]))
     assert not (tmp_path / "gold.jsonl").exists()
     for mode in run.config.spark.targets:
         assert run.work.read(f"judgements/targets_{mode}"), mode
@@ -218,7 +233,7 @@ def test_reference_free_targets_are_made_where_there_is_no_gold(tmp_path, reques
 
 def test_the_same_bytes_whether_there_is_gold_or_not(made, tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA, STAGES)
+    execute(run, DATA)
     there = records(made.work.path)
     for name, found in records(tmp_path).items():
         if name.endswith(".jsonl") or ("counts" in name):
@@ -227,13 +242,13 @@ def test_the_same_bytes_whether_there_is_gold_or_not(made, tmp_path):
 
 def test_the_control_fails_where_gold_must_not_be_seen(tmp_path, request):
     run = scripted(tmp_path, controls=True)
-    execute(run, DATA[:2], STAGES)
+    execute(run, DATA[:2])
     with pytest.raises(ValueError, match=r"stage verify_guided needs .*gold\.jsonl"):
-        execute(run, ["verify_guided"], STAGES)
-    run.work.write("gold", splits.load(run.config).gold)
+        execute(run, ["verify_guided"])
+    run.work.write("gold", load(run.config).gold)
     request.getfixturevalue("no_gold")
     with pytest.raises(AssertionError, match="gold was touched"):
-        execute(run, ["verify_guided"], STAGES)
+        execute(run, ["verify_guided"])
 
 
 def test_no_data_stage_but_the_control_has_gold_among_its_inputs():
@@ -364,31 +379,31 @@ def test_fixed_and_broke_are_those_of_the_first_verification_and_its_critique(ma
 @pytest.mark.parametrize("stage", ["verify_solutions", "targets"])
 def test_killed_and_restarted_it_writes_the_same_bytes(made, tmp_path, stage):
     run = scripted(tmp_path)
-    execute(run, DATA[: DATA.index(stage)], STAGES)
+    execute(run, DATA[: DATA.index(stage)])
     asked = 0
     for kill_after in (2, 5):
         run = scripted(tmp_path, problems=False)
         run.kill_after = kill_after
         with pytest.raises(Killed):
-            execute(run, [stage], STAGES)
+            execute(run, [stage])
         assert not (tmp_path / "verifications/critiques.jsonl").exists()
         asked += kill_after
     run = scripted(tmp_path, problems=False)
-    execute(run, DATA, STAGES)
+    execute(run, DATA)
     for name, found in records(tmp_path).items():
         if name.endswith(".jsonl") or "counts" in name:
             assert found == (made.work.path / name).read_bytes(), name
     once = scripted(tmp_path / "once")
-    execute(once, DATA[: DATA.index(stage)], STAGES)
+    execute(once, DATA[: DATA.index(stage)])
     once.prompts.clear()
-    execute(once, [stage], STAGES)
+    execute(once, [stage])
     later = len(run.prompts) if stage == "targets" else len([p for p in run.prompts if p in once.prompts])
     assert later < len(once.prompts)  # some of it had been answered
 
 
 def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA, STAGES)
+    execute(run, DATA)
     rows = run.work.read(spark_verifications.FREE)
     mine = {target.solution_id for target in run.work.read("judgements/targets_hybrid")}
     chosen = sorted(mine)[0]
@@ -402,7 +417,7 @@ def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
     run.work.write(spark_verifications.FREE, turned)
     (tmp_path / "manifests/targets.json").unlink()
     single = run.work.file("judgements/targets_single").read_bytes()
-    execute(run, ["targets"], STAGES)
+    execute(run, ["targets"])
     assert run.work.file("judgements/targets_single").read_bytes() != single  # the others' have changed
     for mode in FREE_MODES:
         assert [t for t in run.work.read(f"judgements/targets_{mode}") if t.solution_id == chosen] == before[mode]
@@ -410,7 +425,7 @@ def test_verifications_of_other_solutions_change_nothing(made, tmp_path):
 
 def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     run = scripted(tmp_path)
-    execute(run, DATA[:1], STAGES)
+    execute(run, DATA[:1])
     longest = max(len(s.steps) for s in run.work.read("solutions"))
     short = [s for s in run.work.read("solutions") if len(s.steps) < longest]
     empty = Solution("train-0000/999", short[0].problem_id, (), None, "stop")
@@ -418,7 +433,7 @@ def test_a_solution_that_could_not_be_verified_is_counted(tmp_path):
     run.work.write("solutions", [*short, empty, long])
     (tmp_path / "manifests/sample_solutions.json").unlink()
     run.config.engine.max_length = 4000
-    execute(run, DATA[1:], STAGES)
+    execute(run, DATA[1:])
     rows = {row.solution_id: row for row in run.work.read(spark_verifications.FREE)}
     assert "no room" in rows[long.id].failure and empty.id not in rows
     assert long.id not in {row.solution_id for row in run.work.read(spark_verifications.CRITIQUES)}
@@ -441,7 +456,7 @@ def test_texts_that_were_cut_off_cast_no_vote_and_are_no_target(tmp_path, monkey
 
     monkeypatch.setitem(globals(), "answer", cutting)
     run = scripted(tmp_path)
-    execute(run, (*DATA[:2], DATA[2]), STAGES)
+    execute(run, (*DATA[:2], DATA[2]))
     rows, critiques = run.work.read(spark_verifications.FREE), run.work.read(spark_verifications.CRITIQUES)
     readable = collections.Counter({row.solution_id: 0 for row in rows})
     readable.update(row.solution_id for row in rows if not row.failure)
@@ -467,11 +482,11 @@ def test_what_is_misspelt_is_told_before_anybody_is_asked(tmp_path):
         (("targets", ("both",), "names 'both': choose among single"), ("tie", "x", "tie='x' is unknown"))
     ):
         run = scripted(tmp_path / str(n))
-        execute(run, DATA[:1], STAGES)
+        execute(run, DATA[:1])
         run.config.spark[key] = value
         run.prompts.clear()
         with pytest.raises(ValueError, match=words):
-            execute(run, DATA[1:], STAGES)
+            execute(run, DATA[1:])
         assert not run.prompts
 
 

@@ -28,15 +28,19 @@ PAID = "step_augmented"
 
 def config_of_cell(part="labels", cell=""):
     config = config_of("spark_study", f"runlocal,part={part},cell={cell},seed=5")
-    config.data.update(train_problems=4, dev_problems=2, test_problems=3)
     config.engine.update(slots=8, max_length=512, prefill_tokens=1024)
     config.solve.max_tokens = 64
-    config.verify.update(votes=2, max_tokens=160)
-    config.generative.max_tokens = 256
-    config.verifier.test_problems = 2
-    config.verifier.train.update(row_length=512, learning_rate=2e-3)
-    config.grpo.train.learning_rate = 3e-4
-    config.grpo.update(iterations=2, prompts=1, max_tokens=48, watch_every=1, checkpoint_every=1)
+    if part != "verifiers":
+        config.data.update(train_problems=4, dev_problems=2, test_problems=3)
+        config.verify.update(votes=2, max_tokens=160)
+    if part != "labels":
+        config.generative.max_tokens = 256
+    if part == "verifiers":
+        config.verifier.test_problems = 2
+        config.verifier.train.update(row_length=512, learning_rate=2e-3)
+    if part == "rl":
+        config.grpo.train.learning_rate = 3e-4
+        config.grpo.update(iterations=2, prompts=1, max_tokens=48, watch_every=1, checkpoint_every=1)
     return config
 
 
@@ -151,7 +155,7 @@ def test_the_reward_model_of_the_directory_pays(work):
     assert all(row["judge_tokens"] > 0 for row in rows[PAID]) and not any(row["judge_tokens"] for row in rows["rlvr"])
     paid = f"verifiers/{spark_cells.PAYS}/export"
     assert read(work, f"policies/{PAID}/metrics.json")["verifier"] == paid
-    assert "config.models.verifier.path" in read(work, f"manifests/grpo-{PAID}.json")["inputs"]
+    assert "config.models.generative.path" in read(work, f"manifests/grpo-{PAID}.json")["inputs"]
     metrics = read(work, "policies/rlvr/metrics.json")
     assert metrics["verifier"] == "" and metrics["training"]["iterations"] == 2
     assert len({(work.path / f"policies/{r}/export/model.safetensors").read_bytes() for r in rows}) == 2
@@ -187,7 +191,9 @@ def test_a_reward_model_that_has_changed_is_not_taken_for_the_one_that_paid(work
     with pytest.raises(StoreError, match=r"export is not as stage train_verifier-step_consistency-prm_cot wrote it"):
         make(tmp_path / "work", "rl", PAID)
     (tmp_path / "work/manifests/train_verifier-step_consistency-prm_cot.json").unlink()  # it comes from elsewhere
-    with pytest.raises(StoreError, match=r"grpo-step_augmented .* made from another 'config\.models\.verifier\.path'"):
+    with pytest.raises(
+        StoreError, match=r"grpo-step_augmented .* made from another 'config\.models\.generative\.path'"
+    ):
         make(tmp_path / "work", "rl", PAID)
     make(tmp_path / "work", "rl", "rlvr")  # which asks nobody
 
@@ -464,15 +470,17 @@ def test_unknown_cells_are_told():
 
 
 def test_every_role_of_the_paper_has_its_model():
-    models = config_of("spark_math", "part=verifiers,cell=single_prm").models
-    assert [models[role].path for role in ("generator", "judge", "verifier", "policy")] == [
+    roles = {"labels": "judge", "verifiers": "generative", "rl": "policy"}
+    cells = {"labels": "", "verifiers": "single_prm", "rl": "selective"}
+    models = {part: config_of("spark_math", f"part={part},cell={cells[part]}").models for part in cells}
+    assert [models["labels"].generator.path, *(models[part][role].path for part, role in roles.items())] == [
         "Qwen/Qwen2.5-14B-Instruct",
         "Qwen/Qwen3-32B",
         "Qwen/Qwen2.5-14B-Instruct",
         "Qwen/Qwen2.5-Math-7B",
     ]
     config = config_of("spark_math", "part=rl,cell=selective")
-    assert config.models.verifier.path == f"verifiers/{spark_cells.PAYS}/export"
+    assert config.models.generative.path == f"verifiers/{spark_cells.PAYS}/export"
     how, loss = config.grpo, config.grpo.loss
     assert (how.prompts, how.samples, how.max_tokens, how.updates, how.train.learning_rate) == (256, 16, 2048, 1, 1e-6)
     assert (loss.kl, loss.kl_weight, loss.clip_low, loss.clip_high) == ("k3", 0.001, 0.2, 0.2)

@@ -13,14 +13,16 @@ from tests_config import config_of
 from spare_jax import doctor, main
 from spare_jax.evaluation.missing import UNLABELLED, Missing
 from spare_jax.judges import conventions
+from spare_jax.judges.generative import GenerativeSettings
 from spare_jax.models.sharding import make_mesh
 from spare_jax.models.weights import ModelError
-from spare_jax.pipelines import spark_reward_models
+from spare_jax.pipelines import presets, spark_reward_models
 from spare_jax.prompts import generative, verify
 from spare_jax.prompts.chat import encode_chat
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Judgement, LabelledSolution, Solution, StepJudgement
-from spare_jax.runs import ask, fit, models, settings, splits
+from spare_jax.runs import ask, fit, models, splits
+from spare_jax.runs.models import EngineSettings, Model
 from spare_jax.runs.run import Run
 from spare_jax.storage import store
 from spare_jax.storage.store import WorkDir
@@ -61,28 +63,35 @@ def test_a_solution_as_one_step_is_right_where_no_step_is_left_open(labels, expe
 LABELLED = {"train": labelled("train", 12), "dev": labelled("dev", 4)}
 
 
-def small_run(path, **changes):
-    config = settings.default()
-    config.verifier.train.update(batch_rows=2, row_length=512, epochs=2.0, learning_rate=2e-3, eval_every=4)
-    config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
-    config.generative.max_tokens = 128
-    config.update_from_flattened_dict(changes)
-    return Run(config, WorkDir(path), splits.task_of("arithmetic"), make_mesh(jax.device_count(), 1, 1))
+BASE = Model("tiny-base")
+ENGINE = EngineSettings(slots=4, max_length=512, prefill_tokens=1024)
+ASKED = GenerativeSettings(max_tokens=128)
+
+
+def training(kind, **changes):
+    train = presets.tiny_train(512, epochs=2.0, learning_rate=2e-3, batch_rows=2, eval_every=4)
+    return spark_reward_models.VerifierTraining(kind=kind, brief=True, train=train, **changes)
+
+
+def small_run(path):
+    return Run(WorkDir(path), splits.task_of("arithmetic"), 0, make_mesh(jax.device_count(), 1, 1))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run in whose work directory a model of kind "prm" has been trained."""
     run = small_run(tmp_path_factory.mktemp("work"))
-    start = models.load_to_train(run, "verifier", run.config.verifier.lora, "float32")
-    written = spark_reward_models.train_verifier(run, "train_verifier", start, "prm", "verifier", LABELLED)
+    written = spark_reward_models.fine_tune(
+        run, "train_verifier", models.load(run, BASE), training("prm"), "verifier", LABELLED
+    )
     assert written == ["verifier/export", "verifier/training.json"]
     return run
 
 
-def with_verifier(run, **changes):
-    path = str(run.work.path / "verifier/export")
-    return run.with_settings({"models.verifier.path": path} | changes)
+def judges(run, **how):
+    trained = Model(str(run.work.path / "verifier/export"))
+    asked = dataclasses.replace(ASKED, **how)
+    return ask.Judges(models=models.WithJudges(generator=BASE, generative=trained), engine=ENGINE, generative=asked)
 
 
 def test_it_learns_what_the_targets_say(trained):
@@ -94,12 +103,12 @@ def test_it_learns_what_the_targets_say(trained):
 
 
 def test_an_exported_model_says_what_it_is_and_judges(trained):
-    run = with_verifier(trained, **{"generative.scoring": "probability"})
-    how = ask.generative_settings(run, models.load(run, "verifier"))
+    run, asked = trained, judges(trained, scoring="probability")
+    how = ask.generative_settings(models.load(run, asked.models.generative), ENGINE, asked.generative)
     assert (how.kind, how.guidelines) == ("prm", generative.BRIEF_GUIDELINES["prm"])
     run.work.begin("ask", {}, {})
     found = LABELLED["dev"] + LABELLED["train"][:4]
-    judged = ask.ask(run, "ask", "generative", [item.case for item in found])
+    judged = ask.ask(run, "ask", ask.ready(run, "generative", asked), [item.case for item in found])
     assert [j.solution_id for j in judged] == [item.solution.id for item in found]
     for judgement in judged:
         assert not judgement.failure and judgement.parsed and judgement.outcome is not None
@@ -111,12 +120,14 @@ def test_an_exported_model_says_what_it_is_and_judges(trained):
 
 
 def test_it_is_one_of_an_ensemble(trained, tmp_path):
-    run = with_verifier(trained, **{"ensemble.members": ("generative", "truth"), "ensemble.rule": "union"})
-    run = dataclasses.replace(run, work=WorkDir(tmp_path))
+    how, run = (
+        ask.EnsembleSettings(("generative", "truth"), "union"),
+        dataclasses.replace(trained, work=WorkDir(tmp_path)),
+    )
     run.work.begin("ask", {}, {})
     gold = {problem.id: gold for problem, gold in WORLD.generate(5, "dev", 4)}
     found = [dataclasses.replace(item, gold=gold[item.problem.id]) for item in LABELLED["dev"]]
-    said = ask.ask_ensemble(run, "ask", [item.case for item in found])
+    said = ask.ask_ensemble(run, "ask", [item.case for item in found], judges(trained), how)
     for both in zip(said.judgements, said.members["generative"], said.members["truth"], strict=True):
         for combined, *members in zip(*(judgement.steps for judgement in both), strict=True):
             assert combined.label == (False not in [member.label for member in members])
@@ -133,7 +144,7 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
     def bench(name):
         config = config_of("processbench", "runlocal,task=arithmetic")
         config.data.path, config.judge = str(tmp_path / "bench.jsonl"), "generative"
-        config.models.verifier.path = str(trained.work.path / "verifier/export")
+        config.models.generative.path = str(trained.work.path / "verifier/export")
         config.engine.update(slots=4, max_length=512, prefill_tokens=1024)
         config.generative.update(votes=2, temperature=1.0, scoring="probability", max_tokens=128)
         main.run(config, "bench", str(tmp_path / name))
@@ -173,13 +184,13 @@ def test_process_bench_measures_it_and_goes_on_where_it_was(trained, tmp_path, m
 
 @KINDS
 def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
-    start = models.load(trained, "verifier")
+    start = models.load(trained, BASE)
     item = LABELLED["train"][0]
     if kind == "prm_critique":
         text = generative.format_critique(item.judgement.text, "No fault.", item.judgement.text)
         item = dataclasses.replace(item, judgement=dataclasses.replace(item.judgement, text=text))
     convention = conventions.GenerativeConvention(kind, generative.GUIDELINES[kind])
-    example = spark_reward_models.example(trained, start, convention, item)
+    example = spark_reward_models.example(trained.task, start, convention, item)
     learnt = [token for token, weight in zip(example.ids, example.token_weights, strict=True) if weight]
     assert decode(start.tokenizer, learnt[:-1]) == generative.target(kind, item.judgement)
     assert learnt[-1] == start.tokenizer.eos_token_id
@@ -189,7 +200,7 @@ def test_the_target_is_learnt_and_the_prompt_given(trained, kind):
 
 def recorded(tmp_path, kind, labelled, **changes):
     """The rows that would be trained on, and what was counted."""
-    run, kept = small_run(tmp_path, **changes), types.SimpleNamespace()
+    run, kept = small_run(tmp_path), types.SimpleNamespace()
 
     def fine_tune(run, description, directory, start, loss, rows, how, counted=None):
         kept.rows, kept.counted = rows, counted
@@ -197,7 +208,7 @@ def recorded(tmp_path, kind, labelled, **changes):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "fine_tune", fine_tune)
-        spark_reward_models.train_verifier(run, "s", models.load(run, "verifier"), kind, "v", labelled)
+        spark_reward_models.fine_tune(run, "s", models.load(run, BASE), training(kind, **changes), "v", labelled)
     return kept
 
 
@@ -218,38 +229,35 @@ def test_balance_is_by_the_targets_own_word(tmp_path):
     right = [item for item in LABELLED["train"] if item.judgement.outcome]
     sets = {"train": [*wrong, *right[:2]], "dev": LABELLED["dev"]}
     assert recorded(tmp_path, "orm", sets).rows[0].counts.examples == 8
-    run = recorded(tmp_path, "orm", sets, **{"verifier.balanced": True})
+    run = recorded(tmp_path, "orm", sets, balanced=True)
     assert run.rows[0].counts.examples == run.rows[1].counts.examples == 4
 
 
 def test_kinds_and_directories_that_do_not_fit_are_told(trained, tmp_path):
+    start = models.load(trained, BASE)
     with pytest.raises(ValueError, match="kind 'x' is unknown: choose among orm, prm, prm_cot"):
-        spark_reward_models.train_verifier(trained, "s", models.load(trained, "verifier"), "x", "v", LABELLED)
+        spark_reward_models.fine_tune(trained, "s", start, training("x"), "v", LABELLED)
     with pytest.raises(ValueError, match="nothing to learn from 0 examples"):
-        spark_reward_models.train_verifier(
-            trained, "s", models.load(trained, "verifier"), "prm", "v", {"train": [], "dev": []}
-        )
+        spark_reward_models.fine_tune(trained, "s", start, training("prm"), "v", {"train": [], "dev": []})
     own = trained.work.path / "verifier/export"
     assert conventions.of_verifier(own) == conventions.of_model(own)
     assert conventions.of_verifier(own, "orm") == conventions.GenerativeConvention("orm", generative.GUIDELINES["orm"])
     with pytest.raises(ModelError, match=r"config\.generative\.kind: kind 'x' is unknown"):
         conventions.of_verifier(own, "x")
     with pytest.raises(ModelError, match=r"does not say what it writes .* config\.generative\.kind to one of orm"):
-        conventions.of_verifier(models.load(trained, "generator").path)
+        conventions.of_verifier(start.path)
     conventions.save_convention(tmp_path, conventions.TokenTagConvention("t", 1, 2, 3, "last"))
     with pytest.raises(ModelError, match="does not say what it writes"):
         conventions.of_verifier(tmp_path)
     (tmp_path / conventions.CONVENTION_FILE).write_text('{"kind": "prm"}')
     with pytest.raises(ModelError, match="it needs exactly kind, guidelines"):
         conventions.of_verifier(tmp_path)
-    run = trained.with_settings({"models.prm.path": str(own)})
-    with pytest.raises(ModelError, match=r"set config\.judge='generative' and config\.models\.verifier\.path"):
-        ask.reader(run, models.load(run, "prm"))
-    run = trained.with_settings({"models.verifier.path": "endpoint:M", "generative.kind": "prm"})
-    assert not ask.generative_settings(run, models.load_to_ask(run, "verifier")).grammar
-    run = run.with_settings({"generative.scoring": "probability"})
+    with pytest.raises(ModelError, match=r"set config\.judge='generative' and config\.models\.generative\.path"):
+        ask.reader(trained.task, models.load(trained, Model(str(own))))
+    server, how = models.load_to_ask(trained, Model("endpoint:M")), dataclasses.replace(ASKED, kind="prm")
+    assert not ask.generative_settings(server, ENGINE, how).grammar
     with pytest.raises(ValueError, match="a server gives no probabilities"):
-        ask.generative_settings(run, models.load_to_ask(run, "verifier"))
+        ask.generative_settings(server, ENGINE, dataclasses.replace(how, scoring="probability"))
 
 
 def test_the_doctor_knows_it(trained):

@@ -20,7 +20,8 @@ from spare_jax.judges.outcome import outcome
 from spare_jax.models import huggingface, sharding
 from spare_jax.runs import splits
 from spare_jax.tasks.task import world_of
-from spare_jax.training import format_rules, grpo, loop, losses
+from spare_jax.training import format_rules, grpo, losses
+from spare_jax.training.setup import TrainConfig
 
 TASK = splits.task_of("arithmetic")
 PAIRS = list(world_of(TASK).generate(0, "train", 5))
@@ -28,7 +29,7 @@ PROBLEMS, GOLD = [p for p, _ in PAIRS], {g.problem_id: g for _, g in PAIRS}
 CONFIG = grpo.GRPOConfig(
     iterations=5, prompts=2, samples=4, max_tokens=48, reward="rlvr", watch_every=2, checkpoint_every=2,
     loss=losses.GRPOLoss(kl_weight=0.01),
-    train=loop.TrainConfig(row_length=512, learning_rate=3e-4, clip=1.0, seed=3, batch_rows=0),
+    train=TrainConfig(row_length=512, learning_rate=3e-4, clip=1.0, seed=3, batch_rows=0),
 )  # fmt: skip
 ENGINE = dict(slots=8, max_length=256, max_tokens=48, prefill_tokens=512, chunk=8)
 

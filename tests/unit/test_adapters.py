@@ -92,7 +92,7 @@ def test_only_target_projections_are_adapted(base):
     with pytest.raises(ValueError, match=r"targets=.*lm_head.*: use some of q_proj"):
         AdapterConfig(targets=("lm_head",))
     with pytest.raises(ValueError, match=r"rank=0.*use a rank of 1 or more"):
-        AdapterConfig(rank=0)
+        AdapterConfig(rank=-1)
 
 
 @pytest.mark.parametrize("kind, bound", [("int8", 0.5 / 127), ("nf4", 0.152)])

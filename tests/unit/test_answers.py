@@ -15,9 +15,9 @@ from spare_jax.records import Gold, Solution
 from spare_jax.studies import answers as study
 from spare_jax.tasks import gsm8k, math, musique, sparp, stepgame
 from spare_jax.tasks.answers import MathVerifier, answers_equal, boxed_answer, boxes, extract_number, stated_answer
-from spare_jax.tasks.dressing import ascii_text, canonical_text
 from spare_jax.tasks.equality import same_answer
 from spare_jax.tasks.expressions import Unreadable, read
+from spare_jax.tasks.normalization import ascii_text, canonical_text
 from spare_jax.tasks.numbers import LONGEST_ANSWER, parse_number
 
 

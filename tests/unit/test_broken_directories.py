@@ -313,7 +313,7 @@ def test_no_code_of_a_directory_runs_even_where_somebody_says_yes(tmp_path):
         "    except huggingface.ModelError as error:\n"
         "        print(error)\n"
         "try:\n"
-        "    remote_code.load_dataset(f'{sys.argv[1]}/data', None, split='train', revision=None)\n"
+        "    remote_code.load_dataset(f'{sys.argv[1]}/data', None, split='train')\n"
         "except Exception as error:\n"
         "    print('no data')\n"
     )

@@ -20,7 +20,7 @@ LENGTH = 300  # more than one query block and more than two key blocks
 
 init = jax.jit(decoder.init_decoder, static_argnums=0)
 forward = jax.jit(decoder.hidden_states, static_argnames=("remat", "dtype"))
-extend = jax.jit(decoder.extend)
+prefill = jax.jit(decoder.prefill)
 decode_step = jax.jit(decoder.decode_step)
 BLOCKS = -(-LENGTH // KEY_BLOCK)
 
@@ -48,7 +48,7 @@ def read(model, ids):
     """Hidden states, keys and values of prompts that start at position 0."""
     rows = ids.shape[0]
     no_pages = caches.init_pages(model.config, 1)
-    return extend(model, no_pages, ids, jnp.zeros((rows, BLOCKS), int), jnp.zeros(rows, int))
+    return prefill(model, no_pages, ids, jnp.zeros((rows, BLOCKS), int), jnp.zeros(rows, int))
 
 
 def prompts(model, ids, lengths, order=None):
@@ -61,14 +61,14 @@ def prompts(model, ids, lengths, order=None):
     count = -(-np.array(lengths) // KEY_BLOCK)
     pages = np.where(np.arange(BLOCKS) < count[:, None], table, 1000)
     nothing = np.zeros(rows, np.int32)
-    to = caches.Piece(
+    to = caches.PageWrites(
         nothing, nothing, np.array(lengths), np.pad(pages, ((0, 0), (0, 1)), constant_values=1000), nothing
     )
-    stored = caches.store_pages(caches.init_pages(model.config, rows * BLOCKS), hidden, k, v, to)
-    readers = caches.Readers(
+    stored = caches.write_pages(caches.init_pages(model.config, rows * BLOCKS), hidden, k, v, to)
+    groups = caches.SlotGroups(
         np.arange(rows)[None, :, None], table[None], nothing[None], count[None], np.array(lengths)[None], np.int32(1)
     )
-    return stored, (readers,)
+    return stored, (groups,)
 
 
 def by_position(cache):
@@ -109,11 +109,11 @@ def test_positions_are_relative(model, ids):
 def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
     expected = full_forward(model, ids)
     np.testing.assert_allclose(read(model, ids[:, :start])[0], expected[:, :start], atol=1e-5)
-    pages, readers = prompts(model, ids, [start] * 3)
+    pages, groups = prompts(model, ids, [start] * 3)
     cache = caches.init_cache(CONFIG, 3, 20)
     for position in range(start, start + 5):
         hidden, cache = decode_step(
-            model, cache, pages, readers, ids[:, position], jnp.full(3, start), jnp.full(3, position)
+            model, cache, pages, groups, ids[:, position], jnp.full(3, start), jnp.full(3, position)
         )
         np.testing.assert_allclose(hidden, expected[:, position], atol=1e-5)
 
@@ -121,21 +121,21 @@ def test_decoding_from_any_position_equals_the_full_forward(model, ids, start):
 def test_slots_at_different_positions(model, ids):
     expected = full_forward(model, ids)
     lengths = jnp.array([3, 128, 150])
-    pages, readers = prompts(model, ids, [3, 128, 150])
+    pages, groups = prompts(model, ids, [3, 128, 150])
     cache = caches.init_cache(CONFIG, 3, 200)
     for step in range(140):  # into the second block of what the slots hold
         at = lengths + step
-        hidden, cache = decode_step(model, cache, pages, readers, ids[jnp.arange(3), at], lengths, at)
+        hidden, cache = decode_step(model, cache, pages, groups, ids[jnp.arange(3), at], lengths, at)
         np.testing.assert_allclose(hidden, expected[jnp.arange(3), at], atol=1e-5)
 
 
 @pytest.mark.parametrize("cut", [1, 127, 128, 129, 200])
 def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
-    """The second piece begins with a copy of the first one's last page, if that is not full."""
+    """The second writes begins with a copy of the first one's last page, if that is not full."""
     expected = full_forward(model, ids)
     pages, _ = prompts(model, ids, [cut] * 3, [2, 0, 1])
     table = np.array([2, 0, 1])[:, None] * BLOCKS + np.arange(BLOCKS)
-    hidden, k, v = extend(model, pages, ids[:, cut:], table, jnp.full(3, cut))
+    hidden, k, v = prefill(model, pages, ids[:, cut:], table, jnp.full(3, cut))
     np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
     grown = jax.tree.map(lambda x: jnp.concatenate([x, x + 7]), pages)  # new: 9 to 17
@@ -143,8 +143,8 @@ def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
     to = np.full((3, blocks_of(LENGTH - cut) + 1), 1000)
     to[:, :used] = 9 + 3 * np.arange(3)[:, None] + np.arange(used)
     filled = np.full(3, cut % KEY_BLOCK)
-    piece = caches.Piece(table[:, (cut - 1) // KEY_BLOCK], filled, np.full(3, LENGTH - cut), to, to[:, used - 1])
-    after = caches.store_pages(grown, hidden, k, v, piece)
+    writes = caches.PageWrites(table[:, (cut - 1) // KEY_BLOCK], filled, np.full(3, LENGTH - cut), to, to[:, used - 1])
+    after = caches.write_pages(grown, hidden, k, v, writes)
     for name in "k", "v":
         np.testing.assert_array_equal(getattr(after, name)[:9], getattr(pages, name), "what was there changed")
     np.testing.assert_array_equal(after.hidden[to[:, used - 1]], hidden[:, -1])
@@ -159,16 +159,18 @@ def test_a_prompt_in_two_pieces_equals_the_full_forward(model, ids, cut):
 
 
 def test_slots_that_read_together_get_what_each_would_alone(model, ids):
-    """Slots 0 and 2 share the first page in one unit; all read the rest of their prompts alone."""
+    """Slots 0 and 2 share the first page in one group; all read the rest of their prompts alone."""
     same = ids.at[2, :KEY_BLOCK].set(ids[0, :KEY_BLOCK])
     pages, (alone,) = prompts(model, same, [300, 300, 280])
     cache, starts = caches.init_cache(CONFIG, 3, 20), jnp.array([300, 300, 280])
     expected, _ = decode_step(model, cache, pages, (alone,), ids[:, 0], starts, starts)
-    first = caches.Readers(
+    first = caches.SlotGroups(
         np.array([[[0, 2], [1, 3]]]), np.array([[[0, 5, 5], [3, 5, 5]]]), np.zeros((1, 2), int),
         np.ones((1, 2), int), np.full((1, 2), KEY_BLOCK), np.int32(1),
     )  # fmt: skip
-    rest = alone._replace(pages=np.roll(alone.pages, -1, axis=2), first=alone.first + 1, count=alone.count - 1)
+    rest = alone._replace(
+        page_table=np.roll(alone.page_table, -1, axis=2), first=alone.first + 1, count=alone.count - 1
+    )
     found, _ = decode_step(model, cache, pages, (first, rest), ids[:, 0], starts, starts)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -176,10 +178,10 @@ def test_slots_that_read_together_get_what_each_would_alone(model, ids):
 def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
     """Other ids, other lengths (more blocks and pages), another slot, a longer cache, garbage behind what is live."""
     start = jnp.full(3, 160)
-    pages, readers = prompts(model, ids, [160, 160, 160])
+    pages, groups = prompts(model, ids, [160, 160, 160])
     cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(CONFIG, 3, 200))
     position = jnp.array([220, 220, 220])
-    hidden, after = decode_step(model, cache, pages, readers, ids[:, 20], start, position)
+    hidden, after = decode_step(model, cache, pages, groups, ids[:, 20], start, position)
     for k_after, k_before in zip(by_position(after), by_position(cache), strict=True):
         changed = np.flatnonzero((k_after != k_before).any(axis=(0, 1, 3, 4)))
         np.testing.assert_array_equal(changed, [60])  # only the written position
@@ -201,18 +203,18 @@ def test_a_slot_keeps_its_bits_whatever_the_others_hold(model, ids):
         k=pages.k.at[1, :, :, :, 32:].set(1e6), v=pages.v.at[1, :, :, 32:].set(-1e6)
     )
     in_longer, _ = decode_step(
-        model, longer, garbage, readers, ids[:, 20].at[1:].set(7), start, jnp.array([220, 799, 180])
+        model, longer, garbage, groups, ids[:, 20].at[1:].set(7), start, jnp.array([220, 799, 180])
     )
     np.testing.assert_array_equal(hidden[0], in_longer[0])
 
 
 def test_a_prompt_keeps_its_bits_whatever_the_others_hold(model, ids):
     before = jnp.array([70, 70, 70])
-    pages, (readers,) = prompts(model, ids, [70, 70, 70])
+    pages, (groups,) = prompts(model, ids, [70, 70, 70])
     changed, (_,) = prompts(model, ids.at[1:].set(3), [70, 128, 3])
-    table = readers.pages[0]
-    hidden, k, v = extend(model, pages, ids, table, before)
-    hidden2, k2, v2 = extend(model, changed, ids.at[1:].set(5).at[0, 40:].set(9), table, jnp.array([70, 128, 3]))
+    table = groups.page_table[0]
+    hidden, k, v = prefill(model, pages, ids, table, before)
+    hidden2, k2, v2 = prefill(model, changed, ids.at[1:].set(5).at[0, 40:].set(9), table, jnp.array([70, 128, 3]))
     np.testing.assert_array_equal(hidden[0, :40], hidden2[0, :40])
     np.testing.assert_array_equal(k[:, 0, :40], k2[:, 0, :40])
     np.testing.assert_array_equal(v[:, 0, :40], v2[:, 0, :40])
@@ -226,7 +228,7 @@ def windowed(request):
     if request.param == "all layers":
         config = dataclasses.replace(CONFIG, family="mistral", sliding_window=20)
     else:
-        config = dataclasses.replace(CONFIG, family="qwen3", qk_norm=True, sliding_window=20, full_layers=(0,))
+        config = dataclasses.replace(CONFIG, family="qwen3", sliding_window=20, full_layers=(0,))
     return init(config, jax.random.key(6))
 
 
@@ -262,28 +264,28 @@ def test_decoding_through_a_window_equals_the_full_forward(windowed, ids):
     expected = full_forward(windowed, ids)
     for starts in ([10, 128, 260], [120, 140, 150]):
         at = jnp.array(starts)
-        pages, readers = prompts(windowed, ids, starts)
+        pages, groups = prompts(windowed, ids, starts)
         cache = caches.init_cache(windowed.config, 3, LENGTH)
         for step in range(LENGTH - max(starts)):
             token = ids[jnp.arange(3), at + step]
-            hidden, cache = decode_step(windowed, cache, pages, readers, token, at, at + step)
+            hidden, cache = decode_step(windowed, cache, pages, groups, token, at, at + step)
             np.testing.assert_allclose(hidden, expected[jnp.arange(3), at + step], atol=1e-5)
 
 
 def test_a_prompt_in_two_pieces_sees_its_window(windowed, ids):
     expected = full_forward(windowed, ids)
     for cut in (10, 200):
-        pages, (readers,) = prompts(windowed, ids, [cut] * 3)
-        hidden, _, _ = extend(windowed, pages, ids[:, cut:], readers.pages[0], jnp.full(3, cut))
+        pages, (groups,) = prompts(windowed, ids, [cut] * 3)
+        hidden, _, _ = prefill(windowed, pages, ids[:, cut:], groups.page_table[0], jnp.full(3, cut))
         np.testing.assert_allclose(hidden, expected[:, cut:], atol=1e-5)
 
 
 def test_a_slot_behind_a_window_keeps_its_bits_whatever_the_others_hold(windowed, ids):
     start = jnp.full(3, 30)
-    pages, readers = prompts(windowed, ids, [30, 30, 30])
+    pages, groups = prompts(windowed, ids, [30, 30, 30])
     cache = jax.tree.map(lambda x: x + 0.5, caches.init_cache(windowed.config, 3, LENGTH))
-    far, _ = decode_step(windowed, cache, pages, readers, ids[:, 140], start, jnp.array([140, 140, 140]))
-    idle, _ = decode_step(windowed, cache, pages, readers, ids[:, 140], start, jnp.array([140, 30, 70]))
+    far, _ = decode_step(windowed, cache, pages, groups, ids[:, 140], start, jnp.array([140, 140, 140]))
+    idle, _ = decode_step(windowed, cache, pages, groups, ids[:, 140], start, jnp.array([140, 30, 70]))
     np.testing.assert_array_equal(far[0], idle[0])
 
 
@@ -315,7 +317,7 @@ def test_bfloat16_computes_near_float32_with_float32_gradients(model, ids):
 
 
 def test_remat_gives_the_same_gradients_and_every_parameter_has_one(ids):
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    config = dataclasses.replace(CONFIG, family="qwen2", tie_embeddings=False)
     model = init(config, jax.random.key(4))
     weight = jax.random.normal(jax.random.key(5), (3, LENGTH, CONFIG.hidden_size))
 
@@ -359,15 +361,12 @@ def test_building_leaves_global_flax_settings_alone():
         ({"num_kv_heads": 3}, "num_kv_heads=3"),
         ({"head_dim": 7}, "head_dim=7"),
         ({"family": "gpt2"}, "family='gpt2'"),
-        ({"attention_bias": True}, "attention_bias=True"),
-        ({"qk_norm": True}, "qk_norm=True"),
-        ({"family": "qwen3"}, "qk_norm=False"),
         ({"sliding_window": 4}, "sliding_window=4.*'llama'"),
         ({"family": "mistral", "sliding_window": 0}, "sliding_window=0"),
         ({"family": "mistral", "sliding_window": 4, "full_layers": (0,)}, r"full_layers=\(0,\).*'mistral'"),
-        ({"family": "qwen3", "qk_norm": True, "full_layers": (0,)}, "sliding_window=None"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
-        ({"family": "qwen3", "qk_norm": True, "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
+        ({"family": "qwen3", "full_layers": (0,)}, "sliding_window=None"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 2)}, r"full_layers=\(0, 2\)"),
+        ({"family": "qwen3", "sliding_window": 4, "full_layers": (0, 1)}, "not all"),
     ],
 )
 def test_a_config_that_cannot_be_computed_is_an_error(change, named):

@@ -19,6 +19,7 @@ from spare_jax.prompts import verify
 from spare_jax.prompts.chat import encode
 from spare_jax.prompts.solve import decode
 from spare_jax.records import Solution
+from spare_jax.runs.settings import read
 from spare_jax.runs.splits import task_of
 from spare_jax.solvers import sample
 from spare_jax.tasks.arithmetic import TASK, WORLD
@@ -82,13 +83,13 @@ def test_manifests_are_what_the_config_asks_for():
         assert made == expected
         assert (differs is not None) == (name == "tiny-teacher")
         # The teacher's lessons are the mistakes of a base of another seed.
-        assert config.base.seed != config.other_base.seed
+        assert "other_base" not in config or config.base.seed != config.other_base.seed
 
 
 def test_a_base_sees_problems_and_reference_solutions_alone(tokenizer):
     """What the base is trained on is what the world draws from the train distribution: no verdict, nothing held out."""
     for phase in config_of("tiny_models").base.phases.values():
-        distribution = tiny_models.distribution_of(TASK, phase.to_dict())
+        distribution = tiny_models.distribution_of(TASK, read(tiny_models.SolvingPhase, phase.to_dict(), "phase"))
         assert set(distribution.names) <= set(WORLD.train.names)
         assert set(distribution.lengths) <= {0, *WORLD.train.lengths}
         assert set(distribution.templates) <= set(WORLD.train.templates)
@@ -150,7 +151,10 @@ def test_the_teacher_never_sees_a_held_out_error(tokenizer):
 
 def test_a_phase_has_as_many_solutions_of_the_world_as_it_asks_for():
     ((problem, gold),) = WORLD.generate(5, "check", 1, dataclasses.replace(WORLD.train, lengths=(3,)))
-    phases = [{"right_solutions": 2}, {"right_solutions": 1, "reference_solutions": 1, "mistaken_solutions": 3}]
+    phases = [
+        tiny_models.GradingPhase(right_solutions=2),
+        tiny_models.GradingPhase(right_solutions=1, reference_solutions=1, mistaken_solutions=3),
+    ]
     made = list(tiny_models.made_solutions(TASK, problem, gold, phases, 0))
     assert [(kind, k) for kind, k, _ in made] == [
         ("reference", 0), ("right", 0), ("right", 1), ("mistaken", 0), ("mistaken", 1), ("mistaken", 2),

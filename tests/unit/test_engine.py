@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spare_jax.engines.local import LocalEngine, _share_out, bucket_length, token_bytes
+from spare_jax.engines.local import LocalEngine, _divide_cache, bucket_length, token_bytes
 from spare_jax.engines.sampling import digest32, sample_tokens
 from spare_jax.models.cache import KEY_BLOCK
 from spare_jax.models.config import DecoderConfig
@@ -194,7 +194,7 @@ def test_stop_ids_end_a_sample_and_are_kept(engine):
 
 
 def test_changed_settings_are_obeyed_and_compile_nothing(model):
-    names = "extend", "store", "score", "insert", "decode"
+    names = "prefill", "write", "score", "insert", "decode"
 
     def counts(engine):
         return {name: getattr(engine._compiled, name)._cache_size() for name in names}
@@ -202,7 +202,7 @@ def test_changed_settings_are_obeyed_and_compile_nothing(model):
     engine = new_engine(model, slots=5)  # a size that no other test has, for a count of its own
     answers(engine, crowd())
     before = counts(engine)
-    assert before == {"extend": 3, "store": 3, "score": 3, "insert": 1, "decode": 1}, "once per bucket: 64, 128, 192"
+    assert before == {"prefill": 3, "write": 3, "score": 3, "insert": 1, "decode": 1}, "once per bucket: 64, 128, 192"
     answers(engine, [(f"again-{name}", request) for name, request in crowd()])
     request = sample(stop=(1, 2, 3), temperature=0.123, top_p=0.77, top_k=9, n=4)
     other = new_engine(model, seed=5, slots=5)
@@ -291,7 +291,7 @@ def test_pages_are_taken_back_when_they_are_wanted(model):
     requests = [(name, request) for name, request in family() if not name.startswith("score")]
     assert answers(small, requests) == answers(new_engine(model, max_tokens=40), requests)
     assert small._tree._root.users == 1 + len(small._tree._root.children), "nothing is held any more"
-    held = sum(len(node.own) for node in nodes_of(small._tree._root))
+    held = sum(len(node.own_pages) for node in nodes_of(small._tree._root))
     assert held + len(small._tree._free) == 6
 
 
@@ -364,7 +364,7 @@ def test_a_budget_of_bytes_gives_slots_and_pages(model):
     block = KEY_BLOCK * token_bytes(CONFIG, jnp.float32)
     assert block == KEY_BLOCK * 2 * 2 * 2 * 8 * 4
     sizes = {"slots": 6, "max_length": 250, "max_tokens": 200}
-    shared_out = functools.partial(_share_out, block_bytes=block, lanes=1, max_length=250, max_tokens=200, slots=6)
+    shared_out = functools.partial(_divide_cache, block_bytes=block, lanes=1, max_length=250, max_tokens=200, slots=6)
     assert shared_out(None) == (6, 6 * 2), "two blocks for an answer, two for a prompt"
     assert shared_out(20 * block) == (5, 20 - 5 * 2)
     assert shared_out(4 * block) == (1, 2)
@@ -381,7 +381,7 @@ def test_a_thousand_requests_of_mixed_lengths_compile_once_per_bucket(model):
     buckets = {bucket_length(n, 250) for n in lengths}
     compiled = engine._compiled
     assert buckets == {64, 128, 192, 250}
-    assert (compiled.extend._cache_size(), compiled.store._cache_size()) == (4, 4)
+    assert (compiled.prefill._cache_size(), compiled.write._cache_size()) == (4, 4)
     assert (compiled.insert._cache_size(), compiled.decode._cache_size()) == (1, 1)
 
 
@@ -470,7 +470,7 @@ def test_ten_thousand_requests_leave_nothing_behind(model):
         seen.append(used())
     assert len({arrays for arrays, _ in seen}) == 1
     assert seen[-1][1] - seen[1][1] < 20e6
-    held = sum(len(node.own) for node in nodes_of(engine._tree._root))
+    held = sum(len(node.own_pages) for node in nodes_of(engine._tree._root))
     assert held + len(engine._tree._free) == engine._tree._pages
 
 
@@ -505,14 +505,14 @@ def test_a_renewed_engine_has_forgotten_all_that_the_old_parameters_read(model):
     engine = new_engine(model)
     before = answers(engine, asked)
     read = engine.stats["computed_tokens"]
-    engine.renew(other)
+    engine.update_weights(other)
     assert answers(engine, asked) == answers(new_engine(other), asked) != before
     assert engine.stats["computed_tokens"] == 2 * read  # every prompt was read again
-    engine.renew(model)
+    engine.update_weights(model)
     assert answers(engine, asked) == before
 
 
 def test_an_engine_at_work_is_not_renewed(model, engine):
     engine.submit("a", sample())
-    with pytest.raises(ValueError, match="1 requests are under way: renew it once they are done"):
-        engine.renew(model)
+    with pytest.raises(ValueError, match="1 requests are under way: update the weights once they are done"):
+        engine.update_weights(model)

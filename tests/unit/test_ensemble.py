@@ -12,7 +12,7 @@ RIGHT, WRONG, SILENT = StepJudgement(label=True), StepJudgement(label=False), St
 
 
 def test_majority_breaks_ties_by_the_first_answer_with_a_label():
-    voted = votes.majority([(SILENT, WRONG, SILENT), (WRONG, RIGHT, SILENT), (RIGHT, SILENT, SILENT)])
+    voted = votes.majority_of_steps([(SILENT, WRONG, SILENT), (WRONG, RIGHT, SILENT), (RIGHT, SILENT, SILENT)])
     assert [step.label for step in voted] == [False, False, None]
     assert [step.score for step in voted] == [0.5, 0.5, None]
 

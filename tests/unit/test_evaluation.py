@@ -11,6 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spare_jax.evaluation import statistics
 from spare_jax.evaluation.accuracy import (
     Pool,
     aggregate_all,
@@ -222,12 +223,13 @@ def test_wrong_lengths_and_rules_are_errors():
         chosen_right([Pool("p", ("1",), (True,))], "weighted")
 
 
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
+def test_bootstrap_covers_the_truth_about_as_often_as_it_says(monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 600)
     rng = np.random.default_rng(0)
     covered = 0
     for seed in range(200):
         ours, theirs = rng.random(120) < 0.6, rng.random(120) < 0.5
-        interval = paired_bootstrap(ours, theirs, seed=seed, n_resamples=600)
+        interval = paired_bootstrap(ours, theirs, seed=seed)
         covered += interval["low"] <= 0.1 <= interval["high"]
     assert 178 <= covered <= 200  # expected 190, standard deviation 3.1
 
@@ -429,7 +431,7 @@ def test_the_interval_of_f1_holds_f1_and_resamples_problems():
     # All solutions of one problem come and go together: no spread.
     together = first_error_interval(said, truth, ["p"] * 120, seed=1)
     assert together["low"] == together["high"] == pytest.approx(f1)
-    assert first_error_interval([0], [0], ["p"]) == {"low": None, "high": None}
+    assert first_error_interval([0], [0], ["p"], 0) == {"low": None, "high": None}
 
 
 def test_nothing_is_chosen_on_the_part_that_is_measured():
@@ -437,7 +439,7 @@ def test_nothing_is_chosen_on_the_part_that_is_measured():
     test = Part(["c", "d", "e"], [[False], [True, True], [True, False]], [[3], [9, 3], [1, 2]], [True, True, False])
     threshold, chosen_on = choose_on(dev, "dev", [[0.9, 0.2], [0.8, 0.7]])
     assert 0.2 < threshold < 0.7 and chosen_on == {"part": "dev", "n": 2, "missing": {}, "f1": 1.0}
-    assert choose_on(Part(), "dev", []) == (0.5, None)
+    assert choose_on(Part([], [], [], []), "dev", []) == (0.5, None)
     guesses = baseline_guesses(dev, test)
     assert guesses["length_only"] == [None, 0, None]  # beyond 3 characters, as dev says
     assert guesses["final_answer_only"] == [None, None, 1]
@@ -465,7 +467,7 @@ def test_scores_are_measured_where_the_truth_is_known():
 
 
 def test_measures_of_nothing_are_null():
-    empty = Part()
+    empty = Part([], [], [], [])
     found = measure([], empty, baseline_guesses(empty, empty), 0) | measure_scores([], empty)
     json.dumps(found, allow_nan=False)
     assert found["judge"]["f1"] is None and found["calibration"]["ece"] is None

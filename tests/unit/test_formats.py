@@ -577,13 +577,13 @@ def test_data_sets_are_loaded_by_datasets(tmp_path, monkeypatch):
     ("source", "name"),
     [("Qwen/ProcessBench", ("Qwen/ProcessBench", None)), ("openai/gsm8k:main", ("openai/gsm8k", "main"))],
 )
-def test_the_hub_is_asked_for_configuration_split_and_revision(monkeypatch, source, name):
+def test_the_hub_is_asked_for_configuration_and_split(monkeypatch, source, name):
     import datasets
 
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or [ROWS["processbench"]])
-    assert len(list(files.read(source, "processbench", split="math", revision="abc"))) == 1
-    assert asked == [(name, {"split": "math", "revision": "abc", "trust_remote_code": False})]
+    assert len(list(files.read(source, "processbench", split="math"))) == 1
+    assert asked == [(name, {"split": "math", "trust_remote_code": False})]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.parquet"])

@@ -218,7 +218,7 @@ def test_a_tokenizer_that_knows_no_verdicts_is_refused():
 def judge(kind, texts, scores=None, steps=("step a", "8"), **changes):
     """The judgement of a model that writes `texts`, and whose Score requests are answered by `scores(request)`."""
     how = {"max_length": 100_000, "votes": len(texts), "guidelines": prompt.GUIDELINES[kind]} | changes
-    settings = GenerativeSettings(kind=kind, model="judge", **how)
+    settings = GenerativeSettings(kind=kind, model="judge", **{"grammar": False} | how)
 
     def answer(request):
         if isinstance(request, Sample):
@@ -354,9 +354,11 @@ def test_probabilities_are_those_of_the_decoder():
         verdicts = [([True, False], False), ([False, False], True)]
         texts = [text_of(kind, *said) for said in verdicts]
         guidelines = prompt.BRIEF_GUIDELINES[kind]
-        how = GenerativeSettings(length, kind=kind, guidelines=guidelines, votes=2, scoring="probability")
+        how = GenerativeSettings(
+            length, kind=kind, guidelines=guidelines, votes=2, scoring="probability", grammar=False
+        )
         program = lambda: generative(TASK, PROBLEM, solution("step a", "8"), tokenizer, how)  # noqa: E731, B023
-        ((_, judgement),) = run({"verifier": Written(texts)}, [("p", program)], EmptyJournal())
+        ((_, judgement),) = run({"generative": Written(texts)}, [("p", program)], EmptyJournal())
 
         asked = encode_chat(tokenizer, verify.render(TASK, PROBLEM, ("step a", "8"), guidelines))
         by_hand = []
@@ -398,12 +400,14 @@ def test_a_judgement_that_was_killed_goes_on(after):
 
         return ScriptedEngine(answer, per_poll=1, kill_after=kill_after)
 
-    how = GenerativeSettings(10_000, kind="prm", guidelines="Judge.", votes=2, temperature=1.0, scoring="probability")
+    how = GenerativeSettings(
+        10_000, kind="prm", guidelines="Judge.", votes=2, temperature=1.0, scoring="probability", grammar=False
+    )
     programs = [("p", lambda: generative(TASK, PROBLEM, solution("a", "8"), TOKENIZER, how))]
-    unbroken, journal = list(run({"verifier": engine(None)}, programs, EmptyJournal())), KeptJournal()
+    unbroken, journal = list(run({"generative": engine(None)}, programs, EmptyJournal())), KeptJournal()
     with pytest.raises(Killed):
-        list(run({"verifier": engine(after)}, programs, journal))
+        list(run({"generative": engine(after)}, programs, journal))
     assert len(journal) == after
     resumed = engine(None)
-    assert list(run({"verifier": resumed}, programs, journal)) == unbroken
+    assert list(run({"generative": resumed}, programs, journal)) == unbroken
     assert len(resumed.answered) == 5 - after

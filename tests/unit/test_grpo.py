@@ -15,7 +15,7 @@ from test_training import assert_equal
 
 from spare_jax.models import adapters
 from spare_jax.records import Judgement, Solution, not_judged
-from spare_jax.training import grpo, loop, watch
+from spare_jax.training import grpo, setup, watch
 from spare_jax.training.advantages import REWARDS, Graded, advantages
 from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
@@ -38,9 +38,14 @@ def odd(name, groups):
 @pytest.fixture(scope="module")
 def steps_made():
     """The jitted train steps that the runs of this module make."""
-    made, make = [], loop.make_train_step
+    made = []
+
+    def recorded(*args):
+        made.append((found := setup.set_up(*args)).train_step)
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+        patch.setattr(grpo, "set_up", recorded)
         yield made
 
 
@@ -122,7 +127,7 @@ def test_what_was_not_judged_is_no_part_of_an_update(tmp_path):
     """Two thirds of the solutions are judged: the update is that of a run in which the others were never sampled."""
     changes = dict(iterations=3, loss=OBJECTIVE, reward="process_aware", rules=NOTHING_FORBIDDEN)
     third = failing(lambda name, place: place % 3 == 1, odd)
-    result = train(tmp_path / "failing", judge=third, alarms=(UNJUDGED,), **changes)
+    result = train(tmp_path / "failing", judge=third, alarms={"any": UNJUDGED}, **changes)
     assert (result.judged, result.failed, result.stopped_by) == (3 * 5, 3 * 3, "")
     for row in rows(tmp_path / "failing"):
         assert (row["judged"], row["judge/failed"], row["judge/no_verdict"]) == (5, 3 / 8, 0.0)
@@ -147,7 +152,7 @@ def test_what_was_not_judged_is_no_part_of_an_update(tmp_path):
 def test_a_judge_that_is_down_moves_nothing_and_ends_in_an_error(tmp_path):
     down = failing(lambda name, place: True)
     with pytest.raises(ValueError, match=r"judge/failed was above 0.5 in 2 iterations in a row .*the server is away"):
-        train(tmp_path, judge=down, alarms=(UNJUDGED,), checkpoint_every=1)
+        train(tmp_path, judge=down, alarms={"any": UNJUDGED}, checkpoint_every=1)
     first, second = rows(tmp_path)
     assert first["judge/failed"] == second["judge/failed"] == first["flat"] == 1.0 and first["judged"] == 0
     unknown = ("reward", "reward_std", "correct", "void", "loss", "grad_norm", "kl", "held_out/disagreement")
@@ -163,18 +168,18 @@ def test_where_not_one_solution_was_judged_nothing_is_returned(tmp_path):
     with pytest.raises(ValueError, match=r"not one of 8 solutions was judged, .*\(the server is away\): mend"):
         train(tmp_path / "one", judge=down, iterations=1)
     with pytest.raises(ValueError, match=r"not one of 16 solutions was judged"):
-        train(tmp_path / "stopped", judge=down, alarms=(Alarm("tokens", 0.0, patience=2),))
+        train(tmp_path / "stopped", judge=down, alarms={"any": Alarm("tokens", 0.0, patience=2)})
 
 
 def test_a_run_whose_judge_came_back_ends_as_one_whose_judge_was_never_away(unbroken, tmp_path):
     directory, result, _ = unbroken
     away = failing(lambda name, place: "000002" <= name < "000004")
     with pytest.raises(ValueError, match="judge/failed was above"):
-        train(tmp_path, judge=away, alarms=(UNJUDGED,))
+        train(tmp_path, judge=away, alarms={"any": UNJUDGED})
     assert len(rows(tmp_path)) == 4
     asked = []
     again = failing(lambda name, place: asked.append(name))
-    assert_equal(train(tmp_path, judge=again, alarms=(UNJUDGED,)).model, result.model)
+    assert_equal(train(tmp_path, judge=again, alarms={"any": UNJUDGED}).model, result.model)
     assert asked[0].startswith("000002")  # the checkpoint before the first failure is kept: nothing doubts its weights
     assert (tmp_path / "steps.jsonl").read_bytes() == (directory / "steps.jsonl").read_bytes()
 
@@ -188,7 +193,7 @@ def test_a_policy_that_is_not_finite_never_trains(tmp_path):
 
 def test_an_alarm_stops_the_run_where_all_was_well(tmp_path):
     always = Alarm("tokens", 0.0, patience=2)
-    result = train(tmp_path, alarms=(always,), checkpoint_every=1)
+    result = train(tmp_path, alarms={"any": always}, checkpoint_every=1)
     assert result.stopped_by == "tokens" and result.iterations == 2 and result.rollbacks == 0
     assert_equal(result.model, grpo_runs.start().model)
 
@@ -205,7 +210,7 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
         return [[grpo_runs.dataclasses.replace(one, outcome=not one.outcome) for one in group] for group in said]
 
     alarm = Alarm("held_out/disagreement", 0.5)
-    result = train(tmp_path / "alarm", judge=judge, rules=NOTHING_FORBIDDEN, alarms=(alarm,))
+    result = train(tmp_path / "alarm", judge=judge, rules=NOTHING_FORBIDDEN, alarms={"any": alarm})
     assert result.stopped_by == "held_out/disagreement" and result.iterations == 5
     before = train(tmp_path / "before", judge=judge, rules=NOTHING_FORBIDDEN, iterations=2).model
     assert_equal(result.model, before)
@@ -215,11 +220,11 @@ def test_an_alarm_goes_back_to_before_what_set_it_off(tmp_path):
 
 def test_an_alarm_rolls_back_and_goes_on_with_other_problems(tmp_path):
     always = Alarm("tokens", 0.0, action="roll_back")
-    result = train(tmp_path, alarms=(always,), iterations=3)
+    result = train(tmp_path, alarms={"any": always}, iterations=3)
     assert result.rollbacks == 3 and result.iterations == 3 and not result.stopped_by
     assert_equal(result.model, grpo_runs.start().model)
     assert len({row["entropy"] for row in rows(tmp_path)}) == 3
-    assert_equal(train(tmp_path, alarms=(always,), iterations=3).model, result.model)
+    assert_equal(train(tmp_path, alarms={"any": always}, iterations=3).model, result.model)
 
 
 def test_adapters_learn_over_a_base_that_is_the_reference(tmp_path):
@@ -271,7 +276,7 @@ def test_alarms_count_iterations_in_a_row():
 
 def test_an_alarm_that_nothing_can_set_off_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"alarm on 'stepz': .* choose among reward, .*held_out/"):
-        train(tmp_path, alarms=(Alarm("stepz", 1.0),), iterations=1)
+        train(tmp_path, alarms={"any": Alarm("stepz", 1.0)}, iterations=1)
     assert watch.Alarms([Alarm("held_out/false_reward", 0.5)]).hear({"reward": 0.0}) == []  # waits for such problems
 
 
@@ -362,11 +367,11 @@ def test_disagreement_is_of_the_reward_with_the_truth():
 
 
 def test_a_course_counts_what_was_generated_and_means_over_its_ends():
-    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(5)]
+    rows = [{"step": i + 1, "tokens": 10.0 + i, "judge_tokens": 100.0, "steps": float(i)} for i in range(12)]
     rows[2] |= {"held_out/correct": 0.5, "held_out/disagreement": 0.25, "held_out/false_reward": 0.125}
-    course = watch.course(rows, solutions=4, span=2)
-    assert (course["tokens"], course["judge_tokens"]) == (4 * 60.0, 4 * 500.0)
-    assert course["first"] == {"tokens": 10.5, "judge_tokens": 100.0, "steps": 0.5}
-    assert course["last"]["steps"] == 3.5
+    course = watch.course(rows, solutions=4)
+    assert (course["tokens"], course["judge_tokens"]) == (4 * 186.0, 4 * 1200.0)
+    assert course["first"] == {"tokens": 14.5, "judge_tokens": 100.0, "steps": 4.5}
+    assert course["last"]["steps"] == 6.5
     seen = {"correct": 0.5, "disagreement": 0.25, "false_reward": 0.125}
     assert course["held_out"] == [{"step": 3, "tokens": 4 * 33.0, "judge_tokens": 1200.0} | seen]

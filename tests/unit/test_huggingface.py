@@ -17,7 +17,7 @@ from spare_jax.models.config import DecoderConfig
 LLAMA = DecoderConfig(
     vocab_size=270, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
-QWEN2 = dataclasses.replace(LLAMA, family="qwen2", attention_bias=True, rope_theta=1e6, norm_eps=1e-5)
+QWEN2 = dataclasses.replace(LLAMA, family="qwen2", rope_theta=1e6, norm_eps=1e-5)
 
 init = jax.jit(decoder.init_decoder, static_argnums=(0, 2))
 

@@ -51,7 +51,7 @@ TASK = Task(
 )
 TOKENIZER = small_tokenizer()
 (TAG_ID,) = encode(TOKENIZER, TAG)
-SETTINGS = SpareSettings(max_length=100_000, max_tokens=500, exemplars=2)
+SETTINGS = SpareSettings(max_length=100_000, max_tokens=500, exemplars=2, grammar=False)
 
 
 def solution(*steps, id="p/0", **fields):
@@ -110,7 +110,7 @@ class TestLabels:
         assert [step.label for step in steps] == [None] * 3
 
     def test_overwriting_keeps_the_rest_of_the_record_and_is_counted(self):
-        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1, parsed=True)
+        annotation = ParsedAnnotation({1: WRONG}, surplus=2, duplicates=1)
         (step,), counts = label_steps(annotation, 1, True, LabelPolicy())
         assert step == dataclasses.replace(WRONG, label=True)
         assert counts == LabelCounts(solutions=1, steps=1, overwritten=1, surplus=2, duplicates=1)
@@ -264,7 +264,7 @@ class TestSpare:
         candidate = solution("a", "b", "8")
         judgements = {}
         for policy in (LabelPolicy(), LabelPolicy("unknown", last_step_is_outcome=False)):
-            settings = dataclasses.replace(SETTINGS, policy=policy)
+            settings = dataclasses.replace(SETTINGS, **vars(policy))
             judgements[policy] = ask(spare(TASK, PROBLEM, GOLD, candidate, TOKENIZER, settings), says(text))[0]
         first, second = judgements
         assert [s.label for s in judgements[first].steps] == [True, False, True]

@@ -47,7 +47,7 @@ def _batch(examples, row_length=40):
 
 
 def _unpacked(examples, row_length=40):
-    rows = [batches.pack([example], row_length, max_tags=8).arrays for example in examples]
+    rows = [batches.pack([example], row_length).arrays for example in examples]
     return {name: jnp.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -135,10 +135,10 @@ def test_unknown_labels_count_for_nothing(model):
         np.testing.assert_allclose(with_unknown, known, rtol=1e-6)
 
 
-def test_weights_scale_loss_and_count(model):
-    ids, tags, labels = [3, 4, 9], [1, 2], [0.0, 1.0]
-    once = np.array(tag_loss(model, _batch([Example(ids, tags=tags, labels=labels)])))
-    half = np.array(tag_loss(model, _batch([Example(ids, tags=tags, labels=labels, weight=0.5)])))
+def test_weights_of_tokens_scale_loss_and_count(model):
+    ids, weights = [3, 4, 9, 8], np.array([0.0, 1.0, 0.0, 1.0])
+    once = np.array(lm_loss(model, _batch([Example(ids, weights)])))
+    half = np.array(lm_loss(model, _batch([Example(ids, 0.5 * weights)])))
     np.testing.assert_allclose(half, 0.5 * once, rtol=1e-6)
 
 

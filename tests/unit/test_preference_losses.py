@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_training import CONFIG, TRAIN, assert_equal, rows
 
 from spare_jax.models import decoder, sharding
-from spare_jax.training import batches, loop, losses
+from spare_jax.training import batches, loop, losses, setup
 from spare_jax.training.batches import Pair
 
 ROW = 32
@@ -34,7 +34,7 @@ def pairs(count, seed=0):
     for _ in range(count):
         prompt, chosen, rejected = (rng.integers(10, 32, n) for n in rng.integers(1, 6, 3))
         chosen[0], rejected[0] = chosen[0] // 2 * 2, rejected[0] // 2 * 2 + 1
-        made.append(Pair(prompt, chosen, rejected, weight=float(rng.choice([0.5, 1.0]))))
+        made.append(Pair(prompt, chosen, rejected))
     return made
 
 
@@ -57,7 +57,7 @@ def packed(made, row_length=ROW, num_rows=None, max_pairs=None):
     arrays = batches.take(batch, np.where(places < batch.rows, places, -1))
     width = (max_pairs or arrays["pair_weights"].shape[1]) - arrays["pair_weights"].shape[1]
     arrays["pair_weights"] = np.pad(arrays["pair_weights"], ((0, 0), (0, width)))
-    sums = np.asarray(losses._of_pairs(jnp.asarray(1.0 * arrays["ids"]), arrays))
+    sums = np.asarray(losses._pair_sums(jnp.asarray(1.0 * arrays["ids"]), arrays))
     return arrays | {"reference_logps": -0.1 * sums}
 
 
@@ -88,20 +88,20 @@ def expected(name, model, made):
         (chosen, of_chosen), (rejected, of_rejected) = (
             logps_alone(model, pair.prompt, text) for text in (pair.chosen, pair.rejected)
         )
-        weights += pair.weight
+        weights += 1
         if name == "dpo":
             gains = [
                 logps[mask].sum() + 0.1 * (sum(pair.prompt) + sum(text))
                 for logps, mask, text in ((chosen, of_chosen, pair.chosen), (rejected, of_rejected, pair.rejected))
             ]
-            total += pair.weight * np.logaddexp(0, -0.5 * (gains[0] - gains[1]))
+            total += np.logaddexp(0, -0.5 * (gains[0] - gains[1]))
             continue
         means = chosen[of_chosen].mean(), rejected[of_rejected].mean()
         odds = [mean - np.log(-np.expm1(mean)) for mean in means]
-        total += pair.weight * 0.5 * np.logaddexp(0, odds[1] - odds[0])
+        total += 0.5 * np.logaddexp(0, odds[1] - odds[0])
         covered = np.ones_like(of_chosen) if name == "orpo_trl" else of_chosen
-        nll -= pair.weight * chosen[covered].sum()
-        tokens += pair.weight * covered.sum()
+        nll -= chosen[covered].sum()
+        tokens += covered.sum()
     return (nll / tokens if tokens else 0.0) + total / weights
 
 
@@ -166,7 +166,7 @@ def test_the_odds_ratio_of_extreme_completions_has_a_value_and_a_gradient(model,
     by_segment = jnp.asarray([0.0, chosen, rejected])[batch["segments"]]
 
     def sums(shift):
-        monkeypatch.setattr(losses, "token_logps", lambda *_, **__: by_segment + shift)
+        monkeypatch.setattr(losses, "next_token_logps", lambda *_, **__: by_segment + shift)
         return losses.ORPOLoss(0.5).sums(model, batch)[1]
 
     value, gradient = jax.value_and_grad(sums)(jnp.zeros(by_segment.shape))
@@ -175,14 +175,11 @@ def test_the_odds_ratio_of_extreme_completions_has_a_value_and_a_gradient(model,
 
 
 def test_nothing_but_padding_changes_nothing(model, mesh):
-    empty = jax.tree.map(lambda x: np.zeros_like(x)[None], packed(pairs(3)))
-    tx = optax.sgd(1.0)
-    where = sharding.shardings_of(model, mesh)
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    empty = setup.to_devices(jax.tree.map(np.zeros_like, packed(pairs(3))), mesh, 1)
+    config = dataclasses.replace(TRAIN, weight_decay=0.0)
     for loss in (LOSSES["orpo_trl"], LOSSES["dpo"]):
-        step = loop.make_train_step(TRAIN, loss, tx, where, tx.init(model), replicated)
-        frozen = jax.tree.map(lambda _: None, model)
-        moved, _, metrics = step(loop.place(model, where), tx.init(model), frozen, empty, jax.random.key(0), 0)
+        training = setup.set_up(config, model, loss, optax.constant_schedule(1.0), mesh)
+        moved, _, metrics = training.step(*training.place(model), empty, jax.random.key(0), 0)
         assert_equal(moved, model)
         assert {name: float(value) for name, value in metrics.items()} == dict(loss=0, grad_norm=0, supervised=0)
 

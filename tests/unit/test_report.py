@@ -149,23 +149,17 @@ def _example(words: str = "4 * 12 = 48"):
         "gold_answer": words,
         "outcome": False,
         "score": 0.5,
-        "chosen_by": [words],
         "steps": [step],
     }
 
 
 def _meta(words: str = "tiny"):
     return {
-        "title": words,
         "task": words,
         "generated": True,
-        "config": words,
-        "command": words,
-        "version": words,
         "device": words,
         "models": {"generator": words, "judge": words, "prm": words, words: words},
         "counts": {words: 12345},
-        "notes": [words],
         "runs": [
             {"stage": words, "seconds": 61.0, "prompt_tokens": 1000, "generated_tokens": 10},
             {"stage": words, "seconds": 5, "generated_tokens": 1},

@@ -107,7 +107,7 @@ class TestTreeSearch:
         """A solution whose steps are right up to `first_error` (0-based): behind it no rollout ends right."""
         steps = tuple(f"step {i}" for i in range(n_steps))
         candidate = solution(*steps, answer=steps[-1])
-        how = TreeSettings(SETTINGS, searches)
+        how = TreeSettings(**vars(SETTINGS), searches=searches)
         answer = policy(lambda taken: 1 if taken <= first_error else 0)
         return ask(tree_search(TASK, PROBLEM, GOLD, candidate, TOKENIZER, "none", how), answer)
 
@@ -122,7 +122,8 @@ class TestTreeSearch:
     def test_a_right_solution_is_not_searched(self):
         candidate = solution("step 0", "8", answer="8")
         judgement, requests = ask(
-            tree_search(TASK, PROBLEM, GOLD, candidate, TOKENIZER, "none", TreeSettings(SETTINGS)), policy(lambda n: 0)
+            tree_search(TASK, PROBLEM, GOLD, candidate, TOKENIZER, "none", TreeSettings(**vars(SETTINGS))),
+            policy(lambda n: 0),
         )
         assert not requests and [step.label for step in judgement.steps] == [True, True]
 

@@ -16,7 +16,7 @@ import pytest
 from spare_jax.models import decoder, sharding
 from spare_jax.models.config import DecoderConfig
 from spare_jax.storage.jsonlines import StoreError
-from spare_jax.training import batches, loop, losses, optimizer
+from spare_jax.training import batches, loop, losses, optimizer, setup
 from spare_jax.training.batches import Example
 from spare_jax.training.checkpoints import Checkpoints
 
@@ -24,7 +24,7 @@ GOOD, BAD, TAG = 5, 7, 9
 CONFIG = DecoderConfig(
     vocab_size=32, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4
 )
-TRAIN = loop.TrainConfig(
+TRAIN = setup.TrainConfig(
     batch_rows=4, row_length=24, steps=8, learning_rate=1e-2, eval_every=3, checkpoint_every=3, fetch_every=2, clip=1.0
 )
 TAG_LOSS = losses.TokenTagLoss(GOOD, BAD)
@@ -61,8 +61,13 @@ def model():
 @pytest.fixture
 def steps_made(monkeypatch):
     """The jitted train steps that `train` makes."""
-    made, make = [], loop.make_train_step
-    monkeypatch.setattr(loop, "make_train_step", lambda *args: made.append(make(*args)) or made[-1])
+    made = []
+
+    def recorded(*args):
+        made.append((found := setup.set_up(*args)).train_step)
+        return found
+
+    monkeypatch.setattr(loop, "set_up", recorded)
     return made
 
 
@@ -211,8 +216,7 @@ def test_killed_and_resumed_equals_unbroken_bit_for_bit(model, mesh, tmp_path):
 
 def test_a_checkpoint_is_of_its_own_step_though_training_goes_on(model, mesh, tmp_path):
     # The step donates what the writer is still saving; were a buffer reused, the file would hold a later step.
-    shardings = sharding.shardings_of(model, mesh)
-    placed = loop.place(model, shardings)
+    placed = jax.jit(lambda m: jax.tree.map(jnp.copy, m))(jax.device_put(model, sharding.shardings_of(model, mesh)))
     expected = jax.tree.map(np.array, placed)
     advance = jax.jit(lambda m: jax.tree.map(lambda x: x + 1, m), donate_argnums=0)
     with Checkpoints(tmp_path) as checkpoints:
@@ -220,12 +224,12 @@ def test_a_checkpoint_is_of_its_own_step_though_training_goes_on(model, mesh, tm
         for _ in range(20):
             placed = advance(placed)
     with Checkpoints(tmp_path) as checkpoints:
-        assert_equal(checkpoints.restore(model, shardings), expected)
+        assert_equal(checkpoints.restore(placed), expected)
 
 
 def test_a_checkpoint_of_another_model_is_an_error(model, mesh, tmp_path):
     train(model, tmp_path, mesh, steps=1, dev_examples=[])
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True)
+    config = dataclasses.replace(CONFIG, family="qwen2")
     with pytest.raises(ValueError, match=r"is another model's: 0\.blocks\..*bias.* is None there and \[\[2, 8\]"):
         train(decoder.init_decoder(config, jax.random.key(0)), tmp_path, mesh, steps=2, dev_examples=[])
     config = dataclasses.replace(CONFIG, intermediate_size=64)
@@ -246,11 +250,11 @@ def whole_checkpoint(tmp_path_factory):
 
 
 def read_checkpoint(directory):
-    shardings = jax.tree.map(lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), TREE)
+    like = jax.device_put(TREE)
     with Checkpoints(directory) as checkpoints:
         progress = checkpoints.progress()
         assert progress is not None
-        return progress, checkpoints.restore(TREE, shardings), checkpoints.restore_best(4, TREE, shardings)
+        return progress, checkpoints.restore(like), checkpoints.restore_best(4, like)
 
 
 DAMAGE = {
@@ -357,7 +361,7 @@ def test_learning_rate_warms_up_and_falls_to_nothing():
 
 
 def test_weight_decay_spares_norms_and_biases():
-    config = dataclasses.replace(CONFIG, family="qwen2", attention_bias=True, tie_embeddings=False)
+    config = dataclasses.replace(CONFIG, family="qwen2", tie_embeddings=False)
     model = decoder.init_decoder(config, jax.random.key(0))
     tx = optimizer.adamw(optax.constant_schedule(1.0), weight_decay=0.5, clip=1.0)
     zero = jax.tree.map(jnp.zeros_like, model)
@@ -390,7 +394,7 @@ def test_muon_moves_kernels_by_orthogonal_updates_and_all_else_as_nesterov_adamw
 
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="optimizer='sgd' is unknown: use adamw or muon"):
-        loop.TrainConfig(optimizer="sgd")
+        setup.TrainConfig(optimizer="sgd")
 
 
 @pytest.mark.parametrize("name", optimizer.OPTIMIZERS)
@@ -399,6 +403,16 @@ def test_moments_are_float32_for_bfloat16_parameters(name, model):
     tx = optimizer.OPTIMIZERS[name](optax.constant_schedule(1e-3), weight_decay=0.0, clip=1.0)
     state = jax.eval_shape(functools.partial(optimizer.init_state, tx), half)
     assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+
+
+def test_a_step_is_sent_nothing_that_is_not_on_the_mesh(model, mesh):
+    training = setup.set_up(TRAIN, model, TAG_LOSS, optax.constant_schedule(1e-3), mesh)
+    batch = batches.take(batches.pack(examples(8), TRAIN.row_length), np.arange(2))
+    arrays, key = training.place(model), jax.random.key(0)
+    training.step(*arrays, setup.to_devices(batch, mesh, 1), key, 0)
+    on_host = {name: array[None] for name, array in batch.items()}
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        training.step(*training.place(model), on_host, key, 1)
 
 
 def test_bfloat16_models_train_on_float32_parameters(model, mesh, tmp_path):

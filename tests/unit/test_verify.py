@@ -101,7 +101,9 @@ class TestVerify:
         return verify.format_verification(steps, answer)
 
     def judge(self, texts, steps=("step a", "8"), **changes):
-        how = VerifySettings(**{"max_length": 100_000, "max_tokens": 500, "votes": len(texts)} | changes)
+        how = VerifySettings(
+            **{"max_length": 100_000, "max_tokens": 500, "votes": len(texts), "grammar": False} | changes
+        )
         answer = lambda request: tuple(completion(text) for text in texts)  # noqa: E731
         return ask(judge_by_verification(TOY, PROBLEM, solution(*steps), TOKENIZER, how), answer)
 
@@ -132,7 +134,7 @@ class TestVerify:
         assert [step.label for step in judgement.steps] == [False, True] and judgement.text == says
         for text, end, why in (("?", "stop", "has no verdict"), (says, "length", "was cut off after")):
             ended = dataclasses.replace(completion(text), finish_reason=end)
-            how = VerifySettings(max_length=100_000, votes=2, temperature=1.0)
+            how = VerifySettings(max_length=100_000, votes=2, temperature=1.0, grammar=False)
             asked = judge_by_verification(TOY, PROBLEM, solution("step a", "8"), TOKENIZER, how)
             judgement, _ = ask(asked, lambda _, ended=ended: (ended, ended))
             assert why in judgement.failure and judgement.outcome is None and judgement.steps == (StepJudgement(),) * 2

@@ -1,7 +1,7 @@
-r"""Mathematical text without what is only its look: one spelling for everything that is written in several.
+r"""One spelling for mathematical text that can be written in several ways.
 
 "$\dfrac12$", "½" and "\frac{1}{2}" become "\frac{1}{2}"; digits and punctuation of all scripts become ASCII; fonts,
-sizes, dollar signs and thin spaces go. What has a meaning stays: "3²" becomes "3^{2}" and "√3" becomes "\sqrt 3".
+sizes, dollar signs and thin spaces are removed. The meaning stays: "3²" becomes "3^{2}" and "√3" becomes "\sqrt 3".
 """
 
 import re
@@ -29,7 +29,7 @@ _SYMBOLS["ς"] = r"\sigma "
 _ROOT = re.compile(r"([√∛∜])\s?([0-9]{1,30}(?:\.[0-9]{1,30})?)")
 _RAISED = re.compile(r"[⁰¹²³⁴-⁹⁺⁻⁼⁽⁾ⁿⁱ]+")
 _LOWERED = re.compile(r"[₀-₉₊₋₌₍₎ₐₑₒₓₕₖₗₘₙₚₛₜᵢⱼ]+")
-# Letters of scripts that are written without blanks: they end a number as a blank does.
+# Letters of scripts that are written without blanks: a number ends before them.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _BESIDE = re.compile(rf"(?<=[{_UNSPACED}])(?=[0-9A-Za-z\\$+-])|(?<=[0-9A-Za-z}}])(?=[{_UNSPACED}])")
 
@@ -37,8 +37,8 @@ _BESIDE = re.compile(rf"(?<=[{_UNSPACED}])(?=[0-9A-Za-z\\$+-])|(?<=[0-9A-Za-z}}]
 def ascii_text(text: str) -> str:
     """Text with the digits, blanks, punctuation and mathematical signs of all scripts in ASCII and LaTeX.
 
-    Linear in the text. Other letters stay as they are; those of Chinese, Japanese and Korean are parted by a blank from
-    numbers and Latin letters beside them.
+    In linear time. Other letters stay; a blank is put between Chinese, Japanese or Korean letters and numbers or Latin
+    letters beside them.
     """
     if text.isascii():
         return text
@@ -49,11 +49,11 @@ def ascii_text(text: str) -> str:
 
 
 class _Table(dict[int, str]):
-    """What `str.translate` puts in the place of a character; found once per character."""
+    """A table for `str.translate` that works out each character once, when it first occurs."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = found = _in_ascii(chr(code))
-        return found
+        self[code] = spelling = _in_ascii(chr(code))
+        return spelling
 
 
 _IN_ASCII = _Table()
@@ -84,7 +84,7 @@ def _spelled(character: str) -> str:
     return _SYMBOLS.get(character, character)
 
 
-# A letter in upright type behind a number is a unit: "5\text{ m}". Others are what they are without it.
+# A letter in upright type behind a number is a unit: "5\text{ m}". Elsewhere upright type changes nothing.
 _UNIT_LETTERS = {"m": "metres", "g": "grams", "s": "seconds", "h": "hours", "L": "litres", "l": "litres"}
 _UNIT_LETTER = re.compile(
     r"(?<=[0-9})])(?:\s|\\[, ;:]|~)*\\(?:text|mbox|textrm|textup|mathrm|rm)\s?\{\s*([mgshLl])\s*\}(?!\s*[({])"
@@ -154,18 +154,18 @@ _ROW_END = re.compile(r"\\\\(?:\[[^\]]{0,20}\])?")
 _BLANKS = re.compile(r"\s+")
 
 
-def undressed(text: str) -> str:
-    """A short text (an answer) in one spelling; the module's first lines say what that is."""
+def normalized(text: str) -> str:
+    """A short text (an answer) in the one spelling that the module's docstring describes."""
     text = ascii_text(text)
-    # Two backslashes end a row of a matrix; elsewhere somebody has escaped one.
+    # Two backslashes end a row of a matrix; elsewhere they are one that was escaped.
     text = _ROW_END.sub(r" \\cr ", text) if "\\begin" in text else _ESCAPED.sub(r"\\", text)
     text = _UNIT_QUOTIENT.sub(" units", text)
     text = _UNIT_LETTER.sub(lambda m: f" {_UNIT_LETTERS[m[1]]} ", text)
     for pattern, plain in _SPELLINGS:
         text = pattern.sub(plain, text)
     for _ in range(3):  # fonts inside fonts
-        text, found = _FONT.subn(lambda m: f" {m[1]} " if m[1] is not None else f" {m[2]} ", text)
-        if not found:
+        text, count = _FONT.subn(lambda m: f" {m[1]} " if m[1] is not None else f" {m[2]} ", text)
+        if not count:
             break
     text = _BLANKS.sub(" ", _SWITCH.sub("", _FONT_NAME.sub("", text))).strip()
     return text[1:-1].strip() if _is_group(text) else text
@@ -184,7 +184,7 @@ def _is_group(text: str) -> bool:
 
 
 def canonical_text(text: str) -> str:
-    """`undressed` without blanks that part nothing and without the final full stop: equal where two answers are the
-    same but for their look. (", " before three digits stays: "1, 200" is not 1,200.)"""
-    text = undressed(text).rstrip(" .")
+    """`normalized` without the final full stop and without blanks that separate nothing. (That of "1, 200" stays, which
+    is not 1,200.)"""
+    text = normalized(text).rstrip(" .")
     return re.sub(r"(?<![A-Za-z0-9,]) |(?<=,) (?![0-9]{3}(?![0-9]))| (?![A-Za-z0-9])", "", text)
