@@ -96,13 +96,11 @@ def get_config(argument: str | None = None):
     teacher = TeacherTraining(seed=0, dev_problems=100, phases=phases)
     stages = tiny_models.PIPELINE
     if chosen["further"]:
-        # Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own: half of them long,
-        # since there its labels fail first.
+        # Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own, half of them long.
         stages = {name: stages[name] for name in ("candidates", "teacher")}
         candidates = replace(candidates, base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
-        teacher = replace(
-            teacher, start="tiny-teacher", phases={name: phases[name] for name in ("4_agreement", "5_reference")}
-        )
+        last = {name: phases[name] for name in ("4_agreement", "5_reference")}
+        teacher = replace(teacher, start="tiny-teacher", phases=last)
     if chosen["verifier"]:
         stages = {name: stage for name, stage in stages.items() if name != "other_base"}
         candidates = replace(candidates, base="base", seed=base.seed)
