@@ -96,7 +96,7 @@ def get_config(argument: str | None = None):
     teacher = TeacherTraining(seed=0, dev_problems=100, phases=phases)
     stages = tiny_models.PIPELINE
     if chosen["further"]:
-        # Only the last two phases, from the shipped tiny-teacher's weights, on problems of their own, half of them long.
+        # The last two phases alone, from the shipped tiny-teacher's weights; half of their problems are long.
         stages = {name: stages[name] for name in ("candidates", "teacher")}
         candidates = replace(candidates, base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
         last = {name: phases[name] for name in ("4_agreement", "5_reference")}
