@@ -3,7 +3,7 @@
     python -m spare_jax.main --config=configs/tiny_models.py                  about two hours on two CPU cores
     python -m spare_jax.main --config=configs/tiny_models.py:world=multihop   or spatial
     python -m spare_jax.main --config=configs/tiny_models.py:verifier         a teacher that verifies in SPARK's words
-    python -m spare_jax.main --config=configs/tiny_models.py:further          tiny-teacher trained further: 44 minutes
+    python -m spare_jax.main --config=configs/tiny_models.py:further          tiny-teacher trained further: an hour
 
 Writes Hugging Face directories under models/ of the work directory; models/base and models/teacher are what
 spare_jax/assets/ holds of the arithmetic world as tiny-base and tiny-teacher, and of the others as <world>-base and
@@ -87,18 +87,20 @@ def get_config(argument: str | None = None):
         "3_verdicts": verdicts,
     }
     if arithmetic:
-        # At last that the label follows from the explanation: references told again word for word, right solutions, and
-        # mistakes that the world makes; and that a count is read in the reference, where the story does not tell it.
-        agreement = replace(verdicts, steps=6000, verdict_weight=2.0, right_share=0.55, hidden_share=0.5)
-        phases["4_agreement"] = replace(agreement, reference_solutions=1, mistaken_solutions=5)
+        # At last that the label follows from the explanation: references told again word for word, right solutions,
+        # and mistakes that the world makes. Then that a count is read in the reference, where the story lacks it.
+        phases["4_agreement"] = agreement = replace(
+            verdicts, steps=6000, verdict_weight=2.0, reference_solutions=1, mistaken_solutions=5, right_share=0.55
+        )
+        phases["5_reference"] = replace(agreement, steps=2000, learning_rate=1e-3, hidden_share=0.5)
     teacher = TeacherTraining(seed=0, dev_problems=100, phases=phases)
     stages = tiny_models.PIPELINE
     if chosen["further"]:
-        # Only the last phase, from the shipped tiny-teacher's weights, on problems of its own: half of them long, since
-        # there its labels fail first.
+        # The last two phases alone, from the shipped tiny-teacher's weights; half of their problems are long.
         stages = {name: stages[name] for name in ("candidates", "teacher")}
         candidates = replace(candidates, base="", seed=6, problems=6000, lengths=(1, 2, 3, 4, 5, 5, 6, 6))
-        teacher = replace(teacher, start="tiny-teacher", phases={"4_agreement": phases["4_agreement"]})
+        last = {name: phases[name] for name in ("4_agreement", "5_reference")}
+        teacher = replace(teacher, start="tiny-teacher", phases=last)
     if chosen["verifier"]:
         stages = {name: stage for name, stage in stages.items() if name != "other_base"}
         candidates = replace(candidates, base="base", seed=base.seed)
