@@ -1,6 +1,6 @@
 """SPARE end to end: solve, annotate against references, train a PRM and an ORM, rank, evaluate, report.
 
-    python -m spare_jax.main --config=configs/prm_math.py                    about 5 minutes on two CPU cores
+    python -m spare_jax.main --config=configs/prm_math.py                    five to ten minutes on two CPU cores
     python -m spare_jax.main --config=configs/prm_math.py:runlocal           the same in small, under a minute
     python -m spare_jax.main --config=configs/prm_math.py:task=gsm8k \\
         --config.data.path=DIR --config.models.generator.path=HF_DIR         real problems, a real model

@@ -132,7 +132,7 @@ def judge_of(run: Run, how: OnlineRL, judges: ask.Judges, gold: Mapping[str, Gol
             return vote(problem.id, solutions, run.seed, run.task.answers_equal)
         if verdicts == "coin":
             return [coin(run.seed, solution, draw) for solution in solutions]
-        require_answers(gold[problem.id], "rlvr")
+        require_answers(gold[problem.id], how.reward)
         return [outcome(run.task, gold[problem.id], solution) for solution in solutions]
 
     return lambda name, groups: [by_itself(f"{name}/{place:04d}", *group) for place, group in enumerate(groups)]

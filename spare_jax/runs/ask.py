@@ -36,11 +36,6 @@ from spare_jax.runs.models import EngineSettings, WithJudge, WithJudges
 from spare_jax.runs.run import Engine, Run, StageFailed, answer
 from spare_jax.tasks.task import Task
 
-JUDGES = (
-    "spare", "alignment", "rollouts", "tree_search", "verify", "reward_model", "generative", "truth", "outcome",
-    "ensemble",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Judge:
@@ -244,45 +239,48 @@ def _generative(run: Run, judges: Judges) -> Judge:
     return Judge("generative", start, {settings.model: engine})
 
 
-def _without_model(name: str, judge: Callable[[Run, Judges, Case, Gold], Judgement]) -> Callable[[Run, Judges], Judge]:
-    """A judge that asks nobody, as one that does; it compares with the gold."""
+def _without_model(name: str, judge: Callable[[Run, Judges, Case], Judgement]) -> Callable[[Run, Judges], Judge]:
+    """A judge that asks no model, as one that does."""
 
     def ready(run: Run, judges: Judges) -> Judge:
         def start(case: Case) -> programs.Program:
             yield []
-            return judge(run, judges, case, case.gold_for(name))
+            return judge(run, judges, case)
 
         return Judge(name, start)
 
     return ready
 
 
-def _outcome(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
+def _outcome(run: Run, judges: Judges, case: Case) -> Judgement:
     """The outcome, with nothing said of any step."""
+    gold = case.gold_for("outcome")
     require_answers(gold, "outcome")
     said = outcome(run.task, gold, case.solution)
     return replace(said, steps=not_judged(case.solution, said.judge, "").steps)
 
 
-def _truth(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
-    return truth(run.task, case.problem, gold, case.solution, replace(judges.flips, seed=run.seed))
+def _truth(run: Run, judges: Judges, case: Case) -> Judgement:
+    return truth(run.task, case.problem, case.gold_for("truth"), case.solution, replace(judges.flips, seed=run.seed))
 
 
-def _alignment(run: Run, judges: Judges, case: Case, gold: Gold) -> Judgement:
-    return alignment(run.task, case.problem, gold, case.solution)
+def _alignment(run: Run, judges: Judges, case: Case) -> Judgement:
+    return alignment(run.task, case.problem, case.gold_for("alignment"), case.solution)
 
 
+# Every judge by its name; a new one is a file in judges/ and a line here.
 _READY: dict[str, Callable[[Run, Judges], Judge]] = {
     "spare": lambda run, judges: annotator(run, judges.models, judges.engine, judges.annotate),
-    "verify": _verify,
+    "alignment": _without_model("alignment", _alignment),
     "rollouts": _by_rollouts("rollouts", rollouts),
     "tree_search": _by_rollouts("tree_search", tree_search),
+    "verify": _verify,
     "reward_model": _reward_model,
     "generative": _generative,
     "truth": _without_model("truth", _truth),
-    "alignment": _without_model("alignment", _alignment),
     "outcome": _without_model("outcome", _outcome),
 }
+JUDGES = (*_READY, "ensemble")
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,21 @@ from spare_jax.tasks.answers import MathVerifier
 from spare_jax.tasks.task import Task, world_of
 
 WORLDS = {task.name: task for task in (arithmetic.TASK, multihop.TASK, spatial.TASK)}
-_LOADERS = {
-    "gsm8k": gsm8k.load, "math": math.load, "math500": math.load_500, "musique": musique.load, "sparp": sparp.load,
-    "stepgame": stepgame.load,
-    **{name: functools.partial(competition.load, name) for name in competition.NAMES},
-}  # fmt: skip
-TASKS = (*WORLDS, *_LOADERS)
+# Real data sets by their names: how their task is made, and how a split is read. A new one is a file in tasks/ and a
+# line here.
+_DATA_SETS = {
+    "gsm8k": (lambda: gsm8k.task(MathVerifier()), gsm8k.load),
+    "math": (lambda: math.task(MathVerifier()), math.load),
+    "math500": (lambda: math.task(MathVerifier()), math.load_500),
+    "musique": (musique.task, musique.load),
+    "sparp": (sparp.task, sparp.load),
+    "stepgame": (stepgame.task, stepgame.load),
+    **{
+        name: (lambda name=name: competition.task(name, MathVerifier()), functools.partial(competition.load, name))
+        for name in competition.NAMES
+    },
+}
+TASKS = (*WORLDS, *_DATA_SETS)
 HELD_OUT = "held_out"
 DEV_SHARE = 0.1  # the paper's 90:10 split of GSM8K's train file
 
@@ -74,11 +83,8 @@ def task_of(name: str) -> Task:
         raise ValueError(f"config.task={name!r} is unknown: choose among {', '.join(TASKS)}")
     if name in WORLDS:
         return WORLDS[name]
-    if name in ("musique", "sparp", "stepgame"):
-        return {"musique": musique, "sparp": sparp, "stepgame": stepgame}[name].task()
-    if name in competition.NAMES:
-        return competition.task(name, MathVerifier())
-    return dataclasses.replace({"gsm8k": gsm8k, "math": math, "math500": math}[name].task(MathVerifier()), name=name)
+    made, _ = _DATA_SETS[name]
+    return dataclasses.replace(made(), name=name)
 
 
 def split_of(problem_id: str) -> str:
@@ -143,7 +149,8 @@ def _read_split(task: str, data: ProblemData, split: str, malformed: list[str]) 
     """A split of the data; nothing where there is no such split, or nobody asks for it."""
     if split == "train" and (task in competition.NAMES or data.train_problems == data.dev_problems == 0):
         return []
-    return list(_LOADERS[task](data.path, split, data.on_error, malformed))
+    _, load = _DATA_SETS[task]
+    return list(load(data.path, split, data.on_error, malformed))
 
 
 def read_labels(data: LabelData, seed: int) -> tuple[list[LabelledSolution], list[str]]:
