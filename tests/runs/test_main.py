@@ -244,7 +244,7 @@ def test_stages_run_in_parts_and_a_seed_changes_everything(tmp_path):
         (["--config=configs/none.py"], "config file configs/none.py is missing: name one of configs/"),
         (["--config=configs/prm_math.py:foo"], "config argument 'foo' is unknown: choose among runlocal, task"),
         (["--config.models.generator.path=/nowhere"], "/nowhere is no directory: give the local directory"),
-        (["--config.mesh.fsdp=3"], "choose sizes whose product is 2"),
+        (["--config.mesh.fsdp=3"], "choose sizes whose product is 1"),
         (
             ["--config.task=gsm9k"],
             "config.task='gsm9k' is unknown: choose among arithmetic, multihop, spatial",

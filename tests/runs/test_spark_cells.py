@@ -308,10 +308,9 @@ def test_a_limit_leaves_the_same_targets_whatever_else_there_is(labels):
             def read(kind):
                 return [record for record in labels.read(kind) if getattr(record, "solution_id", "") != left_out]
 
-        config = config_of_cell("verifiers", "agreement_prm")
-        config.seed, config.verifier.limit = seed, limit
-        run = types.SimpleNamespace(config=config, work=Work)
-        found = spark_reward_models._targets(run)  # pyright: ignore[reportArgumentType]
+        how = spark_reward_models.VerifierTraining(targets="agreement", limit=limit)
+        run = types.SimpleNamespace(seed=seed, work=Work)
+        found = spark_reward_models._targets(run, how)  # pyright: ignore[reportArgumentType]
         return [[item.solution.id for item in found[split]] for split in ("train", "dev")]
 
     everything, dev = ids(None)

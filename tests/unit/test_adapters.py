@@ -91,7 +91,7 @@ def test_only_target_projections_are_adapted(base):
     assert len(jax.tree.leaves(adapters.split(model)[0])) == 4
     with pytest.raises(ValueError, match=r"targets=.*lm_head.*: use some of q_proj"):
         AdapterConfig(targets=("lm_head",))
-    with pytest.raises(ValueError, match=r"rank=0.*use a rank of 1 or more"):
+    with pytest.raises(ValueError, match=r"rank=-1.*use a rank of 0 or more"):
         AdapterConfig(rank=-1)
 
 

@@ -20,6 +20,8 @@ from spare_jax.training.advantages import REWARDS, Graded, advantages
 from spare_jax.training.format_rules import FormatRules, Parts, check
 from spare_jax.training.watch import Alarm
 
+pytestmark = pytest.mark.optimized
+
 OBJECTIVE = grpo_runs.losses.GRPOLoss(kl_weight=0.0)
 NOTHING_FORBIDDEN = grpo_runs.format_rules.rules_of(grpo_runs.TASK, ())  # what is cut off earns something, too
 ANY_FORM = FormatRules(lambda text: Parts((text,), 1, ""), boxed=False)

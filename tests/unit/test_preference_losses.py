@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import own_process
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
