@@ -123,7 +123,7 @@ class GradingPhase(Phase):
 
     def made(self, kind: str) -> int:
         """How many solutions of a kind the world makes of a problem."""
-        return {"right": self.right_solutions, "mistaken": self.mistaken_solutions}.get(kind, self.reference_solutions)
+        return getattr(self, f"{kind}_solutions")
 
 
 @dataclasses.dataclass(frozen=True)
